@@ -1,0 +1,30 @@
+"""The paper's mathematics: pure functions on tensors, no files, no settings, no global state."""
+
+from affinitynet.ops.affinity import (
+    AffinityLoss,
+    PairTargets,
+    affinity_loss,
+    affinity_targets,
+    neighbor_offsets,
+    pairwise_affinity,
+)
+from affinitynet.ops.cam import class_activation_maps, normalize_cams
+from affinitynet.ops.confidence import background_map, confident_labels
+from affinitynet.ops.crf import boundary_loss, dense_crf
+from affinitynet.ops.random_walk import random_walk
+
+__all__ = [
+    "AffinityLoss",
+    "PairTargets",
+    "affinity_loss",
+    "affinity_targets",
+    "background_map",
+    "boundary_loss",
+    "class_activation_maps",
+    "confident_labels",
+    "dense_crf",
+    "neighbor_offsets",
+    "normalize_cams",
+    "pairwise_affinity",
+    "random_walk",
+]
