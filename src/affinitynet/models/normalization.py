@@ -1,0 +1,40 @@
+"""What a network expects of its input: how 0..255 RGB becomes the numbers it was trained on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How a backbone wants its images: ``(image / scale - mean) / std``, then BGR if it asks.
+
+    ``mean`` and ``std`` are given in R, G, B order and in the unit the image has after the
+    division by ``scale`` (255 makes it 0..1, 1 leaves it 0..255). ``bgr`` reverses the channels
+    last, so the three numbers of a BGR network are written here in R, G, B order too.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1.0
+    bgr: bool = False
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Normalise RGB images ``(..., 3, H, W)``, uint8 or floating 0..255, to float32.
+
+        The answer is on the device of ``images``; the mean colour becomes exactly 0.
+        """
+        pixels = images.to(torch.float32)
+        mean = pixels.new_tensor(self.mean).view(3, 1, 1)
+        std = pixels.new_tensor(self.std).view(3, 1, 1)
+        # Multiplying by the scale here keeps the pixels' own arithmetic to two operations.
+        normalized = (pixels - mean * self.scale) / (std * self.scale)
+        return normalized.flip(-3) if self.bgr else normalized
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=255.0)
+"""RGB, 0..1, ImageNet's mean and deviation: ResNet-38 and most timm networks."""
+
+CAFFE_BGR = Normalization(mean=(122.675, 116.669, 104.008), std=(1.0, 1.0, 1.0), bgr=True)
+"""BGR, 0..255, minus the mean colour, no scaling: the VGG-16 of Caffe."""
