@@ -1,0 +1,272 @@
+"""Settings: validated once, here; they are the YAML, the flags, the docs and the fingerprint."""
+
+import difflib
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from affinitynet.errors import UserError
+
+
+class Settings(BaseModel):
+    """A section of a recipe: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSettings(Settings):
+    """How to read the folder of images and tags."""
+
+    format: Literal["auto", "voc", "table", "folder", "coco"] = Field(
+        "auto", description="layout of the folder; auto recognises it"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="class names in order, without background; null: those that occur"
+    )
+    tags: Literal["auto", "table", "annotations", "masks"] = Field(
+        "auto", description="where the tags come from; masks makes sense for experiments only"
+    )
+    train: str = Field("train", description="split whose tags everything is learnt from")
+    val: str | None = Field("val", description="split for figures on unseen images, if any")
+    figures: str | None = Field(
+        None, description="split with ground truth for figures on training images; null: train"
+    )
+
+
+class BackboneSettings(Settings):
+    """The network that classifier and affinity network stand on."""
+
+    name: str = Field(
+        "mobilenetv2_100", description="resnet38, vgg16 (the paper's), or any timm model name"
+    )
+    weights: str = Field(
+        "imagenet",
+        description="imagenet (timm downloads them), none (random), or a local weights file; "
+        "a relative path is looked up from the working folder, then from the data folder",
+    )
+
+
+class TrainingSettings(Settings):
+    """What the three trainings share: SGD with poly decay, as the paper's code."""
+
+    epochs: int = Field(15, ge=1, description="passes over the training split")
+    batch_size: int = Field(16, ge=1, description="images a step")
+    learning_rate: float = Field(0.01, gt=0, description="of pretrained weights, at step 0")
+    head_rate: float = Field(10.0, gt=0, description="learning rate of new layers, as a multiple")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="of SGD; the original code ran with 5e-4 by accident"
+    )
+    weight_decay: float = Field(5e-4, ge=0, description="on weights; biases have none")
+    power: float = Field(0.9, ge=0, description="learning rate x (1 - step / steps) ** power")
+    crop: int = Field(448, ge=32, description="side of the square training crop, pixels")
+    jitter: bool = Field(True, description="colour jitter 0.3, 0.3, 0.3, hue 0.1")
+    padding: Literal["mean", "black"] = Field(
+        "mean", description="what surrounds an image smaller than the crop"
+    )
+
+
+class ClassifierSettings(TrainingSettings):
+    """Stage 1: the multi-label classifier whose weights make the CAMs."""
+
+    output_stride: Literal[8, 16, 32] = Field(16, description="of timm backbones; the paper's: 8")
+    long_side: tuple[int, int] = Field(
+        (256, 512), description="range of the long side an image is resized to before the crop"
+    )
+
+
+class CamSettings(Settings):
+    """Stage 2: class activation maps."""
+
+    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1, description="summed")
+    flip: bool = Field(True, description="add the horizontally flipped image at each scale")
+    splits: tuple[str, ...] = Field(
+        ("train", "val"), description="roles to make CAMs for: val's tags are used for figures only"
+    )
+
+
+class CrfSettings(Settings):
+    """Dense CRF: mean-field steps, and the two kernels' widths and weights."""
+
+    iterations: int = Field(10, ge=0, description="mean-field steps")
+    gaussian_sxy: float = Field(3, gt=0, description="width of the smoothness kernel, pixels")
+    gaussian_compat: float = Field(3, ge=0, description="weight of the smoothness kernel")
+    bilateral_sxy: float = Field(80, gt=0, description="spatial width of the appearance kernel")
+    bilateral_srgb: float = Field(13, gt=0, description="its width in colour, 0..255 units")
+    bilateral_compat: float = Field(10, ge=0, description="weight of the appearance kernel")
+
+
+class ConfidentSettings(Settings):
+    """Stage 3: confident foreground and background out of the CAMs."""
+
+    low_alpha: float = Field(4, gt=0, description="strong background: what stays is foreground")
+    high_alpha: float = Field(32, gt=0, description="weak background: what stays is background")
+    priority: Literal["background", "foreground"] = Field(
+        "background", description="who wins where both claim a pixel: the code's, or IRN's choice"
+    )
+    source: Literal["cams", "truth"] = Field(
+        "cams", description="truth takes ground-truth masks instead: the upper bound, for ablations"
+    )
+    crf: CrfSettings = CrfSettings()
+
+
+class AffinitySettings(TrainingSettings):
+    """Stage 4: the affinity network."""
+
+    epochs: int = Field(8, ge=1, description="passes over the training split")
+    batch_size: int = Field(8, ge=1, description="images a step")
+    output_stride: Literal[8, 16] = Field(8, description="of timm backbones: the grid that walks")
+    radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
+    distance: Literal["mean", "sum"] = Field(
+        "mean", description="of |f_i - f_j| over channels: the code's mean or the paper's sum"
+    )
+    pairs: Literal["grid", "cropped"] = Field(
+        "grid", description="all pairs in the grid (the paper), or the code's cropped set"
+    )
+
+
+class WalkSettings(Settings):
+    """Stage 5: the random walk and the masks that come of it."""
+
+    beta: float = Field(8, gt=0, description="Hadamard power of the affinities")
+    steps: int = Field(256, ge=0, description="of the walk (t)")
+    alpha: float = Field(16, gt=0, description="exponent of the background map that walks along")
+    refine: bool = Field(True, description="dense CRF after the walk (the paper; not its code)")
+    scores: bool = Field(False, description="also save the walk's maps, for tuning and the report")
+    crf: CrfSettings = CrfSettings()
+
+
+class SegmenterSettings(TrainingSettings):
+    """Stage 6: the segmentation network that the pseudo masks train."""
+
+    architecture: str = Field(
+        "deeplabv3plus",
+        description="a segmentation-models-pytorch architecture, or largefov (DeepLab-v1 head on "
+        "the paper's backbones)",
+    )
+    backbone: BackboneSettings | None = Field(None, description="null: the same as `backbone`")
+    output_stride: Literal[8, 16] = Field(16, description="of the encoder, where it can be chosen")
+    scale_range: tuple[float, float] = Field((0.5, 2.0), description="random resize in training")
+    boundary_weight: float = Field(
+        0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"
+    )
+    scales: tuple[float, ...] = Field((0.75, 1.0, 1.25), min_length=1, description="at prediction")
+    flip: bool = Field(True, description="average with the flipped image at prediction")
+    refine: bool = Field(False, description="dense CRF on predictions")
+    crf: CrfSettings = CrfSettings()
+
+
+class EvaluateSettings(Settings):
+    """Stage 7: figures against ground truth, where there is any."""
+
+    cam_background: float = Field(0.2, ge=0, le=1, description="fixed background score of CAMs")
+    sweep: tuple[float, float, float] = Field(
+        (0.0, 0.6, 0.01), description="start, stop, step of the best-background search"
+    )
+
+
+class Recipe(Settings):
+    """Everything a run depends on."""
+
+    name: str = Field("affinitynet", description="of the recipe; runs/<name> is the default folder")
+    data: Path | None = Field(None, description="folder of the data set (--data)")
+    out: Path = Field(Path(), description="run folder (--out)")
+    seed: int = Field(0, ge=0, description="of every random choice")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
+    precision: Literal["float32", "bf16", "fp16"] = Field(
+        "float32", description="of the networks; bf16 needs hardware for it to gain"
+    )
+    workers: int = Field(2, ge=0, description="processes that load images and run the CPU kernels")
+    dataset: DatasetSettings = DatasetSettings()
+    backbone: BackboneSettings = BackboneSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    cams: CamSettings = CamSettings()
+    confident: ConfidentSettings = ConfidentSettings()
+    affinity: AffinitySettings = AffinitySettings()
+    walk: WalkSettings = WalkSettings()
+    segmenter: SegmenterSettings = SegmenterSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_folder(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("out"):
+            return {**values, "out": Path("runs") / str(values.get("name", "affinitynet"))}
+        return values
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> Self:
+        """Read a YAML recipe; `overrides` replace settings, with dots for sections.
+
+        `Recipe.load("demo.yaml", data="toy", **{"walk.beta": 10})`
+
+        Raises:
+            UserError: no such file, not YAML, an unknown key or a value that does not fit.
+        """
+        values = _read_yaml(Path(path))
+        values.setdefault("name", Path(path).stem)
+        for key, value in overrides.items():
+            _assign(values, key, value)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UserError(f"{path}: {_first_complaint(cls, error)}") from error
+
+    def dump(self) -> str:
+        """Return the recipe as YAML, every setting written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        known = ", ".join(sorted(p.name for p in path.parent.glob("*.yaml"))) or "no recipes"
+        raise UserError(f"{path}: no such recipe; {path.parent} has {known}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping of settings, this is {type(values)}")
+    return values
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            inner = values[section] = {}
+        values = inner
+    values[last] = value
+
+
+def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
+    """Say the first of pydantic's complaints in one line, with the nearest known name."""
+    first = error.errors(include_url=False)[0]
+    place = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+    where = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        known = _field_names(model, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown setting {where}; {hint}"
+    said = first["msg"]
+    if first["type"] == "literal_error":
+        choices = [part.strip("' ") for part in first["ctx"]["expected"].split(" or ")]
+        choices = [c.strip("' ") for part in choices for c in part.split(",")]
+        near = difflib.get_close_matches(str(first["input"]), choices, n=1, cutoff=0.5)
+        said += f"; did you mean {near[0]}?" if near else ""
+    return f"{where} = {first['input']!r}: {said}"
+
+
+def _field_names(model: type[BaseModel], place: list[str]) -> list[str]:
+    for part in place:
+        annotation = model.model_fields[part].annotation
+        if get_origin(annotation) in (Union, UnionType):
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
