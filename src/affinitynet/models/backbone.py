@@ -1,0 +1,169 @@
+"""Backbones behind one contract: three feature maps, what they expect, what is frozen.
+
+A backbone is a module with `channels` and `strides` of its three maps (shallow to deep; the CAM is
+read from the last), a `normalization`, `sqrt_cam`, and `forward(images) -> [map, map, map]`.
+"""
+
+from pathlib import Path
+from typing import Protocol, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from affinitynet.errors import UserError
+from affinitynet.models.normalization import Normalization
+from affinitynet.models.resnet38 import ResNet38
+from affinitynet.models.vgg16 import VGG16
+from affinitynet.models.weights import load_backbone
+from affinitynet.recipe import BackboneSettings
+
+FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, as the paper's first
+
+
+class Backbone(Protocol):
+    """What every backbone offers beside being a module."""
+
+    channels: tuple[int, int, int]
+    strides: tuple[int, int, int]
+    normalization: Normalization
+    sqrt_cam: bool
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images (B, 3, H, W) to three feature maps."""
+
+
+class TimmBackbone(nn.Module):
+    """A timm network cut before its pooling.
+
+    The maps are its last two stages but one and its final features (MobileNetV2: 32, 96 and 1280
+    channels; ResNet-50: 512, 1024 and 2048). All batch normalisation keeps its pretrained
+    statistics and parameters, and the layers up to stride 4 their weights.
+    """
+
+    sqrt_cam = False
+
+    def __init__(self, name: str, output_stride: int, pretrained: bool = False) -> None:
+        """Create the timm model `name`; `pretrained` downloads its ImageNet weights.
+
+        Raises:
+            UserError: timm does not know the name, it can't take the stride, or no download.
+        """
+        super().__init__()
+        self.net = _create(name, output_stride, pretrained)
+        config = self.net.pretrained_cfg
+        self.normalization = Normalization(config["mean"], config["std"], scale=255.0)
+        self._depth = len(self.net.feature_info)
+        self._freeze()
+        with torch.no_grad():
+            maps = self.eval()(torch.zeros(1, 3, 64, 64))
+        self.channels = cast(tuple[int, int, int], tuple(m.shape[1] for m in maps))
+        self.strides = cast(tuple[int, int, int], tuple(64 // m.shape[2] for m in maps))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images (B, 3, H, W) to three feature maps."""
+        wanted = [self._depth - 3, self._depth - 2]
+        last, maps = self.net.forward_intermediates(images, indices=wanted)
+        return [*maps, last]
+
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """Switch modes, but for batch normalisation, which always uses its pretrained statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(False)
+        shallow = [
+            stage["module"]
+            for stage in self.net.feature_info
+            if stage["reduction"] <= FROZEN_STRIDE
+        ]
+        names = [name for name, _ in self.net.named_parameters()]
+        frozen = [i for i, name in enumerate(names) if name.startswith(f"{shallow[-1]}.")]
+        for parameter in list(self.net.parameters())[: max(frozen, default=-1) + 1]:
+            parameter.requires_grad_(False)
+
+
+def _create(name: str, output_stride: int, pretrained: bool) -> nn.Module:
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name}*")[:3] or timm.list_models(f"{name[:5]}*")[:3]
+        hint = f"; timm has {', '.join(near)}" if near else ""
+        raise UserError(f"backbone.name = {name!r}: not resnet38, vgg16 or a timm model{hint}")
+    try:
+        return cast(
+            nn.Module,
+            timm.create_model(
+                name,
+                pretrained=pretrained,
+                num_classes=0,
+                global_pool="",
+                output_stride=output_stride,
+            ),
+        )
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise UserError(
+            f"backbone.name = {name!r} can't be made at output stride {output_stride} ({error}); "
+            "use a convolutional network such as resnet50 or mobilenetv2_100"
+        ) from error
+    except Exception as error:  # hub errors have no common base
+        if not pretrained:
+            raise
+        raise UserError(
+            f"backbone.weights = 'imagenet': {name} could not be downloaded ({error}); "
+            "give a local file instead"
+        ) from error
+
+
+def find_weights(weights: str, data: Path | None) -> Path | None:
+    """Return the local weights file a setting names, None for `imagenet` and `none`.
+
+    Raises:
+        UserError: no such file in the working folder or beside the data.
+    """
+    if weights in ("imagenet", "none"):
+        return None
+    places = [Path(weights)] if data is None else [Path(weights), data / weights]
+    for place in places:
+        if place.is_file():
+            return place
+    tried = " or ".join(str(p) for p in places)
+    raise UserError(f"backbone.weights = {weights!r}: no such file ({tried}); or imagenet, or none")
+
+
+def build_backbone(
+    settings: BackboneSettings,
+    output_stride: int,
+    *,
+    data: Path | None = None,
+    pretrained: bool = True,
+    fc6_dilation: int = 1,
+) -> Backbone:
+    """Make the backbone a recipe names, with its weights unless `pretrained` is False.
+
+    The paper's two networks always have output stride 8; `fc6_dilation` is VGG-16's
+    (1 in the classifier, 4 in the affinity network, 12 in the segmentation network).
+
+    Raises:
+        UserError: unknown name, or weights that can't be found, read or fitted.
+    """
+    file = find_weights(settings.weights, data) if pretrained else None
+    download = pretrained and settings.weights == "imagenet"
+    if settings.name in ("resnet38", "vgg16"):
+        if download:
+            raise UserError(
+                f"backbone.weights = 'imagenet' has no download for {settings.name}: give the "
+                "local file (see docs/reproducing.md), or none for random weights"
+            )
+        backbone: nn.Module = (
+            ResNet38() if settings.name == "resnet38" else VGG16(fc6_dilation=fc6_dilation)
+        )
+    else:
+        backbone = TimmBackbone(settings.name, output_stride, download)
+    if file:
+        load_backbone(backbone, file)
+    return cast(Backbone, backbone.to(memory_format=torch.channels_last))

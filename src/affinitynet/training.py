@@ -1,0 +1,204 @@
+"""One training loop for all three networks: SGD with poly decay, resumable to the same weights."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from affinitynet.errors import UserError
+from affinitynet.progress import task
+from affinitynet.recipe import TrainingSettings
+from affinitynet.run_folder import atomic_write
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class EpochDataset(Protocol):
+    """A data set whose random augmentation depends on (seed, epoch, index) alone."""
+
+    epoch: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a network runs."""
+
+    device: str = "auto"
+    precision: str = "float32"
+    workers: int = 2
+
+    def accelerator(self) -> Accelerator:
+        """Return the Accelerator that moves models and batches, and splits them over processes.
+
+        Raises:
+            UserError: CUDA was asked for and is not there.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device = 'cuda': no CUDA device is usable here; use auto or cpu")
+        precision = {"float32": "no"}.get(self.precision, self.precision)
+        return Accelerator(mixed_precision=precision, cpu=self.device == "cpu")
+
+
+def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
+    """Return base * (1 - step / steps) ** power, the schedule of the paper's code."""
+    return base * (1 - step / steps) ** power
+
+
+def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Split trainable parameters as the paper's code: new layers learn faster, biases undecayed.
+
+    Pretrained weights 1x the rate with decay, pretrained biases 2x without; new layers (all but
+    `backbone`, or a segmentation network's `encoder`) `head_rate` times that.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            new = not name.startswith(("backbone.", "network.encoder."))
+            groups.setdefault((new, name.endswith("bias")), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "rate": (settings.head_rate if new else 1.0) * (2.0 if bias else 1.0),
+            "weight_decay": 0.0 if bias else settings.weight_decay,
+        }
+        for (new, bias), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    dataset: EpochDataset,
+    losses: Callable[[nn.Module, Any], dict[str, Tensor]],
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    seed: int,
+    hardware: Hardware,
+) -> dict[str, float]:
+    """Train `model` in place; return the last epoch's mean losses and the number of steps.
+
+    `losses(model, batch)` returns named scalars, of which `loss` is descended. After every epoch
+    `folder/checkpoint.pt` is replaced; started again, training goes on behind it and ends with the
+    weights an uninterrupted run ends with, as order, augmentation and dropout depend on
+    (seed, epoch) alone.
+
+    Raises:
+        UserError: the loss is no longer finite, or CUDA was asked for and is missing.
+    """
+    accelerator = hardware.accelerator()
+    optimizer = torch.optim.SGD(
+        parameter_groups(model, settings),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+    )
+    model.to(memory_format=torch.channels_last)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain = accelerator.unwrap_model(model)
+    first, means = _resume(folder / CHECKPOINT, plain, optimizer, accelerator.device)
+    per_epoch = _steps_per_epoch(dataset, settings, accelerator.num_processes)
+    total = per_epoch * settings.epochs
+    with task(name, total, first * per_epoch) as progress:
+        for epoch in range(first, settings.epochs):
+            set_seed(seed * 1_000_003 + epoch)
+            loader = accelerator.prepare(_loader(dataset, settings, seed, epoch, hardware.workers))
+            model.train()
+            sums: dict[str, float] = {}
+            for index, batch in enumerate(loader):
+                _set_rate(optimizer, settings, epoch * per_epoch + index, total)
+                optimizer.zero_grad()
+                with accelerator.autocast():
+                    parts = losses(model, batch)
+                value = float(parts["loss"].detach())
+                if not math.isfinite(value):
+                    raise UserError(
+                        f"{name}: the loss is {value} in epoch {epoch + 1}; "
+                        f"lower learning_rate (now {settings.learning_rate})"
+                    )
+                accelerator.backward(parts["loss"])
+                optimizer.step()
+                for key, part in parts.items():
+                    sums[key] = sums.get(key, 0.0) + float(part.detach())
+                progress.advance(f"epoch {epoch + 1}/{settings.epochs} loss {value:.3f}")
+            means = {key: total_ / per_epoch for key, total_ in sums.items()}
+            if accelerator.is_main_process:
+                _save(folder / CHECKPOINT, plain, optimizer, epoch + 1, means)
+            accelerator.wait_for_everyone()
+    model.eval()
+    return {**means, "steps": total}
+
+
+def discard_checkpoint(folder: Path) -> None:
+    """Delete the checkpoint of a finished training."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+@contextmanager
+def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
+    """Run `model` in eval mode on the device, without gradients, in the precision asked for."""
+    accelerator = hardware.accelerator()
+    model.to(accelerator.device, memory_format=torch.channels_last).eval()
+    with torch.inference_mode(), accelerator.autocast():
+        yield accelerator.device
+
+
+def _steps_per_epoch(dataset: EpochDataset, settings: TrainingSettings, processes: int) -> int:
+    batches = len(dataset) // settings.batch_size or 1  # a set below one batch is one small batch
+    return math.ceil(batches / processes)
+
+
+def _loader(
+    dataset: EpochDataset, settings: TrainingSettings, seed: int, epoch: int, workers: int
+) -> DataLoader[Any]:
+    dataset.epoch = epoch
+    order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    source: Dataset[Any] = dataset  # type: ignore[assignment]
+    return DataLoader(
+        source,
+        batch_size=settings.batch_size,
+        shuffle=True,
+        drop_last=len(dataset) >= settings.batch_size,
+        generator=order,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _set_rate(optimizer: Any, settings: TrainingSettings, step: int, steps: int) -> None:
+    rate = poly_learning_rate(settings.learning_rate, step, steps, settings.power)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
+
+
+def _save(path: Path, model: nn.Module, optimizer: Any, epochs: int, means: dict[str, Any]) -> None:
+    state = {
+        "epochs": epochs,
+        "means": means,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    with atomic_write(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _resume(
+    path: Path, model: nn.Module, optimizer: Any, device: torch.device
+) -> tuple[int, dict[str, float]]:
+    if not path.is_file():
+        return 0, {}
+    state = torch.load(path, map_location=device, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epochs"], state["means"]
