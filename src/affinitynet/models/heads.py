@@ -19,6 +19,7 @@ class CamHead(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int) -> None:
+        """Make a fresh head for maps of `channels` channels."""
         super().__init__()
         self.dropout = nn.Dropout2d(0.5)
         self.fc = nn.Conv2d(channels, classes, 1, bias=False)
@@ -54,6 +55,7 @@ class AffinityHead(nn.Module):
         widths: Sequence[int] = (64, 128, 256),
         group_norm: bool = False,
     ) -> None:
+        """Make a fresh head for maps of `channels` channels, shallow to deep."""
         super().__init__()
         self.out_channels = sum(widths)
         self.reduce = nn.ModuleList(
@@ -98,6 +100,7 @@ class PixelHead(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int) -> None:
+        """Make a fresh head for maps of `channels` channels."""
         super().__init__()
         self.dropout = nn.Dropout(0.5)
         self.score = nn.Conv2d(channels, classes, 1)
@@ -120,6 +123,7 @@ class LargeFovHead(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int, hidden: int = 1024, dilation: int = 12) -> None:
+        """Make a fresh head for maps of `channels` channels."""
         super().__init__()
         self.fc6 = nn.Conv2d(channels, hidden, 3, padding=dilation, dilation=dilation)
         self.dropout6 = nn.Dropout(0.5)

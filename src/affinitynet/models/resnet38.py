@@ -104,6 +104,7 @@ class ResNet38(nn.Module):
     sqrt_cam = False
 
     def __init__(self, width: float = 1.0) -> None:
+        """Make the network with random weights."""
         super().__init__()
 
         def scaled(channels: int) -> int:

@@ -36,6 +36,7 @@ class VGG16(nn.Module):
     sqrt_cam = True
 
     def __init__(self, fc6_dilation: int = 1, width: float = 1.0) -> None:
+        """Make the network with random weights."""
         super().__init__()
 
         def scaled(channels: int) -> int:

@@ -1,0 +1,19 @@
+"""Weights files that people have, into the networks they belong to."""
+
+from affinitynet.models.weights.layouts import Weights
+from affinitynet.models.weights.loading import (
+    ConversionReport,
+    convert,
+    load_backbone,
+    load_network,
+    load_weights,
+)
+
+__all__ = [
+    "ConversionReport",
+    "Weights",
+    "convert",
+    "load_backbone",
+    "load_network",
+    "load_weights",
+]
