@@ -1,0 +1,24 @@
+"""Data sets: what images there are, their tags, and their ground truth where there is some.
+
+Importing this costs no torch; the augmentations are in `affinitynet.data.transforms`.
+"""
+
+from affinitynet.data.images import load_image
+from affinitynet.data.labels import ignore_index, read_labels, voc_palette, write_labels
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.read import read_dataset
+from affinitynet.data.sample import Sample, output_path
+from affinitynet.data.truth import load_truth
+
+__all__ = [
+    "Manifest",
+    "Sample",
+    "ignore_index",
+    "load_image",
+    "load_truth",
+    "output_path",
+    "read_dataset",
+    "read_labels",
+    "voc_palette",
+    "write_labels",
+]

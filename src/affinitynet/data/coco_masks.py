@@ -1,0 +1,169 @@
+"""COCO's segmentations (polygons, run lengths, panoptic PNGs) as label maps.
+
+The formats are those of the COCO API's mask documentation: run lengths go down the columns and
+start with zeros; the compressed string holds each count in groups of five bits, the third count
+and those after it as difference to the one two before.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from affinitynet.data.images import load_image
+from affinitynet.data.labels import Labels, ignore_index
+from affinitynet.errors import UserError
+
+Mask = npt.NDArray[np.bool_]
+
+
+def load_annotations(path: Path) -> dict[str, Any]:
+    """A COCO annotation file's content; UserError unless it has images and categories."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    wanted = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or any(key not in content for key in wanted):
+        raise UserError(f"{path} is no COCO annotation file: it needs {', '.join(wanted)}.")
+    return content
+
+
+def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
+    """Ground truth of one image from a COCO annotation file, (H, W) labels.
+
+    Instances are painted from the largest to the smallest, so that what stands in front of
+    something larger stays visible; crowd regions count as their class. In panoptic files, stuff
+    is background and unlabelled pixels are void. Raises UserError where the file does not have
+    the image or names an unknown category.
+    """
+    index = _index(path, path.stat().st_mtime_ns)
+    entry = index.find(image)
+    labels_of = {name: label for label, name in enumerate(classes, start=1)}
+    dtype = np.uint8 if len(classes) < 255 else np.uint16
+    if index.panoptic:
+        return _render_panoptic(path, index, entry, labels_of, dtype, ignore_index(len(classes)))
+    labels = np.zeros((entry["height"], entry["width"]), dtype=dtype)
+    masks = [
+        (decode_segmentation(item["segmentation"], *labels.shape), item)
+        for item in index.annotations.get(entry["id"], [])
+    ]
+    for mask, item in sorted(masks, key=lambda pair: (-int(pair[0].sum()), pair[1].get("id", 0))):
+        labels[mask] = labels_of[index.category(item["category_id"], labels_of)]
+    return labels
+
+
+def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
+    """One instance's segmentation (polygons, or run lengths) as (H, W) bool."""
+    if isinstance(segmentation, list):
+        mask = np.zeros((height, width), dtype=np.bool_)
+        for polygon in segmentation:
+            mask |= fill_polygon(np.asarray(polygon, dtype=np.float64), height, width)
+        return mask
+    counts = segmentation["counts"]
+    runs = _decompress(counts) if isinstance(counts, str) else list(counts)
+    if list(segmentation["size"]) != [height, width] or sum(runs) != height * width:
+        raise UserError(
+            f"A run-length mask of {sum(runs)} pixels and size {segmentation['size']} does not "
+            f"fit its image of {height} x {width}."
+        )
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def fill_polygon(polygon: npt.NDArray[np.float64], height: int, width: int) -> Mask:
+    """Pixels whose centre lies inside a polygon (x0, y0, x1, y1, ...), by the even-odd rule.
+
+    Pixel (row r, column c) has its centre at x = c + 1/2, y = r + 1/2.
+    """
+    points = polygon.reshape(-1, 2)
+    (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
+    rows = np.arange(height)[:, None] + 0.5
+    crossed = (y0 <= rows) != (y1 <= rows)
+    row, edge = np.nonzero(crossed)
+    along = (rows[row, 0] - y0[edge]) / (y1[edge] - y0[edge])
+    x = x0[edge] + along * (x1[edge] - x0[edge])
+    # Each crossing flips all pixels whose centre is to its right.
+    flips = np.zeros((height, width + 1), dtype=np.int64)
+    np.add.at(flips, (row, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)), 1)
+    inside: Mask = np.cumsum(flips[:, :width], axis=1) % 2 == 1
+    return inside
+
+
+def _decompress(text: str) -> list[int]:
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
+class _Index:
+    """An annotation file, arranged to find what belongs to an image."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = load_annotations(path)
+        self.images = {entry["file_name"]: entry for entry in content["images"]}
+        self.categories = {entry["id"]: entry for entry in content["categories"]}
+        self.annotations: dict[int, list[dict[str, Any]]] = {}
+        for item in content["annotations"]:
+            self.annotations.setdefault(item["image_id"], []).append(item)
+        self.panoptic = any("segments_info" in item for item in content["annotations"])
+
+    def find(self, image: Path) -> dict[str, Any]:
+        parts = image.as_posix().split("/")
+        for start in range(len(parts)):
+            entry = self.images.get("/".join(parts[start:]))
+            if entry is not None:
+                return dict(entry)
+        raise UserError(f"{self.path} has no image {image.name}.")
+
+    def category(self, category_id: int, labels_of: dict[str, int]) -> str:
+        name = self.categories.get(category_id, {}).get("name")
+        if name not in labels_of:
+            raise UserError(f"{self.path} has the category {name or category_id!r}: no such class.")
+        return str(name)
+
+
+@lru_cache(maxsize=2)
+def _index(path: Path, changed: int) -> _Index:
+    return _Index(path)
+
+
+def panoptic_folder(path: Path) -> Path | None:
+    """The folder of PNGs of a panoptic JSON: of its name, beside it or one level up."""
+    folders = (path.with_suffix(""), path.parent.parent / path.stem)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _render_panoptic(
+    path: Path,
+    index: _Index,
+    entry: dict[str, Any],
+    labels_of: dict[str, int],
+    dtype: type[np.uint8] | type[np.uint16],
+    void: int,
+) -> Labels:
+    folder = panoptic_folder(path)
+    annotations = index.annotations.get(entry["id"], [])
+    if folder is None or not annotations:
+        raise UserError(f"{path} has no panoptic PNG for {entry['file_name']}.")
+    colours = load_image(folder / annotations[0]["file_name"]).astype(np.int64)
+    segments = colours @ np.array([1, 256, 256 * 256])
+    labels = np.full(segments.shape, void, dtype=dtype)
+    for item in annotations[0]["segments_info"]:
+        is_thing = index.categories.get(item["category_id"], {}).get("isthing", 1)
+        label = labels_of[index.category(item["category_id"], labels_of)] if is_thing else 0
+        labels[segments == item["id"]] = label
+    return labels

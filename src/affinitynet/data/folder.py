@@ -1,0 +1,68 @@
+"""One folder per class: ``cat/1.jpg``, or ``train/cat/1.jpg`` with splits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from affinitynet.data.images import IMAGE_SUFFIXES
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.sample import Sample
+from affinitynet.data.table import DEFAULT_SPLIT
+from affinitynet.data.tags import BACKGROUND, class_names, look_alikes, tag_indices
+from affinitynet.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+def class_folders(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """Split -> class -> images, of the folders that hold images; {} where there are none."""
+    split_folders = {name: root / name for name in SPLITS if _subfolders(root / name)}
+    bases = split_folders or {DEFAULT_SPLIT: root}
+    found = {
+        split: {
+            folder.name: images
+            for folder in _subfolders(base)
+            if (images := sorted(p for p in folder.rglob("*") if _is_image(p)))
+        }
+        for split, base in bases.items()
+    }
+    return {split: folders for split, folders in found.items() if folders}
+
+
+def read_folder(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
+    """Read images sorted into one folder per class; the folder's name is the image's only tag.
+
+    ``train/``, ``val/`` and ``test/`` above the class folders are splits; without them all is
+    train. Images in a folder named background have no tags. The id is the image's path without
+    extension. There is no ground truth. Raises UserError where no folder holds an image.
+    """
+    if tags not in ("auto", "folder"):
+        raise UserError(f"A data set of class folders has its tags in their names, not in {tags}.")
+    found = class_folders(root)
+    folders = {name for classes_of in found.values() for name in classes_of}
+    names = class_names(root, classes, folders - {BACKGROUND})
+    splits: dict[str, tuple[Sample, ...]] = {}
+    for split, classes_of in found.items():
+        samples: dict[str, Sample] = {}
+        for folder, images in classes_of.items():
+            tag = () if folder == BACKGROUND else (folder,)
+            indices = tag_indices(tag, names, f"The folder {root / folder}")
+            for image in images:
+                sample_id = image.relative_to(root).with_suffix("").as_posix()
+                if sample_id in samples:
+                    raise UserError(
+                        f"{samples[sample_id].image} and {image} would both be written as "
+                        f"{sample_id}.png: rename one."
+                    )
+                samples[sample_id] = Sample(sample_id, image, indices)
+        splits[split] = tuple(samples.values())
+    return Manifest(root=root, classes=names, splits=splits, notes=look_alikes(names))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

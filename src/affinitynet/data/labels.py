@@ -1,0 +1,89 @@
+"""Label files: one integer a pixel, as PNG that any viewer shows in colour."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from affinitynet.data.images import open_image
+from affinitynet.errors import UserError
+from affinitynet.run_folder import atomic_write
+
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+def ignore_index(classes: int) -> int:
+    """Label of neutral and void pixels for a number of classes (background not counted)."""
+    return 255 if classes < 255 else 65535
+
+
+def voc_palette() -> list[int]:
+    """PASCAL VOC's colour map: 768 integers; 0 is black, 255 the light colour of borders.
+
+    Bit j of the label's three lowest bits goes to bit 7 of R, G and B, the next three to bit 6,
+    and so on (VOC development kit, VOClabelcolormap).
+    """
+    return list(_palette())
+
+
+@cache
+def _palette() -> tuple[int, ...]:
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for level in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((labels >> (3 * level + channel)) & 1) << (7 - level)
+    return tuple(int(value) for value in colours.ravel())
+
+
+def read_labels(path: Path | str) -> Labels:
+    """Read a label PNG to (H, W): uint8 of a palette or 8-bit grey file, uint16 of a 16-bit one.
+
+    Raises UserError, naming the file, for colour (RGB) files, for lossy formats, and for what
+    `load_image` refuses.
+    """
+    path = Path(path)
+    with open_image(path) as image:
+        if image.format in ("JPEG", "WEBP"):
+            raise UserError(f"{path} is a {image.format}, which blurs labels: save masks as PNG.")
+        if image.mode not in ("P", "L", "1", "I;16", "I;16B", "I;16L", "I"):
+            raise UserError(
+                f"{path} is a colour image ({image.mode}), but a mask holds one label a pixel: "
+                "save it as palette or greyscale PNG whose values are the labels."
+            )
+        values = np.array(image)
+    if image.mode == "I":
+        if values.min() < 0 or values.max() > 65535:
+            raise UserError(f"{path} holds labels beyond 65535: save it with 8 or 16 bits.")
+        return values.astype(np.uint16)
+    if image.mode.startswith("I;16"):
+        return values.astype(np.uint16)
+    # Pillow stretches 2 and 4 bit grey to 0..255, which would change the labels.
+    return (values // _grey_step(path, image)).astype(np.uint8)
+
+
+def _grey_step(path: Path, image: Image.Image) -> int:
+    if image.format != "PNG" or image.mode != "L":
+        return 1
+    with path.open("rb") as file:
+        depth = file.read(25)[24]
+    return {2: 85, 4: 17}.get(depth, 1)
+
+
+def write_labels(path: Path | str, labels: npt.NDArray[np.integer], palette: list[int]) -> None:
+    """Write (H, W) labels: palette PNG while all are at most 255, else 16-bit grey PNG.
+
+    The same labels always give the same bytes (for one version of Pillow), and the file appears
+    under its name only when it is complete. Raises UserError for labels outside 0..65535.
+    """
+    if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > 65535:
+        raise UserError(f"{path}: labels must be (H, W) integers in 0..65535.")
+    if labels.max() <= 255:
+        image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
+        image.putpalette(palette)
+    else:
+        image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
+    with atomic_write(Path(path)) as temporary:
+        image.save(temporary, format="PNG")

@@ -1,0 +1,174 @@
+"""The record in the middle: what a data set holds, whatever layout it came in."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from affinitynet.data.labels import ignore_index, voc_palette
+from affinitynet.data.sample import Sample, check_relative
+from affinitynet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Classes, splits and samples of one data set.
+
+    root: the data set's folder (absolute); images and masks lie below it.
+    classes: names; class ``c`` has label ``c + 1``, label 0 is background.
+    splits: name -> samples. A sample may be in several splits.
+    truth_values: raw value in the ground-truth files -> label; None where they are the same.
+    notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
+
+    Raises UserError for unsafe ids, ids that stand for two images, and tags out of range.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[Sample, ...]]
+    truth_values: dict[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what the class promises."""
+        if not self.classes:
+            raise UserError(f"{self.root} has no classes: no image in it carries a tag.")
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise UserError(f"The class {twice!r} is listed twice.")
+        if not any(self.splits.values()):
+            raise UserError(f"{self.root} holds no images: the data set is empty.")
+        known: dict[str, Sample] = {}
+        for name, samples in self.splits.items():
+            if len({sample.id for sample in samples}) < len(samples):
+                ids = [sample.id for sample in samples]
+                twice = next(i for i in ids if ids.count(i) > 1)
+                raise UserError(f"The image id {twice!r} occurs twice in the split {name!r}.")
+            for sample in samples:
+                first = known.setdefault(sample.id, sample)
+                if first is sample:
+                    check_relative(sample.id, "The image id")
+                    _check_tags(sample, len(self.classes))
+                elif first != sample:
+                    raise UserError(
+                        f"The image id {sample.id!r} stands for both {first.image} and "
+                        f"{sample.image} (or has different tags): rename one."
+                    )
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """Samples of a split, in the data set's order. Raises UserError naming the known ones."""
+        if name not in self.splits:
+            raise UserError(
+                f"{self.root} has no split {name!r}: it has {', '.join(sorted(self.splits))}."
+            )
+        return self.splits[name]
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """Every sample once, in the order of the splits."""
+        return tuple({s.id: s for samples in self.splits.values() for s in samples}.values())
+
+    @property
+    def ignore_index(self) -> int:
+        """Label of neutral and void pixels: 255, or 65535 with 255 or more classes."""
+        return ignore_index(len(self.classes))
+
+    @property
+    def palette(self) -> list[int]:
+        """VOC's colour map, 768 integers R, G, B, R, ... for `write_labels`."""
+        return voc_palette()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over classes, splits, ids and tags: what the training stages depend on.
+
+        The place of the data on the disk and the ground truth are left out, so moving a data set
+        or adding masks to it makes no trained stage stale.
+        """
+        splits = {
+            name: [[sample.id, sample.tags] for sample in samples]
+            for name, samples in self.splits.items()
+        }
+        return _digest([self.classes, splits])
+
+    def truth_fingerprint(self) -> str:
+        """SHA-256 over `fingerprint`, the ground truth's relative paths and its values."""
+        masks = {s.id: self._relative(s.mask) for s in self.samples if s.mask is not None}
+        return _digest([self.fingerprint(), masks, self.truth_values])
+
+    def to_json(self) -> str:
+        """The manifest as JSON text; image and mask paths are relative to the root."""
+        samples = {
+            s.id: {
+                "image": self._relative(s.image),
+                "tags": s.tags,
+                "mask": None if s.mask is None else self._relative(s.mask),
+            }
+            for s in self.samples
+        }
+        content = {
+            "root": str(self.root),
+            "classes": self.classes,
+            "truth_values": self.truth_values,
+            "notes": self.notes,
+            "splits": {name: [s.id for s in split] for name, split in self.splits.items()},
+            "samples": samples,
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, root: Path | None = None) -> "Manifest":
+        """Read what `to_json` wrote; ``root`` replaces the stored one where the data has moved.
+
+        Raises UserError for text that is no manifest and for paths that lead out of the root.
+        """
+        try:
+            content = json.loads(text)
+            base = Path(content["root"]) if root is None else root
+            samples = {
+                sample_id: Sample(
+                    sample_id,
+                    _inside(base, entry["image"]),
+                    tuple(int(tag) for tag in entry["tags"]),
+                    None if entry["mask"] is None else _inside(base, entry["mask"]),
+                )
+                for sample_id, entry in content["samples"].items()
+            }
+            values = content["truth_values"]
+            return cls(
+                root=base,
+                classes=tuple(content["classes"]),
+                splits={
+                    name: tuple(samples[sample_id] for sample_id in ids)
+                    for name, ids in content["splits"].items()
+                },
+                truth_values=None if values is None else {int(k): v for k, v in values.items()},
+                notes=tuple(content["notes"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"This is not a manifest that AffinityNet wrote: {error!r}.") from error
+
+    def _relative(self, path: Path) -> str:
+        try:
+            return path.relative_to(self.root).as_posix()
+        except ValueError:
+            raise UserError(f"{path} is not inside the data set's folder {self.root}.") from None
+
+
+def _inside(root: Path, relative: str) -> Path:
+    check_relative(relative, "The manifest's path")
+    return root / relative
+
+
+def _check_tags(sample: Sample, classes: int) -> None:
+    tags = sample.tags
+    if list(tags) != sorted(set(tags)) or (tags and not 0 <= tags[0] <= tags[-1] < classes):
+        raise UserError(
+            f"The tags {tags} of {sample.id!r} must be sorted class indices below {classes}."
+        )
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

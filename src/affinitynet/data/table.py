@@ -1,0 +1,160 @@
+"""Images and a table of tags: ``labels.csv`` with the columns image, labels and maybe split."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from affinitynet.data.images import IMAGE_SUFFIXES
+from affinitynet.data.labels import ignore_index, read_labels
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.sample import Sample, check_relative
+from affinitynet.data.tags import class_names, look_alikes, tag_indices
+from affinitynet.errors import UserError
+
+TABLE = "labels.csv"
+DEFAULT_SPLIT = "train"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    line: int
+    image: str
+    labels: tuple[str, ...]
+    split: str
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a ``labels.csv``: image, labels (separated by ``;``), and split where given.
+
+    A byte order mark, CRLF line ends, spaces around names and empty lines do no harm. Raises
+    UserError, naming the line, for missing columns, extra cells and an image listed twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'.") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}, is no CSV: {error}.") from error
+    filled = [(number, cells) for number, cells in lines if any(cells)]
+    header = [name.casefold() for name in filled[0][1]] if filled else []
+    if "image" not in header or "labels" not in header:
+        raise UserError(
+            f"{path} must begin with the columns image,labels (commas between columns, ';' "
+            f"between labels); its first line is {','.join(header)!r}."
+        )
+    rows = [_row(path, header, number, cells) for number, cells in filled[1:]]
+    lines_of: dict[str, int] = {}
+    for row in rows:
+        first = lines_of.setdefault(row.image, row.line)
+        if first != row.line:
+            raise UserError(f"{path} lists {row.image} twice, in lines {first} and {row.line}.")
+    return rows
+
+
+def _row(path: Path, header: list[str], number: int, cells: list[str]) -> Row:
+    if len(cells) > len(header):
+        raise UserError(
+            f"{path}, line {number}, has more cells than columns: separate labels by ';'."
+        )
+    cell = dict(zip(header, cells, strict=False))
+    if not cell["image"]:
+        raise UserError(f"{path}, line {number}, names no image.")
+    labels = (label.strip() for label in cell.get("labels", "").split(";"))
+    return Row(
+        line=number,
+        image=cell["image"],
+        labels=tuple(label for label in labels if label),
+        split=cell.get("split", "") or DEFAULT_SPLIT,
+    )
+
+
+def read_table(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
+    """Read a folder with ``labels.csv``; its image paths are relative to it or to ``images/``.
+
+    Splits come from the column ``split`` (an empty cell, or no such column: train). Ground truth,
+    where given, is ``masks/<id>.png`` with the values 0 (background), 1 ... C and 255 (void). The
+    id is the path below ``images/`` (else below the root) without its extension. An empty labels
+    cell says background only. Raises UserError for missing images, ids that collide and unknown
+    tags, naming file and line.
+    """
+    if tags not in ("auto", "table", "masks"):
+        raise UserError(f"A labels.csv data set has tags 'table' or 'masks', not {tags!r}.")
+    table = root / TABLE
+    rows = read_rows(table)
+    if not rows:
+        raise UserError(f"{table} lists no images: the data set is empty.")
+    names = class_names(root, classes, (label for row in rows for label in row.labels))
+    images = [_find_image(root, row, table) for row in rows]
+    splits: dict[str, list[Sample]] = {}
+    line_of: dict[str, int] = {}
+    for row, image in zip(rows, images, strict=True):
+        sample_id = _sample_id(root, image)
+        first = line_of.setdefault(sample_id, row.line)
+        if first != row.line:
+            raise UserError(
+                f"{table}, lines {first} and {row.line}: both images would be written as "
+                f"{sample_id}.png; rename one."
+            )
+        where = f"{table}, line {row.line} ({row.image}),"
+        mask: Path | None = root / "masks" / f"{sample_id}.png"
+        mask = mask if mask is not None and mask.is_file() else None
+        if tags == "masks":
+            indices = _mask_tags(mask, len(names), where)
+        else:
+            indices = tag_indices(row.labels, names, where)
+        splits.setdefault(row.split, []).append(Sample(sample_id, image, indices, mask))
+    return Manifest(
+        root=root,
+        classes=names,
+        splits={name: tuple(samples) for name, samples in splits.items()},
+        notes=(*look_alikes(names), *_unlisted(root, images)),
+    )
+
+
+def _find_image(root: Path, row: Row, table: Path) -> Path:
+    check_relative(row.image, f"{table}, line {row.line}: the image")
+    for path in (root / row.image, root / "images" / row.image):
+        if path.is_file():
+            return path
+    raise UserError(f"{table}, line {row.line}: there is no image {row.image} in {root}.")
+
+
+def _sample_id(root: Path, image: Path) -> str:
+    base = root / "images"
+    relative = image.relative_to(base if image.is_relative_to(base) else root)
+    return relative.with_suffix("").as_posix()
+
+
+def _mask_tags(mask: Path | None, classes: int, where: str) -> tuple[int, ...]:
+    if mask is None:
+        raise UserError(f"{where} has no mask to take its tags from.")
+    values = set(np.unique(read_labels(mask)).tolist()) - {0, ignore_index(classes)}
+    if values and max(values) > classes:
+        raise UserError(f"{mask} holds the value {max(values)}, but there are {classes} classes.")
+    return tuple(sorted(value - 1 for value in values))
+
+
+def _unlisted(root: Path, images: list[Path]) -> tuple[str, ...]:
+    """A note on image files without a row: they are left out, which may not be meant."""
+    listed = set(images)
+    folder = root / "images" if (root / "images").is_dir() else root
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path not in listed
+        and not path.is_relative_to(root / "masks")
+    )
+    if not found:
+        return ()
+    first = found[0].relative_to(root)
+    return (f"{len(found)} image files have no row in {TABLE} and are left out, {first} first.",)

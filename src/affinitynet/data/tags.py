@@ -1,0 +1,75 @@
+"""Names of classes to indices, with messages that name the image and the nearest class."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from affinitynet.errors import UserError
+
+BACKGROUND = "background"
+
+
+def class_names(
+    root: Path, given: Sequence[str] | None, found: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """The class list: the one given, else ``classes.txt`` in the root, else the sorted ``found``.
+
+    ``classes.txt`` has one name a line. A leading "background" is dropped: it is label 0 anyhow.
+    """
+    if given is not None:
+        names = [name.strip() for name in given]
+    elif (root / "classes.txt").is_file():
+        names = [line.strip() for line in read_lines(root / "classes.txt")]
+    else:
+        names = sorted(set(found))
+    if names and names[0].casefold() == BACKGROUND:
+        names = names[1:]
+    if BACKGROUND in names:
+        raise UserError("'background' is label 0 of every data set: take it out of the classes.")
+    return tuple(names)
+
+
+def tag_indices(tags: Iterable[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
+    """Sorted indices of the tags; an unknown tag raises UserError with the nearest class."""
+    known = {name: index for index, name in enumerate(classes)}
+    try:
+        return tuple(sorted({known[tag] for tag in tags}))
+    except KeyError as error:
+        raise unknown_tag(error.args[0], classes, where) from None
+
+
+def unknown_tag(tag: str, classes: Sequence[str], where: str) -> UserError:
+    """The error for a tag that is no class: names the place, the tag and the nearest class."""
+    folded = {name.casefold(): name for name in classes}
+    near = get_close_matches(tag.casefold(), folded, n=1, cutoff=0.6)
+    if tag.casefold() == BACKGROUND:
+        hint = "background is no tag: an image of background only has an empty list of tags"
+    elif near:
+        hint = f"the nearest class is {folded[near[0]]!r}"
+    else:
+        listed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+        hint = f"the classes are {listed}; add it to the class list or correct the tag"
+    return UserError(f"{where} has the tag {tag!r}, which is not in the class list: {hint}.")
+
+
+def look_alikes(classes: Iterable[str]) -> tuple[str, ...]:
+    """A note for each group of class names that differ only in case, spaces, '-' or '_'."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups["".join(c for c in name.casefold() if c not in " -_")].append(name)
+    return tuple(
+        f"The classes {' and '.join(repr(name) for name in group)} differ only in spelling: if "
+        "they are one class, write them alike."
+        for group in groups.values()
+        if len(group) > 1
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """Non-empty lines of a text file, with or without byte order mark; UserError if not UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
