@@ -25,5 +25,5 @@ class Classifier(nn.Module):
 
     def cams(self, images: Tensor) -> Tensor:
         """Return rectified, unnormalised CAMs (B, C, h, w) at the backbone's stride."""
-        maps = class_activation_maps(self.backbone(images)[-1], self.head.weight)
+        maps = class_activation_maps(self.backbone(images)[-1], self.head.class_weights)
         return maps.sqrt() if self._sqrt else maps

@@ -1,0 +1,210 @@
+"""The segmentation network and the predictor users load."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from affinitynet.data.images import load_image
+from affinitynet.errors import UserError
+from affinitynet.models.backbone import build_backbone, find_weights
+from affinitynet.models.heads import LargeFovHead, PixelHead
+from affinitynet.models.normalization import Normalization
+from affinitynet.models.saved import load_weights_into, read_description
+from affinitynet.models.vgg16 import VGG16
+from affinitynet.models.weights import load_backbone
+from affinitynet.ops.crf import dense_crf
+from affinitynet.recipe import BackboneSettings, CrfSettings, SegmenterSettings
+
+
+class LargeFov(nn.Module):
+    """DeepLab-v1's large-field-of-view head on a paper backbone: (B, 3, H, W) -> (B, L, H, W)."""
+
+    def __init__(self, encoder: nn.Module, channels: int, classes: int) -> None:
+        """Put the head for `classes` labels, background included, on the encoder."""
+        super().__init__()
+        self.encoder = encoder
+        # VGG-16's own fc6 and fc7 are LargeFOV's hidden layers; other encoders need them anew.
+        whole = isinstance(encoder, VGG16)
+        self.head = PixelHead(channels, classes) if whole else LargeFovHead(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits at the size of the images."""
+        logits = self.head(self.encoder(images)[-1])
+        return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class SegmentationNet(nn.Module):
+    """A segmentation network with its input normalisation and what it pads images to."""
+
+    def __init__(self, network: nn.Module, normalization: Normalization, multiple: int) -> None:
+        """Wrap `network`; images are padded to multiples of `multiple` before it."""
+        super().__init__()
+        self.network = network
+        self.normalization, self.multiple = normalization, multiple
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
+        height, width = images.shape[-2:]
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        logits = self.network(F.pad(images, padding))
+        return cast(Tensor, logits[..., :height, :width])
+
+    def train(self, mode: bool = True) -> "SegmentationNet":
+        """Switch modes; the encoder's batch normalisation keeps its pretrained statistics."""
+        super().train(mode)
+        encoder = cast(nn.Module, self.network.encoder)
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def build_segmentation_net(
+    settings: SegmenterSettings,
+    backbone: BackboneSettings,
+    labels: int,
+    *,
+    data: Path | None = None,
+    pretrained: bool = True,
+) -> SegmentationNet:
+    """Make the network a recipe names, for `labels` labels with background.
+
+    Raises:
+        UserError: unknown architecture or backbone, or weights that can't be read or fitted.
+    """
+    if settings.architecture == "largefov":
+        body = build_backbone(
+            backbone, settings.output_stride, data=data, pretrained=pretrained, fc6_dilation=12
+        )
+        network: nn.Module = LargeFov(cast(nn.Module, body), body.channels[-1], labels)
+        return SegmentationNet(network, body.normalization, 1)
+    network = _library_net(settings, backbone, labels, pretrained)
+    file = find_weights(backbone.weights, data) if pretrained else None
+    encoder = cast(Any, network.encoder)
+    if file:
+        load_backbone(encoder.model, file)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)
+    config = timm.get_pretrained_cfg(backbone.name)
+    normalization = Normalization(config.mean, config.std, scale=255.0)
+    return SegmentationNet(network, normalization, max(encoder.output_stride, 16))
+
+
+def _library_net(
+    settings: SegmenterSettings, backbone: BackboneSettings, labels: int, pretrained: bool
+) -> nn.Module:
+    known = smp.MODEL_ARCHITECTURES_MAPPING
+    if settings.architecture not in known:
+        raise UserError(
+            f"segmenter.architecture = {settings.architecture!r}: choose largefov or one of "
+            f"{', '.join(known)}"
+        )
+    if not timm.is_model(backbone.name):
+        raise UserError(
+            f"segmenter.architecture = {settings.architecture!r} stands on a timm backbone, not "
+            f"{backbone.name!r}: set segmenter.backbone, or segmenter.architecture = largefov"
+        )
+    dilated = settings.architecture.startswith("deeplab")
+    options = {"encoder_output_stride": settings.output_stride} if dilated else {}
+    weights = "imagenet" if pretrained and backbone.weights == "imagenet" else None
+    return cast(
+        nn.Module,
+        smp.create_model(
+            settings.architecture,
+            encoder_name=f"tu-{backbone.name}",
+            encoder_weights=weights,
+            classes=labels,
+            **options,
+        ),
+    )
+
+
+def segment(
+    net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """Average the class probabilities over scales and flips.
+
+    image (3, H, W) uint8 on the network's device -> (C + 1, H, W) float32.
+    """
+    height, width = image.shape[-2:]
+    pixels = net.normalization.apply(image[None])
+    total = torch.zeros(())
+    for scale in scales:
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+        batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        probabilities = net(batch).float().softmax(1)
+        if flip:
+            probabilities = (probabilities[:1] + probabilities[1:].flip(-1)) / 2
+        total = total.to(probabilities) + F.interpolate(
+            probabilities, (height, width), mode="bilinear", align_corners=False
+        )
+    return total[0] / len(scales)
+
+
+class Segmenter:
+    """A trained segmentation network that turns photographs into masks."""
+
+    def __init__(self, net: SegmentationNet, description: dict[str, Any]) -> None:
+        """Wrap a network; `description` is what `model.json` holds."""
+        self.net = net.eval()
+        self.classes: tuple[str, ...] = tuple(description["classes"])
+        self.settings = SegmenterSettings.model_validate(description["settings"])
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
+        """Load a run's `segmenter` folder.
+
+        Raises:
+            UserError: the folder holds no segmenter, or a damaged one.
+        """
+        folder = Path(folder)
+        description = read_description(folder)
+        net = build_segmentation_net(
+            SegmenterSettings.model_validate(description["settings"]),
+            BackboneSettings.model_validate(description["backbone"]),
+            len(description["classes"]) + 1,
+            pretrained=False,
+        )
+        load_weights_into(net, folder)
+        net.to(device, memory_format=torch.channels_last)
+        return cls(net, description)
+
+    def probabilities(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Tensor:
+        """Return the averaged class probabilities (C + 1, H, W) float32 of one RGB image."""
+        pixels = load_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+        device = next(self.net.parameters()).device
+        with torch.inference_mode():
+            scores = segment(
+                self.net,
+                tensor.permute(2, 0, 1).to(device),
+                self.settings.scales,
+                self.settings.flip,
+            )
+            if self.settings.refine:
+                scores = dense_crf(tensor.to(device), scores, **crf_arguments(self.settings.crf))
+        return scores.cpu()
+
+    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the mask of one image: (H, W), 0 background, class c of `classes` is c + 1."""
+        labels = self.probabilities(image).argmax(0)
+        return labels.numpy().astype(np.uint8 if len(self.classes) < 255 else np.uint16)
+
+
+def crf_arguments(settings: CrfSettings) -> dict[str, Any]:
+    """Return the settings as keyword arguments of `ops.dense_crf`."""
+    return settings.model_dump()

@@ -1,0 +1,101 @@
+"""Stage 2: classifier -> cams/<id>.npz, the tagged classes' maps at image size."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as T
+
+from affinitynet.data import Sample, load_image
+from affinitynet.errors import UserError
+from affinitynet.models.classifier import Classifier
+from affinitynet.models.normalization import Normalization
+from affinitynet.ops.cam import normalize_cams
+from affinitynet.run_folder import atomic_write
+from affinitynet.stages.context import Context, each_image
+from affinitynet.stages.train_classifier import load_classifier
+from affinitynet.training import inference
+
+FOLDER = "cams"
+
+
+def work(context: Context) -> dict[str, Any]:
+    """Write the CAMs of every image of the splits asked for that has tags or no need of any."""
+    model = load_classifier(context)
+    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
+    settings = context.recipe.cams
+    with inference(model, context.hardware) as device:
+
+        def compute(sample: Sample, image: Tensor) -> Tensor:
+            if not sample.tags:
+                return torch.zeros(0, *image.shape[-2:])
+            pixels = image.to(device)
+            return multi_scale_cams(
+                model, normalization, pixels, sample.tags, settings.scales, settings.flip
+            ).cpu()
+
+        return each_image(
+            "compute_cams",
+            context.samples(*settings.splits, "figures"),
+            lambda sample: context.file(FOLDER, sample, ".npz"),
+            load=lambda sample: torch.from_numpy(load_image(sample.image)).permute(2, 0, 1),
+            compute=compute,
+            finish=lambda sample, cams: save_cams(
+                context.file(FOLDER, sample, ".npz"), sample.tags, cams
+            ),
+            workers=context.recipe.workers,
+        )
+
+
+def multi_scale_cams(
+    model: Classifier,
+    normalization: Normalization,
+    image: Tensor,
+    tags: Sequence[int],
+    scales: Sequence[float],
+    flip: bool,
+) -> Tensor:
+    """Sum the rectified CAMs over scales and flips and divide each class by its maximum.
+
+    image (3, H, W) uint8; returns (K, H, W) float32 in [0, 1] for the K tagged classes. An image
+    and its mirror image go through the network as one batch.
+    """
+    height, width = image.shape[-2:]
+    total = torch.zeros(len(tags), height, width, device=image.device)
+    for scale in scales:
+        size = [max(1, round(height * scale)), max(1, round(width * scale))]
+        scaled = T.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
+        pixels = normalization.apply(scaled[None])
+        batch = torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
+        maps = model.cams(batch.contiguous(memory_format=torch.channels_last))[:, list(tags)]
+        maps = F.interpolate(maps.float(), (height, width), mode="bilinear", align_corners=False)
+        total += maps[0]
+        if flip:
+            total += maps[1].flip(-1)
+    return normalize_cams(total)
+
+
+def save_cams(path: Path, classes: Sequence[int], cams: Tensor) -> None:
+    """Write one image's CAMs: `classes` (K,) int64 and `cams` (K, H, W) float16."""
+    with atomic_write(path) as temporary:
+        np.savez(temporary, classes=np.array(classes, np.int64), cams=cams.half().numpy())
+
+
+def load_cams(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Read what `save_cams` wrote: classes (K,) and cams (K, H, W) as float32.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["classes"], arrays["cams"].astype(np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it to have it redone") from error

@@ -1,0 +1,111 @@
+"""What every stage is given, and the loop over images that the stages share."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from affinitynet.data import Manifest, Sample
+from affinitynet.data.sample import output_path
+from affinitynet.errors import UserError
+from affinitynet.progress import task
+from affinitynet.recipe import Recipe
+from affinitynet.training import Hardware
+
+Loaded = TypeVar("Loaded")
+Computed = TypeVar("Computed")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run as its stages see it: settings, data, and where things lie."""
+
+    recipe: Recipe
+    manifest: Manifest
+    root: Path
+
+    @property
+    def hardware(self) -> Hardware:
+        """Where and how networks run."""
+        return Hardware(self.recipe.device, self.recipe.precision, self.recipe.workers)
+
+    def samples(self, *roles: str) -> tuple[Sample, ...]:
+        """Return the samples of the roles `train`, `val`, `figures`, each image once."""
+        found: dict[str, Sample] = {}
+        for role in roles:
+            split = getattr(self.recipe.dataset, role)
+            if split in self.manifest.splits or (split and role == "train"):
+                found |= {sample.id: sample for sample in self.manifest.split(split)}
+        return tuple(found.values())
+
+    def file(self, folder: str, sample: Sample, suffix: str = ".png") -> Path:
+        """Return where a stage keeps an image's result."""
+        return output_path(self.root / folder, sample.id, suffix)
+
+
+def each_image(
+    name: str,
+    samples: Sequence[Sample],
+    output: Callable[[Sample], Path],
+    *,
+    load: Callable[[Sample], Loaded],
+    compute: Callable[[Sample, Loaded], Computed],
+    finish: Callable[[Sample, Computed], None],
+    workers: int,
+) -> dict[str, int]:
+    """Make the missing outputs: load and finish in threads, compute (the network) in between.
+
+    An image whose `output` exists is skipped, so `finish` must write that file last. Returns the
+    counts `total` and `done` (done in this call).
+
+    Raises:
+        UserError: the first image that fails, by stage and name; what is done stays.
+    """
+    todo = [sample for sample in samples if not output(sample).exists()]
+    ahead = 2 * max(1, workers)
+    with (
+        ThreadPoolExecutor(max(1, workers)) as pool,
+        task(name, len(samples), len(samples) - len(todo)) as progress,
+    ):
+        loading: deque[Future[Loaded]] = deque()
+        finishing: deque[tuple[Sample, Future[None]]] = deque()
+        try:
+            for index, sample in enumerate(todo):
+                for next_sample in todo[index + len(loading) : index + ahead]:
+                    loading.append(pool.submit(load, next_sample))
+                with _blaming(name, sample):
+                    computed = compute(sample, loading.popleft().result())
+                finishing.append((sample, pool.submit(finish, sample, computed)))
+                while len(finishing) > ahead or (finishing and finishing[0][1].done()):
+                    _settle(name, *finishing.popleft())
+                    progress.advance()
+            while finishing:
+                _settle(name, *finishing.popleft())
+                progress.advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {"total": len(samples), "done": len(todo)}
+
+
+def _settle(name: str, sample: Sample, future: Future[None]) -> None:
+    with _blaming(name, sample):
+        future.result()
+
+
+class _blaming:
+    """Put the stage's and the image's name before a user's error."""
+
+    def __init__(self, name: str, sample: Sample) -> None:
+        self._where = f"{name}, image {sample.id}"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            raise UserError(f"{self._where}: {error}") from error
+        if isinstance(error, Exception):
+            error.add_note(f"in stage {self._where}")

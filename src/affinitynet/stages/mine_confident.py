@@ -1,0 +1,65 @@
+"""Stage 3: CAMs and dense CRF -> confident/<id>.png: background, classes, 255 neutral."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from affinitynet.data import Sample, load_image, load_truth, write_labels
+from affinitynet.errors import UserError
+from affinitynet.ops.confidence import confident_labels
+from affinitynet.stages.compute_cams import FOLDER as CAMS
+from affinitynet.stages.compute_cams import load_cams
+from affinitynet.stages.context import Context, each_image
+
+FOLDER = "confident"
+
+
+def work(context: Context) -> dict[str, Any]:
+    """Write the confident areas of every training image."""
+    mine = _from_truth if context.recipe.confident.source == "truth" else _from_cams
+    counts = each_image(
+        "mine_confident",
+        context.samples("train", "figures"),
+        lambda sample: context.file(FOLDER, sample),
+        load=lambda sample: None,
+        compute=lambda sample, _: None,
+        finish=lambda sample, _: write_labels(
+            context.file(FOLDER, sample), mine(context, sample), context.manifest.palette
+        ),
+        workers=context.recipe.workers,
+    )
+    truth = context.recipe.confident.source == "truth"
+    warning = "confident areas come from ground truth: an upper bound, not a result"
+    return {**counts, "warnings": [warning] if truth else []}
+
+
+def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
+    settings = context.recipe.confident
+    classes, cams = load_cams(context.file(CAMS, sample, ".npz"))
+    local = confident_labels(
+        torch.from_numpy(load_image(sample.image)),
+        torch.from_numpy(cams),
+        settings.low_alpha,
+        settings.high_alpha,
+        background_priority=settings.priority == "background",
+        **settings.crf.model_dump(),
+    ).numpy()
+    return to_labels(local, classes, context.manifest.ignore_index)
+
+
+def to_labels(
+    local: NDArray[np.integer[Any]], classes: NDArray[np.int64], ignore_index: int
+) -> NDArray[np.integer[Any]]:
+    """Turn an image's own numbering (0, 1..K, 255) into the data set's labels."""
+    table = np.full(256, ignore_index, np.uint16 if ignore_index > 255 else np.uint8)
+    table[0] = 0
+    table[1 : len(classes) + 1] = classes + 1
+    return table[local]
+
+
+def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
+    if sample.mask is None:
+        raise UserError("confident.source = truth, but this image has no ground truth")
+    return load_truth(context.manifest, sample)

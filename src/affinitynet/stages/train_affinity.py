@@ -1,0 +1,128 @@
+"""Stage 4: confident areas -> affinity/, the network that knows what belongs together."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from affinitynet.data import Sample, load_image, read_labels
+from affinitynet.data.transforms import affinity_augment, augmentation_rng, reduce_labels
+from affinitynet.models.affinity_net import AffinityNet
+from affinitynet.models.backbone import build_backbone
+from affinitynet.models.normalization import Normalization
+from affinitynet.models.saved import load_weights_into, save_model
+from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
+from affinitynet.recipe import AffinitySettings
+from affinitynet.stages.context import Context
+from affinitynet.stages.mine_confident import FOLDER as CONFIDENT
+from affinitynet.training import discard_checkpoint, fit
+
+FOLDER = "affinity"
+
+
+@dataclass
+class ConfidentCrops:
+    """Augmented crops (3, S, S) with the confident labels of their grid cells (S/8, S/8)."""
+
+    samples: tuple[Sample, ...]
+    files: tuple[Path, ...]
+    settings: AffinitySettings
+    normalization: Normalization
+    stride: int
+    ignore_index: int
+    seed: int
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Load and augment one image, by (seed, epoch, index) alone."""
+        image, labels = affinity_augment(
+            load_image(self.samples[index].image),
+            read_labels(self.files[index]),
+            self.normalization,
+            augmentation_rng(self.seed, self.epoch, index),
+            crop=self.settings.crop,
+            jitter=self.settings.jitter,
+            padding=self.settings.padding,
+            ignore_index=self.ignore_index,
+        )
+        return image, reduce_labels(labels, self.stride, self.ignore_index)
+
+
+def pair_losses(
+    model: nn.Module, batch: Any, *, settings: AffinitySettings, ignore_index: int
+) -> dict[str, Tensor]:
+    """Three-part affinity loss of a batch of crops and grid labels."""
+    images, labels = batch
+    affinity = model(images).float()
+    targets = affinity_targets(labels, settings.radius, ignore_index=ignore_index)
+    if settings.pairs == "cropped":
+        targets = type(targets)(*(cropped_pairs(t, settings.radius) for t in targets))
+    parts = affinity_loss(affinity, targets)
+    return {"loss": parts.total, **parts._asdict()}
+
+
+def work(context: Context) -> dict[str, Any]:
+    """Train the affinity network and save it; returns its figures."""
+    recipe = context.recipe
+    samples = context.samples("train")
+    torch.manual_seed(recipe.seed)
+    model = build_affinity_net(context, pretrained=True)
+    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
+    dataset = ConfidentCrops(
+        samples,
+        tuple(context.file(CONFIDENT, sample) for sample in samples),
+        recipe.affinity,
+        normalization,
+        model.stride,
+        context.manifest.ignore_index,
+        recipe.seed,
+    )
+    folder = context.root / FOLDER
+    losses = partial(
+        pair_losses, settings=recipe.affinity, ignore_index=context.manifest.ignore_index
+    )
+    figures = fit(
+        "train_affinity",
+        model,
+        dataset,
+        losses,
+        recipe.affinity,
+        folder=folder,
+        seed=recipe.seed,
+        hardware=context.hardware,
+    )
+    save_model(folder, model, {"kind": "affinity", "radius": recipe.affinity.radius})
+    discard_checkpoint(folder)
+    return {**figures, "images": len(samples)}
+
+
+def build_affinity_net(context: Context, *, pretrained: bool) -> AffinityNet:
+    """Make the network the recipe asks for, from ImageNet weights or none."""
+    recipe = context.recipe
+    backbone = build_backbone(
+        recipe.backbone,
+        recipe.affinity.output_stride,
+        data=recipe.data,
+        pretrained=pretrained,
+        fc6_dilation=4,
+    )
+    return AffinityNet(
+        backbone,
+        radius=recipe.affinity.radius,
+        distance=recipe.affinity.distance,
+        group_norm=recipe.backbone.name == "vgg16",
+    )
+
+
+def load_affinity_net(context: Context) -> AffinityNet:
+    """Return the run's trained affinity network."""
+    model = build_affinity_net(context, pretrained=False)
+    load_weights_into(model, context.root / FOLDER)
+    return model

@@ -1,0 +1,118 @@
+"""Stage 1: images and tags -> classifier/."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from affinitynet.data import Sample, load_image
+from affinitynet.data.transforms import augmentation_rng, classifier_augment
+from affinitynet.errors import UserError
+from affinitynet.models.backbone import build_backbone
+from affinitynet.models.classifier import Classifier
+from affinitynet.models.normalization import Normalization
+from affinitynet.models.saved import load_weights_into, save_model
+from affinitynet.recipe import ClassifierSettings
+from affinitynet.stages.context import Context
+from affinitynet.training import discard_checkpoint, fit
+
+FOLDER = "classifier"
+
+
+@dataclass
+class TaggedImages:
+    """Augmented training images (3, S, S) with their tags as a 0/1 vector (C,)."""
+
+    samples: tuple[Sample, ...]
+    classes: int
+    settings: ClassifierSettings
+    normalization: Normalization
+    seed: int
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Load and augment one image, by (seed, epoch, index) alone."""
+        sample = self.samples[index]
+        image = classifier_augment(
+            load_image(sample.image),
+            self.normalization,
+            augmentation_rng(self.seed, self.epoch, index),
+            crop=self.settings.crop,
+            long_side=self.settings.long_side,
+            jitter=self.settings.jitter,
+            padding=self.settings.padding,
+        )
+        tags = torch.zeros(self.classes)
+        tags[list(sample.tags)] = 1
+        return image, tags
+
+
+def classification_losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    """Multi-label soft-margin loss of a batch of images and tag vectors."""
+    images, tags = batch
+    return {"loss": F.multilabel_soft_margin_loss(model(images).float(), tags)}
+
+
+def work(context: Context) -> dict[str, Any]:
+    """Train the classifier and save it; returns its figures."""
+    recipe, classes = context.recipe, context.manifest.classes
+    samples = context.samples("train")
+    _check(samples, context)
+    torch.manual_seed(recipe.seed)
+    backbone = build_backbone(
+        recipe.backbone, recipe.classifier.output_stride, data=recipe.data
+    )
+    model = Classifier(backbone, len(classes))
+    dataset = TaggedImages(
+        samples, len(classes), recipe.classifier, backbone.normalization, recipe.seed
+    )
+    folder = context.root / FOLDER
+    figures = fit(
+        "train_classifier",
+        model,
+        dataset,
+        classification_losses,
+        recipe.classifier,
+        folder=folder,
+        seed=recipe.seed,
+        hardware=context.hardware,
+    )
+    save_model(folder, model, {"kind": "classifier", "classes": list(classes)})
+    discard_checkpoint(folder)
+    return {**figures, "images": len(samples), "warnings": _rare(samples, classes)}
+
+
+def load_classifier(context: Context) -> Classifier:
+    """Return the run's trained classifier."""
+    recipe = context.recipe
+    backbone = build_backbone(
+        recipe.backbone, recipe.classifier.output_stride, data=recipe.data, pretrained=False
+    )
+    model = Classifier(backbone, len(context.manifest.classes))
+    load_weights_into(model, context.root / FOLDER)
+    return model
+
+
+def _check(samples: tuple[Sample, ...], context: Context) -> None:
+    if not samples:
+        raise UserError(f"{context.manifest.root}: split {context.recipe.dataset.train!r} is empty")
+    if not any(sample.tags for sample in samples):
+        raise UserError(f"{context.manifest.root}: no training image has a tag, nothing to learn")
+
+
+def _rare(samples: tuple[Sample, ...], classes: tuple[str, ...]) -> list[str]:
+    counts = np.zeros(len(classes), dtype=np.int64)
+    for sample in samples:
+        counts[list(sample.tags)] += 1
+    return [
+        f"class {name} has {count} training images: expect poor CAMs"
+        for name, count in zip(classes, counts.tolist(), strict=True)
+        if count < 20
+    ]
