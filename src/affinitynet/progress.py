@@ -22,6 +22,11 @@ PLAIN_LINE_EVERY = 15.0  # seconds; a log file stays readable
 console = Console(stderr=True, highlight=False)
 
 
+def say(text: str) -> None:
+    """Write one line for the person who waits, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Task:
     """A piece of work of known length."""
 
@@ -74,7 +79,7 @@ class Task:
             self._say(f"{self.done}/{self.total}, {left} left {self.note}")
 
     def _say(self, text: str) -> None:
-        print(f"{self.name}: {text}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{self.name}: {text}".rstrip())
 
 
 @contextmanager

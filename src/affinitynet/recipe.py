@@ -205,8 +205,9 @@ class Recipe(Settings):
         Raises:
             UserError: no such file, not YAML, an unknown key or a value that does not fit.
         """
-        values = _read_yaml(Path(path))
-        values.setdefault("name", Path(path).stem)
+        path = _find_recipe(Path(path))
+        values = _read_yaml(path)
+        values.setdefault("name", path.stem)
         for key, value in overrides.items():
             _assign(values, key, value)
         try:
@@ -219,10 +220,18 @@ class Recipe(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+def _find_recipe(path: Path) -> Path:
+    shipped = Path(__file__).parent / "recipes"
+    named = shipped / f"{path}.yaml"
+    if path.is_file():
+        return path
+    if len(path.parts) == 1 and named.is_file():
+        return named
+    known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+    raise UserError(f"{path}: no such recipe file, and none of the package's own ({known})")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        known = ", ".join(sorted(p.name for p in path.parent.glob("*.yaml"))) or "no recipes"
-        raise UserError(f"{path}: no such recipe; {path.parent} has {known}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

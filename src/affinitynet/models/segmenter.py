@@ -22,7 +22,10 @@ from affinitynet.models.saved import load_weights_into, read_description
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
 from affinitynet.ops.crf import dense_crf
-from affinitynet.recipe import BackboneSettings, CrfSettings, SegmenterSettings
+from affinitynet.recipe import BackboneSettings, SegmenterSettings
+
+
+Photograph = str | Path | Image.Image | NDArray[np.uint8]
 
 
 class LargeFov(nn.Module):
@@ -181,30 +184,28 @@ class Segmenter:
         net.to(device, memory_format=torch.channels_last)
         return cls(net, description)
 
-    def probabilities(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Tensor:
-        """Return the averaged class probabilities (C + 1, H, W) float32 of one RGB image."""
-        pixels = load_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
+    def scores(self, image: Tensor) -> Tensor:
+        """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device."""
+        settings = self.settings
+        return segment(self.net, image.permute(2, 0, 1), settings.scales, settings.flip)
+
+    def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
+        """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""
+        if self.settings.refine:
+            scores = dense_crf(image.to(scores.device), scores, **self.settings.crf.model_dump())
+        wide = len(self.classes) >= 255
+        return scores.argmax(0).cpu().numpy().astype(np.uint16 if wide else np.uint8)
+
+    def predict(self, image: Photograph) -> NDArray[np.integer[Any]]:
+        """Return the mask of one image: (H, W), 0 background, class c of `classes` is c + 1.
+
+        Raises:
+            UserError: a file that is no image, or an array that is not (H, W, 3) uint8 RGB.
+        """
+        pixels = load_image(image) if isinstance(image, str | Path) else np.asarray(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))
-        device = next(self.net.parameters()).device
         with torch.inference_mode():
-            scores = segment(
-                self.net,
-                tensor.permute(2, 0, 1).to(device),
-                self.settings.scales,
-                self.settings.flip,
-            )
-            if self.settings.refine:
-                scores = dense_crf(tensor.to(device), scores, **crf_arguments(self.settings.crf))
-        return scores.cpu()
-
-    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the mask of one image: (H, W), 0 background, class c of `classes` is c + 1."""
-        labels = self.probabilities(image).argmax(0)
-        return labels.numpy().astype(np.uint8 if len(self.classes) < 255 else np.uint16)
-
-
-def crf_arguments(settings: CrfSettings) -> dict[str, Any]:
-    """Return the settings as keyword arguments of `ops.dense_crf`."""
-    return settings.model_dump()
+            scores = self.scores(tensor.to(next(self.net.parameters()).device))
+        return self.decide(tensor, scores)

@@ -1,0 +1,142 @@
+"""Stage 6: pseudo masks -> segmenter/, and its predictions/<id>.png on the val split."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from affinitynet.data import Sample, load_image, read_labels, write_labels
+from affinitynet.data.transforms import augmentation_rng, segmentation_augment
+from affinitynet.models.normalization import Normalization
+from affinitynet.models.saved import save_model
+from affinitynet.models.segmenter import Segmenter, build_segmentation_net
+from affinitynet.ops.crf import boundary_loss, dense_crf
+from affinitynet.recipe import SegmenterSettings
+from affinitynet.stages.context import Context, each_image
+from affinitynet.stages.propagate import FOLDER as PSEUDO
+from affinitynet.training import discard_checkpoint, fit, inference
+
+FOLDER = "segmenter"
+PREDICTIONS = "predictions"
+
+
+@dataclass
+class MaskedImages:
+    """Augmented crops (3, S, S), normalised, and their pseudo masks (S, S)."""
+
+    samples: tuple[Sample, ...]
+    files: tuple[Path, ...]
+    settings: SegmenterSettings
+    normalization: Normalization
+    ignore_index: int
+    seed: int
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Load and augment one image, by (seed, epoch, index) alone."""
+        return segmentation_augment(
+            load_image(self.samples[index].image),
+            read_labels(self.files[index]),
+            self.normalization,
+            augmentation_rng(self.seed, self.epoch, index),
+            crop=self.settings.crop,
+            scale_range=self.settings.scale_range,
+            jitter=self.settings.jitter,
+            padding=self.settings.padding,
+            ignore_index=self.ignore_index,
+        )
+
+
+def segmentation_losses(
+    model: nn.Module,
+    batch: Any,
+    *,
+    settings: SegmenterSettings,
+    normalization: Normalization,
+    ignore_index: int,
+) -> dict[str, Tensor]:
+    """Cross entropy on labelled pixels, and the weighted boundary loss where asked for."""
+    images, labels = batch
+    logits = model(images).float()
+    entropy = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
+    entropy = entropy / (labels != ignore_index).sum().clamp(min=1)
+    if not settings.boundary_weight:
+        return {"loss": entropy}
+    pixels = normalization.invert(images).permute(0, 2, 3, 1)
+    refined = dense_crf(pixels, logits.detach().softmax(1), **settings.crf.model_dump())
+    boundary = boundary_loss(logits, refined)
+    return {
+        "loss": entropy + settings.boundary_weight * boundary,
+        "entropy": entropy,
+        "boundary": boundary,
+    }
+
+
+def work(context: Context) -> dict[str, Any]:
+    """Train the segmenter, save it and let it predict the val split."""
+    recipe, manifest = context.recipe, context.manifest
+    settings = recipe.segmenter
+    samples = context.samples("train")
+    backbone = settings.backbone or recipe.backbone
+    torch.manual_seed(recipe.seed)
+    net = build_segmentation_net(settings, backbone, len(manifest.classes) + 1, data=recipe.data)
+    dataset = MaskedImages(
+        samples,
+        tuple(context.file(PSEUDO, sample) for sample in samples),
+        settings,
+        net.normalization,
+        manifest.ignore_index,
+        recipe.seed,
+    )
+    folder = context.root / FOLDER
+    figures = fit(
+        "train_segmenter",
+        net,
+        dataset,
+        partial(
+            segmentation_losses,
+            settings=settings,
+            normalization=net.normalization,
+            ignore_index=manifest.ignore_index,
+        ),
+        settings,
+        folder=folder,
+        seed=recipe.seed,
+        hardware=context.hardware,
+    )
+    description = {
+        "kind": "segmenter",
+        "classes": list(manifest.classes),
+        "settings": settings.model_dump(mode="json"),
+        "backbone": backbone.model_dump(mode="json"),
+    }
+    save_model(folder, net, description)
+    predict_split(context, Segmenter(net, description))
+    discard_checkpoint(folder)
+    return {**figures, "images": len(samples)}
+
+
+def predict_split(context: Context, segmenter: Segmenter) -> None:
+    """Write the segmenter's masks of the val split: from the image alone, no tags."""
+    with inference(segmenter.net, context.hardware) as device:
+        each_image(
+            "predict val",
+            context.samples("val"),
+            lambda sample: context.file(PREDICTIONS, sample),
+            load=lambda sample: torch.from_numpy(load_image(sample.image)),
+            compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
+            finish=lambda sample, result: write_labels(
+                context.file(PREDICTIONS, sample),
+                segmenter.decide(*result),
+                context.manifest.palette,
+            ),
+            workers=context.recipe.workers,
+        )
