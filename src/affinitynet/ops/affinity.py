@@ -1,0 +1,228 @@
+"""Semantic affinities of nearby pixels, their labels and their loss."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
+
+
+class PairTargets(NamedTuple):
+    """Which pairs teach what; each (B, P, h, w) bool, a pair is True in one of them at most."""
+
+    background: Tensor
+    foreground: Tensor
+    negative: Tensor
+
+
+class AffinityLoss(NamedTuple):
+    """The loss and its three parts, each a scalar; the parts are not weighted."""
+
+    total: Tensor
+    background: Tensor
+    foreground: Tensor
+    negative: Tensor
+
+
+def displacements(radius: float = 5) -> list[tuple[int, int]]:
+    """Answer the (dy, dx) of `neighbor_offsets` as plain numbers."""
+    if radius < 1:
+        raise ValueError(f"radius is {radius}, but a neighbourhood needs at least 1")
+    reach = math.ceil(radius) - 1
+    return [
+        (dy, dx)
+        for dy in range(reach + 1)
+        for dx in range(-reach, reach + 1)
+        if (dy > 0 or dx > 0) and dy * dy + dx * dx < radius * radius
+    ]
+
+
+def neighbor_offsets(radius: float = 5) -> Tensor:
+    """List the displacements from a pixel to half of its neighbours.
+
+    The half disc dy > 0, or dy = 0 and dx > 0, with dy² + dx² < radius² (strictly), ordered by
+    dy, then dx. Every unordered pair of neighbours is one pixel and one displacement.
+
+    Args:
+        radius: at least 1; 5 gives 34 displacements, 1 gives none.
+
+    Returns:
+        (P, 2) int64 on the CPU, each row (dy, dx).
+
+    Source: Ahn & Kwak, CVPR 2018, section 3.3; the order is the public code's.
+    """
+    return torch.tensor(displacements(radius), dtype=torch.int64).reshape(-1, 2)
+
+
+def overlap(size: int, step: int) -> tuple[slice, slice]:
+    """Answer the two slices of an axis that hold the first and the second pixel of each pair."""
+    length = max(size - abs(step), 0)
+    return slice(max(-step, 0), max(-step, 0) + length), slice(max(step, 0), max(step, 0) + length)
+
+
+class _PairDistance(torch.autograd.Function):
+    """Sum of |f_i - f_j| over the channels, keeping the features alone for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, radius: float) -> Tensor:
+        ctx.save_for_backward(features)
+        ctx.radius = radius
+        return _distance_torch(features, displacements(radius))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        return _distance_backward_torch(features, grad, displacements(ctx.radius)), None
+
+
+def _distance_torch(features: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
+    batch, _, height, width = features.shape
+    distance = features.new_full((batch, len(offsets), height, width), math.inf)
+    for index, (dy, dx) in enumerate(offsets):
+        (y1, y2), (x1, x2) = overlap(height, dy), overlap(width, dx)
+        difference = features[..., y1, x1] - features[..., y2, x2]
+        distance[:, index, y1, x1] = difference.abs_().sum(1)
+    return distance
+
+
+def _distance_backward_torch(
+    features: Tensor, grad: Tensor, offsets: list[tuple[int, int]]
+) -> Tensor:
+    height, width = features.shape[-2:]
+    result = torch.zeros_like(features)
+    for index, (dy, dx) in enumerate(offsets):
+        (y1, y2), (x1, x2) = overlap(height, dy), overlap(width, dx)
+        pull = (features[..., y1, x1] - features[..., y2, x2]).sign_()
+        pull *= grad[:, index, None, y1, x1]
+        result[..., y1, x1] += pull
+        result[..., y2, x2] -= pull
+    return result
+
+
+def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mean") -> Tensor:
+    """Predict how likely each pixel and each of its neighbours belong to the same class.
+
+    W_ij = exp(-mean_d |f_i - f_j|) with i = (y, x) and j = (y + dy, x + dx); with
+    `reduction="sum"` exp(-||f_i - f_j||_1), the paper's own form (the public code divides the
+    norm by the number of channels). 0 where j falls outside the grid.
+
+    Differentiable once; beside the features and the result it keeps nothing for the backward
+    pass, least of all the (B, P, D, h, w) differences.
+
+    Args:
+        features: (B, D, h, w) floating point, any h and w from 1. Half precision is
+            calculated and answered in float32.
+        radius: as in `neighbor_offsets`.
+        reduction: "mean" or "sum" over the D channels.
+
+    Returns:
+        (B, P, h, w) in [0, 1], float32 or float64.
+
+    Raises:
+        ValueError: features of another shape, an unknown reduction, a radius under 1.
+
+    Source: Ahn & Kwak, CVPR 2018, equation 3.
+    """
+    if features.ndim != 4:
+        raise ValueError(f"features are (B, D, h, w), not {tuple(features.shape)}")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is 'mean' or 'sum', not {reduction!r}")
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    scale = features.shape[1] if reduction == "mean" else 1
+    distance: Tensor = _PairDistance.apply(features, radius)
+    return torch.exp(distance / -scale)
+
+
+def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255) -> PairTargets:
+    """Turn a map of confident labels into labels of pixel pairs.
+
+    A pair is positive where both pixels have the same label (background pairs and foreground
+    pairs are kept apart, they are balanced in the loss), negative where the labels differ, and
+    in none of the masks where either is neutral or falls outside the grid.
+
+    Args:
+        labels: (B, h, w) integers: 0 background, from 1 the classes, `ignore_index` neutral.
+        radius: as in `neighbor_offsets`.
+        ignore_index: the neutral label.
+
+    Returns:
+        PairTargets(background, foreground, negative), each (B, P, h, w) bool, pairs ordered as
+        in `neighbor_offsets`.
+
+    Source: Ahn & Kwak, CVPR 2018, section 3.3.
+    """
+    if labels.ndim != 3:
+        raise ValueError(f"labels are (B, h, w), not {tuple(labels.shape)}")
+    offsets = displacements(radius)
+    reach = math.ceil(radius) - 1
+    height, width = labels.shape[-2:]
+    first = labels.to(torch.int32)[:, None]
+    # The frame around the grid is neutral, which rules out the pairs that leave it.
+    framed = pad(first, (reach, reach, 0, reach), value=ignore_index)
+    second = torch.cat(
+        [framed[..., dy : dy + height, reach + dx : reach + dx + width] for dy, dx in offsets]
+        or [first[:, :0]],
+        dim=1,
+    )
+    known = (first != ignore_index) & (second != ignore_index)
+    same = known & (first == second)
+    is_background = first == 0
+    return PairTargets(same & is_background, same & ~is_background, known & (first != second))
+
+
+def cropped_pairs(pairs: Tensor, radius: float = 5) -> Tensor:
+    """Drop the pairs that the original code leaves out at the borders.
+
+    The public code takes the first pixel of a pair from rows 0..h-radius and columns
+    radius-1..w-radius only, so that all displacements stay inside the grid; 10 corner pixels
+    are then without any neighbour. For comparison with it: apply this to affinities before
+    `random_walk`, or to each mask of `affinity_targets`.
+
+    Args:
+        pairs: (..., h, w), affinities or a mask of pairs.
+        radius: as in `neighbor_offsets`.
+
+    Returns:
+        (..., h, w): the same with zeros (False) for the pairs left out.
+
+    Source: github.com/jiwoon-ahn/psa.
+    """
+    reach = math.ceil(radius) - 1
+    height, width = pairs.shape[-2:]
+    result = torch.zeros_like(pairs)
+    rows, columns = slice(0, max(height - reach, 0)), slice(reach, max(width - reach, reach))
+    result[..., rows, columns] = pairs[..., rows, columns]
+    return result
+
+
+def affinity_loss(affinity: Tensor, targets: PairTargets) -> AffinityLoss:
+    """Cross-entropy of pair affinities, the three kinds of pairs balanced.
+
+    L = L_bg / 4 + L_fg / 4 + L_neg / 2, where each part is the mean over its pairs in the whole
+    batch of -log(W + 1e-5) for positive pairs and of -log(1 + 1e-5 - W) for negative ones, the
+    counts increased by 1e-5: a part without pairs is 0. This is a quarter of the paper's
+    L_bg + L_fg + 2 L_neg.
+
+    Args:
+        affinity: (B, P, h, w) from `pairwise_affinity`.
+        targets: from `affinity_targets`.
+
+    Returns:
+        AffinityLoss(total, background, foreground, negative), scalars.
+
+    Source: Ahn & Kwak, CVPR 2018, equations 4 to 6; the small constants are the public code's.
+    """
+
+    def mean_over(mask: Tensor, values: Tensor) -> Tensor:
+        return (mask * values).sum() / (mask.sum() + 1e-5)
+
+    attract = -torch.log(affinity + 1e-5)
+    repel = -torch.log(1 + 1e-5 - affinity)
+    background = mean_over(targets.background, attract)
+    foreground = mean_over(targets.foreground, attract)
+    negative = mean_over(targets.negative, repel)
+    total = background / 4 + foreground / 4 + negative / 2
+    return AffinityLoss(total, background, foreground, negative)

@@ -1,0 +1,38 @@
+"""Class activation maps: where in the image the classifier saw each class."""
+
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+
+def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
+    """Read the class activation maps off the classifier's last feature map.
+
+    M_c(x, y) = max(0, w_c^T f(x, y)): the class weights that follow the global average
+    pooling, applied at every position instead.
+
+    Args:
+        features: (B, D, h, w), the map that the classifier pools.
+        weight: (C, D), or (C, D, 1, 1) as a 1x1 convolution holds it.
+
+    Returns:
+        (B, C, h, w), not negative, not normalised.
+
+    Source: Zhou et al., CVPR 2016; Ahn & Kwak, CVPR 2018, section 3.1.
+    """
+    return conv2d(features, weight.reshape(*weight.shape[:2], 1, 1)).relu()
+
+
+def normalize_cams(cams: Tensor) -> Tensor:
+    """Scale each class's map to a maximum of (almost) one over the image.
+
+    M_c / (max_xy M_c + 1e-5); the small constant leaves a map of zeros at zero.
+
+    Args:
+        cams: (..., C, H, W), not negative.
+
+    Returns:
+        (..., C, H, W) in [0, 1).
+
+    Source: Ahn & Kwak, CVPR 2018, equation 1, with the constant of the public code.
+    """
+    return cams / (cams.amax(dim=(-2, -1), keepdim=True) + 1e-5)
