@@ -1,0 +1,149 @@
+"""The dense CRF of Krähenbühl & Koltun, and the loss that teaches a network its edges."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from affinitynet.ops import _crf_kernels, _lattice_kernels
+from affinitynet.ops.permutohedral import elevation_scale, key_strides
+
+
+def dense_crf(
+    image: Tensor | NDArray[np.generic],
+    probabilities: Tensor | NDArray[np.generic],
+    *,
+    iterations: int = 10,
+    gaussian_sxy: float = 3,
+    gaussian_compat: float = 3,
+    bilateral_sxy: float = 80,
+    bilateral_srgb: float = 13,
+    bilateral_compat: float = 10,
+) -> Tensor:
+    """Refine label probabilities to follow the image's edges: mean field of a dense CRF.
+
+    U = -log(clip(p, 1e-5, 1)), Q = softmax(-U), then `iterations` times
+
+        Q <- softmax(-U + gaussian_compat G Q + bilateral_compat B Q)
+
+    where G and B are Gaussian kernels over (x, y) / gaussian_sxy and over (x, y) / bilateral_sxy
+    with colour / bilateral_srgb, filtered in the permutohedral lattice and normalised on both
+    sides: K -> n K n with n = 1 / sqrt(K 1). A pixel's message to itself is included.
+
+    Args:
+        image: (H, W, channels) or grey (H, W), values as bilateral_srgb measures them: uint8 or
+            float, any number of channels. With a batch (B, H, W, channels).
+        probabilities: (L, H, W), any L from 1; need not sum to one. Extra dimensions in front,
+            (A, L, H, W), are A label sets of the one image, which share its lattices. With a
+            batch, (B, L, H, W) or (B, A, L, H, W).
+        iterations: mean-field steps, from 0.
+        gaussian_sxy: deviation of G in pixels.
+        gaussian_compat: weight of G, at least 0.
+        bilateral_sxy: deviation of B in pixels.
+        bilateral_srgb: deviation of B in units of the image's values.
+        bilateral_compat: weight of B, at least 0.
+
+    Returns:
+        Q in the shape and on the device of `probabilities`, float32, summing to one over L.
+
+    Raises:
+        ValueError: shapes that do not fit each other, a deviation that is not positive, a
+            negative weight or number of iterations.
+
+    Source: Krähenbühl & Koltun, NeurIPS 2011; parameters as in Ahn & Kwak's public code.
+    """
+    scores = _tensor(probabilities).detach()
+    pixels = _tensor(image).to(scores.device)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    batched = pixels.ndim == 4
+    fits = (
+        pixels.ndim in (3, 4)
+        and scores.ndim >= pixels.ndim
+        and (
+            pixels.shape[-3:-1] == scores.shape[-2:] and (not batched or len(pixels) == len(scores))
+        )
+    )
+    if not fits or 0 in scores.shape[-3:]:
+        raise ValueError(
+            f"image {tuple(pixels.shape)} and probabilities {tuple(scores.shape)} do not fit: an "
+            "image (H, W, channels) takes (L, H, W), a batch of them takes (B, L, H, W)"
+        )
+    if min(gaussian_sxy, bilateral_sxy, bilateral_srgb) <= 0:
+        raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be over 0")
+    if min(iterations, gaussian_compat, bilateral_compat) < 0:
+        raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
+
+    L, H, W = scores.shape[-3:]
+    unary = -scores.float().clamp(1e-5, 1).log_()
+    sets = unary.reshape(len(pixels) if batched else 1, -1, L, H * W)
+    answers = []
+    for picture, energies in zip(pixels if batched else pixels[None], sets, strict=True):
+        near, near_total = _gaussian(H, W, gaussian_sxy, gaussian_compat)
+        features = torch.cat(
+            [_positions(H, W, bilateral_sxy), picture.reshape(H * W, -1) / bilateral_srgb], 1
+        )
+        far, far_total = _normalized(features, bilateral_compat)
+        q = _crf_kernels.mean_field(
+            energies.contiguous().numpy(), iterations, *far, *near, near_total + far_total
+        )
+        answers.append(torch.from_numpy(q))
+    return torch.stack(answers).reshape(scores.shape)
+
+
+def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:
+    """Compare a network's output with its refinement by the dense CRF.
+
+    KL(Q || softmax(logits)) = sum_l Q_l (log Q_l - log softmax(logits)_l), mean over the pixels
+    and the batch. Only the logits get a gradient; it pulls the network towards the CRF's edges.
+
+    Args:
+        logits: (B, L, H, W).
+        crf_probabilities: (B, L, H, W), as from `dense_crf`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: Kolesnikov & Lampert, ECCV 2016, constrain-to-boundary loss.
+    """
+    if logits.shape != crf_probabilities.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and CRF {tuple(crf_probabilities.shape)} must match"
+        )
+    target = crf_probabilities.detach()
+    entropy = torch.special.xlogy(target, target)
+    return (entropy - target * logits.log_softmax(1)).sum(1).mean()
+
+
+def _tensor(values: Tensor | NDArray[np.generic]) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.tensor(np.ascontiguousarray(values))
+
+
+def _positions(H: int, W: int, deviation: float) -> Tensor:
+    """Give (x, y) / deviation of all pixels, (H * W, 2)."""
+    y, x = torch.meshgrid(
+        torch.arange(H, dtype=torch.float32), torch.arange(W, dtype=torch.float32), indexing="ij"
+    )
+    return torch.stack([x.flatten(), y.flatten()], 1) / deviation
+
+
+Arrays = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]
+
+
+def _normalized(features: Tensor, compat: float) -> tuple[Arrays, NDArray[np.float32]]:
+    features = features.float().contiguous()
+    lattice = _lattice_kernels.build(
+        features.numpy(), elevation_scale(features.shape[1]), key_strides(features)
+    )
+    return lattice, _crf_kernels.normalize(*lattice, compat)
+
+
+@lru_cache(maxsize=8)
+def _gaussian(
+    H: int, W: int, deviation: float, compat: float
+) -> tuple[Arrays, NDArray[np.float32]]:
+    return _normalized(_positions(H, W, deviation), compat)
