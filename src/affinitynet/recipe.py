@@ -119,6 +119,9 @@ class AffinitySettings(TrainingSettings):
     batch_size: int = Field(8, ge=1, description="images a step")
     output_stride: Literal[8, 16] = Field(8, description="of timm backbones: the grid that walks")
     radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
+    start: Literal["backbone", "classifier"] = Field(
+        "backbone", description="weights to start from: backbone.weights (the paper), or stage 1's"
+    )
     distance: Literal["mean", "sum"] = Field(
         "mean", description="of |f_i - f_j| over channels: the code's mean or the paper's sum"
     )

@@ -37,24 +37,29 @@ class TimmBackbone(nn.Module):
     """A timm network cut before its pooling.
 
     The maps are its last two stages but one and its final features (MobileNetV2: 32, 96 and 1280
-    channels; ResNet-50: 512, 1024 and 2048). All batch normalisation keeps its pretrained
-    statistics and parameters, and the layers up to stride 4 their weights.
+    channels; ResNet-50: 512, 1024 and 2048). With `frozen`, as pretrained weights want it, all
+    batch normalisation keeps its statistics and parameters, and the layers up to stride 4 their
+    weights.
     """
 
     sqrt_cam = False
 
-    def __init__(self, name: str, output_stride: int, pretrained: bool = False) -> None:
-        """Create the timm model `name`; `pretrained` downloads its ImageNet weights.
+    def __init__(
+        self, name: str, output_stride: int, *, download: bool = False, frozen: bool = True
+    ) -> None:
+        """Create the timm model `name`; `download` fetches its ImageNet weights.
 
         Raises:
             UserError: timm does not know the name, it can't take the stride, or no download.
         """
         super().__init__()
-        self.net = _create(name, output_stride, pretrained)
+        self.net = _create(name, output_stride, download)
+        self._frozen = frozen
         config = self.net.pretrained_cfg
         self.normalization = Normalization(config["mean"], config["std"], scale=255.0)
         self._depth = len(self.net.feature_info)
-        self._freeze()
+        if frozen:
+            self._freeze()
         with torch.no_grad():
             maps = self.eval()(torch.zeros(1, 3, 64, 64))
         self.channels = cast(tuple[int, int, int], tuple(m.shape[1] for m in maps))
@@ -67,11 +72,10 @@ class TimmBackbone(nn.Module):
         return [*maps, last]
 
     def train(self, mode: bool = True) -> "TimmBackbone":
-        """Switch modes, but for batch normalisation, which always uses its pretrained statistics."""
+        """Switch modes; frozen batch normalisation always uses its pretrained statistics."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        if self._frozen:
+            set_norm_to_eval(self)
         return self
 
     def _freeze(self) -> None:
@@ -87,6 +91,13 @@ class TimmBackbone(nn.Module):
         frozen = [i for i, name in enumerate(names) if name.startswith(f"{shallow[-1]}.")]
         for parameter in list(self.net.parameters())[: max(frozen, default=-1) + 1]:
             parameter.requires_grad_(False)
+
+
+def set_norm_to_eval(module: nn.Module) -> None:
+    """Let all batch normalisation below `module` use its stored statistics."""
+    for inner in module.modules():
+        if isinstance(inner, nn.BatchNorm2d):
+            inner.eval()
 
 
 def _create(name: str, output_stride: int, pretrained: bool) -> nn.Module:
@@ -163,7 +174,9 @@ def build_backbone(
             ResNet38() if settings.name == "resnet38" else VGG16(fc6_dilation=fc6_dilation)
         )
     else:
-        backbone = TimmBackbone(settings.name, output_stride, download)
+        backbone = TimmBackbone(
+            settings.name, output_stride, download=download, frozen=settings.weights != "none"
+        )
     if file:
         load_backbone(backbone, file)
     return cast(Backbone, backbone.to(memory_format=torch.channels_last))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from affinitynet.data.images import load_image
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import build_backbone, find_weights
+from affinitynet.models.backbone import build_backbone, find_weights, set_norm_to_eval
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, read_description
@@ -48,11 +48,20 @@ class LargeFov(nn.Module):
 class SegmentationNet(nn.Module):
     """A segmentation network with its input normalisation and what it pads images to."""
 
-    def __init__(self, network: nn.Module, normalization: Normalization, multiple: int) -> None:
-        """Wrap `network`; images are padded to multiples of `multiple` before it."""
+    def __init__(
+        self, network: nn.Module, normalization: Normalization, multiple: int, frozen: bool
+    ) -> None:
+        """Wrap `network`; images are padded to multiples of `multiple` before it.
+
+        `frozen` keeps the encoder's batch normalisation as pretrained.
+        """
         super().__init__()
         self.network = network
-        self.normalization, self.multiple = normalization, multiple
+        self.normalization, self.multiple, self._frozen = normalization, multiple, frozen
+        if frozen:
+            for module in cast(nn.Module, network.encoder).modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
@@ -62,12 +71,10 @@ class SegmentationNet(nn.Module):
         return cast(Tensor, logits[..., :height, :width])
 
     def train(self, mode: bool = True) -> "SegmentationNet":
-        """Switch modes; the encoder's batch normalisation keeps its pretrained statistics."""
+        """Switch modes; a frozen encoder's batch normalisation uses its pretrained statistics."""
         super().train(mode)
-        encoder = cast(nn.Module, self.network.encoder)
-        for module in encoder.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        if self._frozen:
+            set_norm_to_eval(cast(nn.Module, self.network.encoder))
         return self
 
 
@@ -89,18 +96,16 @@ def build_segmentation_net(
             backbone, settings.output_stride, data=data, pretrained=pretrained, fc6_dilation=12
         )
         network: nn.Module = LargeFov(cast(nn.Module, body), body.channels[-1], labels)
-        return SegmentationNet(network, body.normalization, 1)
+        return SegmentationNet(network, body.normalization, 1, frozen=True)
     network = _library_net(settings, backbone, labels, pretrained)
     file = find_weights(backbone.weights, data) if pretrained else None
     encoder = cast(Any, network.encoder)
     if file:
         load_backbone(encoder.model, file)
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(False)
     config = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
-    return SegmentationNet(network, normalization, max(encoder.output_stride, 16))
+    multiple = max(encoder.output_stride, 16)
+    return SegmentationNet(network, normalization, multiple, frozen=backbone.weights != "none")
 
 
 def _library_net(

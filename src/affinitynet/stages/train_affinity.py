@@ -18,6 +18,7 @@ from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pa
 from affinitynet.recipe import AffinitySettings
 from affinitynet.stages.context import Context
 from affinitynet.stages.mine_confident import FOLDER as CONFIDENT
+from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import discard_checkpoint, fit
 
 FOLDER = "affinity"
@@ -73,7 +74,9 @@ def work(context: Context) -> dict[str, Any]:
     recipe = context.recipe
     samples = context.samples("train")
     torch.manual_seed(recipe.seed)
-    model = build_affinity_net(context, pretrained=True)
+    model = build_affinity_net(context, pretrained=recipe.affinity.start == "backbone")
+    if recipe.affinity.start == "classifier":
+        model.backbone.load_state_dict(load_classifier(context).backbone.state_dict())
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     dataset = ConfidentCrops(
         samples,
