@@ -124,7 +124,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path}: holds more than tensors, or is no PyTorch file; save its state_dict() alone"
         ) from error
     except Exception as error:  # a damaged pickle or archive can raise anything
-        raise UserError(f"{path}: not a readable PyTorch file ({error})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a readable PyTorch file ({reason})") from error
     while isinstance(content, dict) and (key := _wrapper(content)) is not None:
         content = content[key]
     if not isinstance(content, dict) or not content:
