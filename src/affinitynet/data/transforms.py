@@ -1,0 +1,241 @@
+"""The augmentations of the three trainings, each a function of an image and a generator.
+
+All randomness comes from the generator given, so that what a sample becomes depends on the seed,
+the epoch and the sample's index alone (`sample_generator`), and not on how many workers load.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from affinitynet.models.normalization import Normalization
+
+Pixels = npt.NDArray[np.uint8]
+LabelMap = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Strengths of the colour jitter: factors are uniform in 1 -+ strength, hue in -+ hue turns."""
+
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 0.1
+
+
+PAPER_JITTER = Jitter()
+NO_JITTER = Jitter(0.0, 0.0, 0.0, 0.0)
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one sample in one epoch of a run."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+def classifier_augment(
+    image: Pixels,
+    generator: np.random.Generator,
+    *,
+    normalization: Normalization,
+    size: int,
+    long_side: tuple[int, int] = (256, 512),
+    jitter: Jitter = PAPER_JITTER,
+) -> Tensor:
+    """Image (H, W, 3) uint8 to a normalised (3, size, size) float32 crop for the classifier.
+
+    In the order of the original code: resize so that the long side is a uniform integer in
+    ``long_side`` (both ends included), flip with probability 1/2, jitter, normalise, random crop.
+    Along an axis where the image is shorter than ``size`` it lies at a random offset among zeros,
+    which after the normalisation are the mean colour.
+    """
+    length = int(generator.integers(long_side[0], long_side[1] + 1))
+    scaled = resize_image(image, *_scaled(image, length / max(image.shape[:2])))
+    flipped = _flip(generator, scaled)[0]
+    pixels = normalization.apply(_jittered(flipped, jitter, generator))
+    return _Crop.random(pixels, size, generator).cut(pixels, 0)
+
+
+def affinity_augment(
+    image: Pixels,
+    labels: LabelMap,
+    generator: np.random.Generator,
+    *,
+    normalization: Normalization,
+    size: int,
+    stride: int,
+    scale: tuple[float, float] = (1.0, 1.0),
+    padding: Literal["mean", "black"] = "black",
+    jitter: Jitter = PAPER_JITTER,
+    ignore_index: int = 255,
+) -> tuple[Tensor, Tensor]:
+    """Image and confident labels (H, W) to a (3, size, size) crop and labels on the network's grid.
+
+    Resize by a uniform factor in ``scale`` (the original code: none), jitter, joint random crop
+    and joint flip; then the labels come to (ceil(size / stride), ceil(size / stride)), int64, by
+    `reduce_labels`. What lies outside the image is neutral; in the image it is black (the
+    original code) or the mean colour.
+    """
+    height, width = _scaled(labels, generator.uniform(*scale))
+    pixels = _jittered(resize_image(image, height, width), jitter, generator)
+    targets = _resize_labels(labels, height, width)
+    crop = _Crop.random(pixels, size, generator)
+    if padding == "black":
+        pixels = normalization.apply(crop.cut(pixels, 0))
+    else:
+        pixels = crop.cut(normalization.apply(pixels), 0)
+    pixels, targets = _flip(generator, pixels, crop.cut(targets, ignore_index))
+    reduced = reduce_labels(targets[0].numpy(), stride, ignore_index)
+    return pixels, torch.from_numpy(reduced)
+
+
+def segmentation_augment(
+    image: Pixels,
+    labels: LabelMap,
+    generator: np.random.Generator,
+    *,
+    normalization: Normalization,
+    size: int,
+    scale: tuple[float, float] = (0.5, 2.0),
+    jitter: Jitter = PAPER_JITTER,
+    ignore_index: int = 255,
+) -> tuple[Tensor, Tensor]:
+    """Image and labels (H, W) to a (3, size, size) float32 crop and its (size, size) int64 labels.
+
+    Resize by a uniform factor in ``scale`` (labels: nearest), joint flip and random crop, jitter
+    of the crop, normalise. Outside the image are the mean colour and ``ignore_index``.
+    """
+    height, width = _scaled(labels, generator.uniform(*scale))
+    pixels, targets = _flip(
+        generator, resize_image(image, height, width), _resize_labels(labels, height, width)
+    )
+    crop = _Crop.random(pixels, size, generator)
+    inside = _jittered(crop.inside(pixels), jitter, generator)
+    canvas = crop.lay(normalization.apply(inside), 0)
+    return canvas, crop.cut(targets, ignore_index)[0].to(torch.int64)
+
+
+def resize_image(image: Pixels, height: int, width: int) -> Tensor:
+    """Image (H, W, 3) uint8 to a (3, height, width) uint8 tensor, bicubic with antialiasing."""
+    bicubic = InterpolationMode.BICUBIC
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    resized: Tensor = tv.resize(pixels, [height, width], interpolation=bicubic, antialias=True)
+    return resized
+
+
+def reduce_labels(labels: LabelMap, stride: int, ignore_index: int = 255) -> npt.NDArray[np.int64]:
+    """Labels (H, W) to the grid (ceil(H / stride), ceil(W / stride)) of a network's stride.
+
+    A cell has the label that more than half of its stride x stride pixels share, else
+    ``ignore_index``: a cell on a boundary teaches no affinity. Pixels beyond the right and the
+    lower edge count as ``ignore_index``.
+    """
+    height, width = labels.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    padded = np.full((rows * stride, columns * stride), ignore_index, dtype=np.int64)
+    padded[:height, :width] = labels
+    cells = padded.reshape(rows, stride, columns, stride)
+    reduced = np.full((rows, columns), ignore_index, dtype=np.int64)
+    for label in np.flatnonzero(np.bincount(padded.ravel())):
+        share = np.count_nonzero(cells == label, axis=(1, 3))
+        reduced[2 * share > stride * stride] = label
+    return reduced
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A square window over an image: where it cuts, and where what it cut lies in the canvas."""
+
+    size: int
+    rows: tuple[int, int, int]
+    columns: tuple[int, int, int]
+
+    @classmethod
+    def random(cls, image: Tensor, size: int, generator: np.random.Generator) -> "_Crop":
+        """Per axis (start in the image, start in the canvas, length), uniform over all places."""
+        axes = []
+        for length in image.shape[-2:]:
+            offset = int(generator.integers(abs(length - size) + 1))
+            axes.append((offset, 0, size) if length > size else (0, offset, length))
+        return cls(size, *axes)
+
+    def inside(self, image: Tensor) -> Tensor:
+        """The part of the image (C, H, W) that the window covers."""
+        (y, _, height), (x, _, width) = self.rows, self.columns
+        return image[:, y : y + height, x : x + width]
+
+    def lay(self, part: Tensor, fill: int) -> Tensor:
+        """What `inside` gave, in its place on a canvas (C, size, size) of ``fill``."""
+        (_, y, height), (_, x, width) = self.rows, self.columns
+        canvas = part.new_full((part.shape[0], self.size, self.size), fill)
+        canvas[:, y : y + height, x : x + width] = part
+        return canvas
+
+    def cut(self, image: Tensor, fill: int) -> Tensor:
+        """The window's content (C, size, size); ``fill`` outside the image."""
+        return self.lay(self.inside(image), fill)
+
+
+def _scaled(image: Pixels | LabelMap, factor: float) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return max(round(height * factor), 1), max(round(width * factor), 1)
+
+
+def _resize_labels(labels: LabelMap, height: int, width: int) -> Tensor:
+    nearest = InterpolationMode.NEAREST_EXACT
+    # float32 holds every 16-bit label exactly, and is what the nearest resize works in.
+    maps = torch.from_numpy(labels.astype(np.float32))[None]
+    resized: Tensor = tv.resize(maps, [height, width], interpolation=nearest)
+    return resized
+
+
+def _flip(generator: np.random.Generator, *images: Tensor) -> tuple[Tensor, ...]:
+    if generator.random() < 0.5:
+        return tuple(image.flip(-1) for image in images)
+    return images
+
+
+def _jittered(pixels: Tensor, jitter: Jitter, generator: np.random.Generator) -> Tensor:
+    """Colour jitter of a (3, H, W) uint8 tensor to float32 0..255: four changes, random order."""
+    changes = (
+        (tv.adjust_brightness, 1.0, jitter.brightness),
+        (tv.adjust_contrast, 1.0, jitter.contrast),
+        (tv.adjust_saturation, 1.0, jitter.saturation),
+        (shift_hue, 0.0, jitter.hue),
+    )
+    order = generator.permutation(len(changes))
+    amounts = generator.uniform(-1.0, 1.0, len(changes))
+    image = pixels.to(torch.float32) / 255.0
+    for index in order:
+        change, neutral, strength = changes[index]
+        if strength > 0:
+            image = change(image, neutral + strength * float(amounts[index]))
+    return image * 255.0
+
+
+def shift_hue(image: Tensor, turns: float) -> Tensor:
+    """RGB image (3, H, W) float with its hue turned; 1 is the full circle, value and chroma stay.
+
+    The same as torchvision's `adjust_hue`, at a third of its time: with V the largest channel, C
+    the chroma and H the hue in sixths of a turn, a channel is V - C clip(min(k, 4 - k), 0, 1),
+    where k = (n + H) mod 6 and n = 5, 3, 1 for R, G, B.
+    """
+    red, green, blue = image.unbind(0)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    scale = 1.0 / torch.where(chroma == 0, 1.0, chroma)
+    hue = torch.where(value == green, (blue - red) * scale + 2.0, (red - green) * scale + 4.0)
+    hue = torch.where(value == red, (green - blue) * scale, hue) + 6.0 * turns
+    turned = torch.empty_like(image)
+    for channel, n in enumerate((5.0, 3.0, 1.0)):
+        k = hue + n
+        k -= torch.floor(k / 6.0) * 6.0
+        share = torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0)
+        torch.addcmul(value, chroma, share, value=-1.0, out=turned[channel])
+    return turned
