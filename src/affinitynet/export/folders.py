@@ -1,0 +1,135 @@
+"""Write a run's masks as a folder that other software reads."""
+
+import contextlib
+import difflib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from affinitynet.data import Manifest, Sample, load_image, output_path
+from affinitynet.errors import UserError
+from affinitynet.report.figures import read_manifest
+from affinitynet.run_folder import RECORD
+
+# Folder of masks -> folder of the stage that makes them, whose record says that all are there.
+STAGES = {
+    "confident": "confident",
+    "walk": "pseudo",
+    "pseudo": "pseudo",
+    "predictions": "segmenter",
+}
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+def export_run(
+    run_folder: str | Path, out: str | Path, *, format: str = "voc", stage: str = "pseudo"
+) -> Path:
+    """Copy a stage's masks of a run into the new folder `out`, and return it.
+
+    format: ``voc`` makes a VOC devkit: ``JPEGImages/<id>.jpg``, ``SegmentationClass/<id>.png``,
+        ``ImageSets/Segmentation/<split>.txt`` (the split's images that have a mask), and
+        ``classes.txt`` (line n, counted from 0, names label n). Images that are no upright RGB or
+        grey JPEG are written anew (quality 95), because readers of VOC don't turn images.
+        ``png`` copies the masks alone: ``<id>.png``, and ``classes.txt``.
+    stage: ``pseudo``, ``walk`` (before the CRF), ``confident`` (with neutral pixels) or
+        ``predictions`` (the segmenter's).
+
+    Files are copies, so nothing done to them touches the run. `out` appears when it is complete;
+    whatever goes wrong leaves it as it was.
+
+    Raises:
+        UserError: unknown format or stage, the stage is not finished or made no masks, `out`
+            holds files, or an image can't be read.
+    """
+    run_folder, out = Path(run_folder), Path(out).resolve()
+    _check_choice("format", format, _FORMATS)
+    _check_choice("stage", stage, STAGES)
+    manifest = read_manifest(run_folder)
+    samples = _masked_samples(run_folder, manifest, stage)
+    with _new_folder(out) as folder:
+        _FORMATS[format](run_folder / stage, folder, manifest, samples)
+        names = "".join(f"{name}\n" for name in ("background", *manifest.classes))
+        (folder / "classes.txt").write_text(names, encoding="utf-8")
+    return out
+
+
+def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
+    _write_masks(masks, out / "SegmentationClass", manifest, samples)
+    for sample in samples:
+        _write_jpeg(sample.image, _place(out / "JPEGImages", sample.id, ".jpg"))
+    lists = out / "ImageSets" / "Segmentation"
+    exported = {sample.id for sample in samples}
+    for split, members in manifest.splits.items():
+        lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
+        if lines:
+            _place(lists, split, ".txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _write_masks(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        shutil.copyfile(output_path(masks, sample.id), _place(out, sample.id, ".png"))
+
+
+_FORMATS: dict[str, Callable[[Path, Path, Manifest, Sequence[Sample]], None]] = {
+    "voc": _write_voc,
+    "png": _write_masks,
+}
+
+
+def _write_jpeg(source: Path, target: Path) -> None:
+    """Copy an upright JPEG byte for byte; write any other image as JPEG."""
+    upright = False
+    # What can't be opened here is reported by load_image below, in words.
+    with contextlib.suppress(OSError), Image.open(source) as image:
+        plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+        upright = plain and image.getexif().get(_ORIENTATION, 1) == 1
+    if upright:
+        shutil.copyfile(source, target)
+    else:
+        picture = Image.fromarray(load_image(source))
+        picture.save(target, format="JPEG", quality=95, subsampling=0)
+
+
+def _place(folder: Path, sample_id: str, suffix: str) -> Path:
+    path = output_path(folder, sample_id, suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _masked_samples(run_folder: Path, manifest: Manifest, stage: str) -> list[Sample]:
+    """Give the samples that have a mask of a finished stage."""
+    folder = run_folder / stage
+    samples = [s for s in manifest.samples if output_path(folder, s.id).is_file()]
+    if not samples or not (run_folder / STAGES[stage] / RECORD).is_file():
+        raise UserError(
+            f"{run_folder}: the {stage} masks are not finished ({len(samples)} are there); "
+            "let `affinitynet run` finish them first."
+        )
+    return samples
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary sibling of `out` to fill; rename it to `out` when all went well."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds files already; name a new folder, nothing is overwritten.")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_choice(what: str, value: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if value not in names:
+        near = difflib.get_close_matches(value, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+        raise UserError(f"{what} = {value!r}: not known; {hint}")

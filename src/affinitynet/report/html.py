@@ -1,0 +1,196 @@
+"""The report of a run: one HTML file that needs nothing beside it."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+from affinitynet.data import Manifest, Sample, output_path
+from affinitynet.errors import UserError
+from affinitynet.report.figures import (
+    FigureSheet,
+    read_facts,
+    read_figures,
+    read_manifest,
+    read_settings,
+    read_stages,
+)
+from affinitynet.report.pictures import Pixels, class_color
+from affinitynet.report.sampling import Selection, select
+from affinitynet.report.strips import PREDICTION_COLUMNS, TRAINING_COLUMNS, draw_strip
+from affinitynet.report.table import percent, yes_no
+from affinitynet.run_folder import atomic_write
+
+PANEL_SIDE = 320  # pixels; six panels fill a wide screen, twelve rows stay near 1 MB
+_BINS = 20
+
+
+def write_report(
+    run_folder: Path, *, samples: int = 12, states: Mapping[str, str] | None = None
+) -> Path:
+    """Write ``report/index.html`` into the run folder and return its path.
+
+    run_folder: any run folder, however far it got; what is missing is shown as missing.
+    samples: how many training images to show (half as many of the segmenter's).
+    states: what the pipeline says of each stage (see `read_stages`); without it the files do.
+
+    Raises:
+        UserError: no run folder, one of its JSON files is damaged, or `samples` is negative.
+    """
+    run_folder = Path(run_folder)
+    if samples < 0:
+        raise UserError(f"samples = {samples}: a report can show 0 images or more.")
+    manifest = read_manifest(run_folder)
+    settings = read_settings(run_folder)
+    stages = read_stages(run_folder, states)
+    sections = [_training_section(run_folder, manifest, settings, samples)]
+    sections += _prediction_sections(run_folder, manifest, settings, (samples + 1) // 2)
+    page = _template().render(
+        facts=read_facts(run_folder, manifest, settings),
+        stages=stages,
+        warnings=[(row.name, text) for row in stages for text in row.warnings],
+        sheet=_with_classes(read_figures(run_folder), manifest),
+        sections=sections,
+        css=Markup(_package_text("style.css")),
+    )
+    path = run_folder / "report" / "index.html"
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _training_section(
+    run_folder: Path, manifest: Manifest, settings: Mapping[str, Any], samples: int
+) -> dict[str, Any]:
+    pool = _split(manifest, settings, "figures") or _split(manifest, settings, "train")
+    pool = pool or manifest.samples
+    begun = [sample for sample in pool if _begun(run_folder, sample)]
+    selection = select(run_folder / "pseudo", manifest, begun or pool, samples, what="pseudo mask")
+    title = "From tags to masks"
+    return _section(title, run_folder, manifest, selection, TRAINING_COLUMNS)
+
+
+def _prediction_sections(
+    run_folder: Path, manifest: Manifest, settings: Mapping[str, Any], samples: int
+) -> list[dict[str, Any]]:
+    """Show the segmenter's masks of unseen images, once there are some."""
+    folder = run_folder / "predictions"
+    pool = _split(manifest, settings, "val")
+    pool = [sample for sample in pool if output_path(folder, sample.id).is_file()]
+    if not pool:
+        return []
+    selection = select(folder, manifest, pool, samples, what="predicted mask")
+    title = "The segmenter, without tags"
+    return [_section(title, run_folder, manifest, selection, PREDICTION_COLUMNS)]
+
+
+def _section(
+    title: str,
+    run_folder: Path,
+    manifest: Manifest,
+    selection: Selection,
+    columns: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """Draw the chosen strips and gather what the template shows of them."""
+    groups = []
+    labels: set[int] = set()
+    for group in selection.groups:
+        strips = []
+        for scored in group.samples:
+            strip = draw_strip(run_folder, manifest, scored, columns, side=PANEL_SIDE)
+            labels |= strip.labels
+            panels = [
+                (panel, None if panel.picture is None else data_uri(panel.picture))
+                for panel in strip.panels
+            ]
+            tags = [(_css(tag + 1), manifest.classes[tag]) for tag in scored.sample.tags]
+            strips.append({"scored": scored, "panels": panels, "tags": tags})
+        groups.append({"title": group.title, "strips": strips})
+    return {
+        "title": title,
+        "rule": selection.rule,
+        "columns": len(columns),
+        "groups": groups,
+        "legend": [(_css(label), manifest.classes[label - 1]) for label in sorted(labels)],
+        "histogram": _histogram(selection.ranking),
+    }
+
+
+def _histogram(ranking: Sequence[float]) -> dict[str, Any] | None:
+    """Count the images in each of 20 steps of IoU; None where too few were ranked to say much."""
+    if len(ranking) < _BINS:
+        return None
+    counts = [0] * _BINS
+    for iou in ranking:
+        counts[min(int(iou * _BINS), _BINS - 1)] += 1
+    below_half = sum(iou < 0.5 for iou in ranking)
+    words = (
+        f"Median IoU {percent(median(ranking))}; {below_half} of {len(ranking)} images "
+        "are below 50."
+    )
+    return {"bars": [count / max(counts) for count in counts], "counts": counts, "words": words}
+
+
+def data_uri(picture: Pixels) -> str:
+    """Encode (H, W, 3) pixels as a JPEG data URI; full colour resolution keeps the edges crisp."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=84, subsampling=0, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def duration(seconds: float | None) -> str:
+    """Say a time in words: 4.2 s, 3 min 20 s, 1 h 12 min; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _split(manifest: Manifest, settings: Mapping[str, Any], role: str) -> Sequence[Sample]:
+    """Give the samples of the split that plays a role (train, val, figures) in the recipe."""
+    dataset = settings.get("dataset")
+    name = dataset.get(role) if isinstance(dataset, dict) else None
+    return manifest.splits.get(str(name or role), ())
+
+
+def _begun(run_folder: Path, sample: Sample) -> bool:
+    """Tell whether any stage made something of the image yet."""
+    outputs = (("pseudo", ".png"), ("confident", ".png"), ("cams", ".npz"))
+    return any(output_path(run_folder / name, sample.id, end).is_file() for name, end in outputs)
+
+
+def _with_classes(sheet: FigureSheet, manifest: Manifest) -> FigureSheet:
+    if sheet.classes:
+        return sheet
+    return FigureSheet(("background", *manifest.classes), sheet.figures)
+
+
+def _css(label: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
+
+
+def _package_text(name: str) -> str:
+    return files("affinitynet.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "yes_no": yes_no, "duration": duration}
+    return environment.from_string(_package_text("template.html"))

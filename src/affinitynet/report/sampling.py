@@ -1,0 +1,128 @@
+"""Choose the images a report shows: by a fixed rule, so that nobody picks the pretty ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from affinitynet.data import Manifest, Sample, load_truth, output_path, read_labels
+from affinitynet.errors import UserError
+
+RANKED_AT_MOST = 2000  # reading two PNGs an image takes about 10 ms; a report should open soon
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A sample and the IoU of its mask (mean over the classes in mask or truth), if known."""
+
+    sample: Sample
+    iou: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples that a report shows under one heading."""
+
+    title: str
+    samples: tuple[Scored, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is shown, how it was chosen (a sentence), and the IoU of every image ranked."""
+
+    groups: tuple[Group, ...]
+    rule: str
+    ranking: tuple[float, ...]
+
+
+def image_iou(
+    mask: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], ignore_index: int
+) -> float | None:
+    """Mean IoU of one image, over the classes (background too) in `mask` or `truth`.
+
+    mask, truth: (H, W) labels. Pixels whose truth is `ignore_index` don't count; neutral pixels
+    of the mask count as wrong. None where no pixel counts.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if mask.shape != truth.shape:
+        raise ValueError(f"mask {mask.shape} and ground truth {truth.shape} differ in size")
+    counted = truth != ignore_index
+    mask, truth = mask[counted], truth[counted]
+    labels = np.union1d(mask, truth)
+    labels = labels[labels != ignore_index]
+    if not truth.size or not labels.size:
+        return None
+    scores = [
+        np.count_nonzero((mask == label) & (truth == label))
+        / np.count_nonzero((mask == label) | (truth == label))
+        for label in labels
+    ]
+    return float(np.mean(scores))
+
+
+def score(folder: Path, manifest: Manifest, sample: Sample) -> Scored:
+    """Score the sample's mask in `folder`; None where mask or truth is missing or unreadable."""
+    path = output_path(folder, sample.id)
+    if sample.mask is None or not path.is_file():
+        return Scored(sample, None)
+    try:
+        truth = load_truth(manifest, sample)
+        return Scored(sample, image_iou(read_labels(path), truth, manifest.ignore_index))
+    except (UserError, ValueError):
+        return Scored(sample, None)
+
+
+def select(
+    folder: Path, manifest: Manifest, pool: Sequence[Sample], count: int, *, what: str
+) -> Selection:
+    """Choose `count` of `pool` to show: best, middle and worst masks of `folder` by `image_iou`.
+
+    `what` names the masks in the rule ("pseudo mask"). Without ground truth (or without masks
+    yet) the choice is spread evenly over the list.
+    """
+    candidates = _evenly(pool, RANKED_AT_MOST)
+    scored = [score(folder, manifest, sample) for sample in candidates]
+    ranked = [entry for entry in scored if entry.iou is not None]
+    if not ranked:
+        chosen = tuple(Scored(sample, None) for sample in _evenly(pool, count))
+        rule = f"{len(chosen)} of {len(pool)} images, spread evenly over the list"
+        rule += f": no ground truth to rank the {what}s by."
+        return Selection((Group("", chosen),), rule, ())
+    ranked.sort(key=lambda entry: (-(entry.iou or 0.0), entry.sample.id))
+    of = f"the {len(ranked)} images with ground truth"
+    if len(candidates) < len(pool):
+        of = f"{len(ranked)} images taken evenly from {len(pool)}"
+    rule = (
+        f"Chosen by rule from {of}, ranked by the IoU of the {what} (per image, mean over the "
+        "classes in mask or ground truth, background included)."
+    )
+    ranking = tuple(entry.iou or 0.0 for entry in ranked)
+    return Selection(_thirds(ranked, count), rule, ranking)
+
+
+def _thirds(ranked: list[Scored], count: int) -> tuple[Group, ...]:
+    """Cut the best, the middle and the worst out of a ranking, best first within each."""
+    if len(ranked) <= count:
+        return (Group("All, best first", tuple(ranked)),)
+    best, worst = (count + 2) // 3, (count + 1) // 3
+    middle = count - best - worst
+    rest = ranked[best : len(ranked) - worst]
+    start = (len(rest) - middle) // 2
+    groups = (
+        Group("Best", tuple(ranked[:best])),
+        Group("Around the median", tuple(rest[start : start + middle])),
+        Group("Worst", tuple(ranked[len(ranked) - worst :])),
+    )
+    return tuple(group for group in groups if group.samples)
+
+
+def _evenly(pool: Sequence[Sample], count: int) -> list[Sample]:
+    if len(pool) <= count:
+        return list(pool)
+    # From the middle of each of `count` equal parts of the list.
+    return [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
