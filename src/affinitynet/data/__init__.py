@@ -3,6 +3,7 @@
 Importing this costs no torch; the augmentations are in `affinitynet.data.transforms`.
 """
 
+from affinitynet.data.check import CheckReport, Problem, check_dataset
 from affinitynet.data.images import load_image
 from affinitynet.data.labels import ignore_index, read_labels, voc_palette, write_labels
 from affinitynet.data.manifest import Manifest
@@ -11,8 +12,11 @@ from affinitynet.data.sample import Sample, output_path
 from affinitynet.data.truth import load_truth
 
 __all__ = [
+    "CheckReport",
     "Manifest",
+    "Problem",
     "Sample",
+    "check_dataset",
     "ignore_index",
     "load_image",
     "load_truth",

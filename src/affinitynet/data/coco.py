@@ -9,7 +9,7 @@ from affinitynet.data.coco_masks import load_annotations, panoptic_folder
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.data.table import DEFAULT_SPLIT
-from affinitynet.data.tags import class_names, look_alikes, tag_indices
+from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
 from affinitynet.errors import UserError
 
 
@@ -55,6 +55,7 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     stems = [stem for images in found.values() for stem, _, _ in images]
     clash = len(set(stems)) < len(stems)
     years = {re.sub(r"_?\d{4}$", "", folder) for folder in found}
+    index = class_index(names)
     splits = {}
     for folder, images in found.items():
         split = re.sub(r"_?\d{4}$", "", folder) if len(years) == len(found) else folder
@@ -65,7 +66,7 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
             Sample(
                 id=f"{split}/{stem}" if clash else stem,
                 image=path,
-                tags=tag_indices(tags_of.get(entry["id"], ()), names, f"{path.name}"),
+                tags=tag_indices(tags_of.get(entry["id"], ()), index, path.name),
                 mask=truth,
             )
             for stem, path, entry in images

@@ -8,6 +8,7 @@ and those after it as difference to the one two before.
 import json
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
     is background and unlabelled pixels are void. Raises UserError where the file does not have
     the image or names an unknown category.
     """
-    index = _index(path, path.stat().st_mtime_ns)
+    index = _index(path)
     entry = index.find(image)
     labels_of = {name: label for label, name in enumerate(classes, start=1)}
     dtype = np.uint8 if len(classes) < 255 else np.uint16
@@ -136,9 +137,18 @@ class _Index:
         return str(name)
 
 
+_LOADING = Lock()
+
+
 @lru_cache(maxsize=2)
-def _index(path: Path, changed: int) -> _Index:
+def _loaded(path: Path, changed: int) -> _Index:
     return _Index(path)
+
+
+def _index(path: Path) -> _Index:
+    # One thread at a time: COCO's files take seconds and gigabytes to load.
+    with _LOADING:
+        return _loaded(path, path.stat().st_mtime_ns)
 
 
 def panoptic_folder(path: Path) -> Path | None:

@@ -7,7 +7,7 @@ from affinitynet.data.images import IMAGE_SUFFIXES
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
 from affinitynet.data.table import DEFAULT_SPLIT
-from affinitynet.data.tags import BACKGROUND, class_names, look_alikes, tag_indices
+from affinitynet.data.tags import BACKGROUND, class_index, class_names, look_alikes, tag_indices
 from affinitynet.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -45,7 +45,7 @@ def read_folder(root: Path, classes: Sequence[str] | None, tags: str) -> Manifes
         samples: dict[str, Sample] = {}
         for folder, images in classes_of.items():
             tag = () if folder == BACKGROUND else (folder,)
-            indices = tag_indices(tag, names, f"The folder {root / folder}")
+            indices = tag_indices(tag, class_index(names), f"The folder {root / folder}")
             for image in images:
                 sample_id = image.relative_to(root).with_suffix("").as_posix()
                 if sample_id in samples:

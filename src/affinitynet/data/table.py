@@ -12,7 +12,7 @@ from affinitynet.data.images import IMAGE_SUFFIXES
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample, check_relative
-from affinitynet.data.tags import class_names, look_alikes, tag_indices
+from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
 from affinitynet.errors import UserError
 
 TABLE = "labels.csv"
@@ -94,6 +94,7 @@ def read_table(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest
         raise UserError(f"{table} lists no images: the data set is empty.")
     names = class_names(root, classes, (label for row in rows for label in row.labels))
     images = [_find_image(root, row, table) for row in rows]
+    index = class_index(names)
     splits: dict[str, list[Sample]] = {}
     line_of: dict[str, int] = {}
     for row, image in zip(rows, images, strict=True):
@@ -110,7 +111,7 @@ def read_table(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest
         if tags == "masks":
             indices = _mask_tags(mask, len(names), where)
         else:
-            indices = tag_indices(row.labels, names, where)
+            indices = tag_indices(row.labels, index, where)
         splits.setdefault(row.split, []).append(Sample(sample_id, image, indices, mask))
     return Manifest(
         root=root,

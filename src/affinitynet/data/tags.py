@@ -30,16 +30,20 @@ def class_names(
     return tuple(names)
 
 
-def tag_indices(tags: Iterable[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
+def class_index(classes: Iterable[str]) -> dict[str, int]:
+    """Name -> index of a class list, in its order."""
+    return {name: index for index, name in enumerate(classes)}
+
+
+def tag_indices(tags: Iterable[str], index: dict[str, int], where: str) -> tuple[int, ...]:
     """Sorted indices of the tags; an unknown tag raises UserError with the nearest class."""
-    known = {name: index for index, name in enumerate(classes)}
     try:
-        return tuple(sorted({known[tag] for tag in tags}))
+        return tuple(sorted({index[tag] for tag in tags}))
     except KeyError as error:
-        raise unknown_tag(error.args[0], classes, where) from None
+        raise _unknown_tag(error.args[0], list(index), where) from None
 
 
-def unknown_tag(tag: str, classes: Sequence[str], where: str) -> UserError:
+def _unknown_tag(tag: str, classes: list[str], where: str) -> UserError:
     """The error for a tag that is no class: names the place, the tag and the nearest class."""
     folded = {name.casefold(): name for name in classes}
     near = get_close_matches(tag.casefold(), folded, n=1, cutoff=0.6)

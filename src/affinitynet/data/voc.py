@@ -11,7 +11,7 @@ from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.data.table import TABLE, read_rows
-from affinitynet.data.tags import class_names, look_alikes, read_lines, tag_indices
+from affinitynet.data.tags import class_index, class_names, look_alikes, read_lines, tag_indices
 from affinitynet.errors import UserError
 
 VOC_CLASSES = (
@@ -77,8 +77,9 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         _check_voc_names(tags_by_id, source)
         names = tuple(name for name in VOC_CLASSES if name in occurring)
 
+    index = class_index(names)
     samples = {
-        i: Sample(i, _image(root, i), tag_indices(found, names, f"{i} ({source})"), _mask(root, i))
+        i: Sample(i, _image(root, i), tag_indices(found, index, f"{i} ({source})"), _mask(root, i))
         for i, found in tags_by_id.items()
         if found is not None
     }
@@ -198,5 +199,6 @@ def _truth_values(classes: Sequence[str]) -> dict[int, int] | None:
 
 
 def _check_voc_names(tags_by_id: dict[str, tuple[str, ...] | None], source: str) -> None:
+    index = class_index(VOC_CLASSES)
     for sample_id, tags in tags_by_id.items():
-        tag_indices(tags or (), VOC_CLASSES, f"{sample_id} ({source})")
+        tag_indices(tags or (), index, f"{sample_id} ({source})")

@@ -1,0 +1,209 @@
+"""What a data set holds and what is wrong with it, as plain data; the command line prints it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from affinitynet.data.images import load_image
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.sample import Sample
+from affinitynet.data.truth import load_truth
+from affinitynet.data.voc import SBD_MASKS
+from affinitynet.errors import UserError
+
+FEW_IMAGES = 20
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one sample: its id, and a sentence."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_dataset` found.
+
+    images: number of different images. splits: split -> number of images.
+    class_counts: split -> images per class, in the order of ``classes``.
+    untagged: split -> images without a tag (background only).
+    with_truth: split -> images with ground truth.
+    height, width: (smallest, median, largest) in pixels over the images that can be decoded;
+        None where there are none.
+    problems: samples that will stop a run or falsify a figure. warnings: traps, one sentence each.
+    """
+
+    classes: tuple[str, ...]
+    images: int
+    splits: dict[str, int]
+    class_counts: dict[str, tuple[int, ...]]
+    untagged: dict[str, int]
+    with_truth: dict[str, int]
+    height: tuple[int, float, int] | None
+    width: tuple[int, float, int] | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no sample has a problem (there may be warnings)."""
+        return not self.problems
+
+
+def check_dataset(
+    manifest: Manifest, progress: Callable[[int, int], None] | None = None
+) -> CheckReport:
+    """Decode every image and mask of a data set and report what it holds.
+
+    progress: called with (images done, images in all) after each.
+    """
+    samples = manifest.samples
+    found: list[_Finding] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for finding in pool.map(lambda sample: _inspect(manifest, sample), samples):
+            found.append(finding)
+            if progress is not None:
+                progress(len(found), len(samples))
+    sizes = [finding.size for finding in found if finding.size is not None]
+    return CheckReport(
+        classes=manifest.classes,
+        images=len(samples),
+        splits={name: len(split) for name, split in manifest.splits.items()},
+        class_counts={n: _class_counts(manifest, split) for n, split in manifest.splits.items()},
+        untagged={n: sum(not s.tags for s in split) for n, split in manifest.splits.items()},
+        with_truth={
+            n: sum(s.mask is not None for s in split) for n, split in manifest.splits.items()
+        },
+        height=_spread(size[0] for size in sizes),
+        width=_spread(size[1] for size in sizes),
+        problems=tuple(problem for finding in found for problem in finding.problems),
+        warnings=(
+            *manifest.notes,
+            *_contradictions(manifest, found),
+            *_shared_images(manifest),
+            *_coarse_truth(manifest),
+            *_rare_classes(manifest),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What one sample's files say: image size, problems, and tags that the mask contradicts."""
+
+    id: str
+    size: tuple[int, int] | None
+    problems: tuple[Problem, ...]
+    not_in_mask: tuple[int, ...] = ()
+    not_in_tags: tuple[int, ...] = ()
+
+
+def _inspect(manifest: Manifest, sample: Sample) -> _Finding:
+    problems = []
+    size: tuple[int, int] | None = None
+    try:
+        height, width = load_image(sample.image).shape[:2]
+        size = (height, width)
+    except UserError as error:
+        problems.append(Problem(sample.id, str(error)))
+    if sample.mask is None:
+        return _Finding(sample.id, size, tuple(problems))
+    try:
+        truth = load_truth(manifest, sample)
+    except UserError as error:
+        return _Finding(sample.id, size, (*problems, Problem(sample.id, str(error))))
+    if size is not None and truth.shape != size:
+        message = (
+            f"{sample.mask} is {truth.shape[1]} x {truth.shape[0]}, but its image "
+            f"is {size[1]} x {size[0]} (upright, by its EXIF orientation)."
+        )
+        problems.append(Problem(sample.id, message))
+    shown = {int(v) - 1 for v in np.flatnonzero(np.bincount(truth.ravel()))}
+    shown -= {-1, manifest.ignore_index - 1}
+    return _Finding(
+        sample.id,
+        size,
+        tuple(problems),
+        not_in_mask=tuple(sorted(set(sample.tags) - shown)),
+        not_in_tags=tuple(sorted(shown - set(sample.tags))),
+    )
+
+
+def _class_counts(manifest: Manifest, samples: tuple[Sample, ...]) -> tuple[int, ...]:
+    counts = Counter(tag for sample in samples for tag in sample.tags)
+    return tuple(counts[c] for c in range(len(manifest.classes)))
+
+
+def _spread(lengths: Iterable[int]) -> tuple[int, float, int] | None:
+    values = sorted(lengths)
+    return (values[0], median(values), values[-1]) if values else None
+
+
+def _contradictions(manifest: Manifest, found: list[_Finding]) -> list[str]:
+    warnings = []
+    for field, sentence in (
+        ("not_in_tags", "show a class in the mask that is not among their tags"),
+        ("not_in_mask", "have a tag without a single pixel of it in the mask"),
+    ):
+        cases = [(f.id, getattr(f, field)[0]) for f in found if getattr(f, field)]
+        if cases:
+            sample_id, index = cases[0]
+            warnings.append(
+                f"{len(cases)} images {sentence} ({sample_id}: {manifest.classes[index]})."
+            )
+    return warnings
+
+
+def _shared_images(manifest: Manifest) -> list[str]:
+    """Images that train and that evaluate: a figure on them says nothing of new images."""
+    ids = {name: {s.id for s in split} for name, split in manifest.splits.items()}
+    training = [name for name in ids if name.startswith("train") and name != "trainval"]
+    held_out = [name for name in ids if name.startswith(("val", "test"))]
+    return [
+        f"{len(shared)} images are in both {first} and {second} ({min(shared)} first): figures on "
+        f"{second} are too good."
+        for first in training
+        for second in held_out
+        if (shared := ids[first] & ids[second])
+    ]
+
+
+def _coarse_truth(manifest: Manifest) -> list[str]:
+    """Splits whose masks come from SBD, or may: its outlines are coarser than VOC's own."""
+    warnings = []
+    for name, split in manifest.splits.items():
+        coarse = sum(s.mask is not None and SBD_MASKS in s.mask.parts for s in split)
+        if coarse:
+            warnings.append(
+                f"{coarse} of the {len(split)} masks of {name} are SBD's ({SBD_MASKS}), coarser "
+                "than VOC's own: take figures on a split with VOC's masks (VOC's train or val)."
+            )
+    for name, split in manifest.splits.items():
+        finer = manifest.splits.get(f"{name}_precise")
+        if finer is not None and len(finer) < len(split):
+            warnings.append(
+                f"{name} has {len(split)} images and {name}_precise {len(finer)}: the masks of the "
+                f"others are the coarser ones, so take figures on {name}_precise."
+            )
+    return warnings
+
+
+def _rare_classes(manifest: Manifest) -> list[str]:
+    """Classes that a classifier can hardly learn: few images in the split to train on."""
+    name = "train" if "train" in manifest.splits else next(iter(manifest.splits))
+    counts = _class_counts(manifest, manifest.splits[name])
+    rare = [f"{manifest.classes[c]} ({n})" for c, n in enumerate(counts) if n < FEW_IMAGES]
+    if not rare:
+        return []
+    more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
+    return [
+        f"{len(rare)} classes have fewer than {FEW_IMAGES} images in {name}: "
+        f"{', '.join(rare[:10])}{more}."
+    ]
