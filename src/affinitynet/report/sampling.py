@@ -90,8 +90,8 @@ def select(
     ranked = [entry for entry in scored if entry.iou is not None]
     if not ranked:
         chosen = tuple(Scored(sample, None) for sample in _evenly(pool, count))
-        rule = f"{len(chosen)} of {len(pool)} images, spread evenly over the list"
-        rule += f": no ground truth to rank the {what}s by."
+        lacking = f"{what}s" if any(sample.mask for sample in pool) else "ground truth"
+        rule = f"{len(chosen)} of {len(pool)} images, spread evenly over the list (no {lacking})."
         return Selection((Group("", chosen),), rule, ())
     ranked.sort(key=lambda entry: (-(entry.iou or 0.0), entry.sample.id))
     of = f"the {len(ranked)} images with ground truth"

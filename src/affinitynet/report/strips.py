@@ -122,7 +122,8 @@ def _draw_cams(
     if not path.is_file():
         raise _MissingError("not made")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             indices, maps = file["classes"], file["cams"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise _MissingError("not readable") from None

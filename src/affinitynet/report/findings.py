@@ -1,0 +1,42 @@
+"""What a data set holds and what is wrong with it, for the terminal (`affinitynet check`)."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from affinitynet.data.check import CheckReport
+
+SHOWN = 20  # problems; a folder of a wrong kind has one for each image
+
+
+def print_findings(findings: CheckReport) -> None:
+    """Print counts by split and class, image sizes, warnings, and the first 20 problems."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("images", overflow="fold")
+    for split in findings.splits:
+        table.add_column(Text(split), justify="right")
+    rows = {
+        "in all": findings.splits,
+        "with ground truth": findings.with_truth,
+        "without a tag": findings.untagged,
+    }
+    for name, counts in rows.items():
+        table.add_row(name, *(f"{counts[split]:,}" for split in findings.splits))
+    table.add_section()
+    for index, name in enumerate(findings.classes):
+        counts = {split: found[index] for split, found in findings.class_counts.items()}
+        table.add_row(Text(name), *(f"{counts[split]:,}" for split in findings.splits))
+    console.print(table)
+    if findings.width and findings.height:
+        (least, usual, most), (low, middle, high) = findings.width, findings.height
+        console.print(
+            f"\n{findings.images:,} different images, {least} to {most} pixels wide "
+            f"(median {usual:g}), {low} to {high} high (median {middle:g})"
+        )
+    for warning in findings.warnings:
+        console.print(Text(f"\nwarning: {warning}"), soft_wrap=True)
+    for problem in findings.problems[:SHOWN]:
+        console.print(Text(f"\nproblem: {problem.id}: {problem.message}"), soft_wrap=True)
+    if len(findings.problems) > SHOWN:
+        console.print(f"\nand {len(findings.problems) - SHOWN:,} problems more")

@@ -1,0 +1,219 @@
+"""The report is one self-contained, well-formed, accessible HTML file, however far the run got."""
+
+import base64
+import io
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from affinitynet.errors import UserError
+from affinitynet.report import write_report
+from affinitynet.report.html import duration
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Elements, their attributes and the visible text; fails on tags that don't close in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def having(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for _, attributes in self.elements if attributes.get("class") == name]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_images_are_inside_and_described(builder):
+    builder.everything()
+    page = Page(write_report(builder.run, samples=3))
+    images = page.all("img")
+    # 3 strips of 6 panels, and 2 of the segmenter's with 3.
+    assert len(images) == 3 * 6 + 2 * 3
+    for image in images:
+        assert image["alt"]
+        head, _, data = (image["src"] or "").partition(",")
+        assert head == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            assert picture.size == (int(image["width"] or 0), int(image["height"] or 0))
+    assert images[1]["alt"] == "CAM of train_00: cat"
+
+
+def test_nothing_comes_from_elsewhere(builder):
+    builder.everything()
+    path = write_report(builder.run)
+    page, source = Page(path), path.read_text(encoding="utf-8")
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & {
+        e for e, _ in page.elements
+    }
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        assert not {"href", "srcset", "action"} & attributes.keys()
+    assert "http:" not in source
+    assert "https:" not in source
+    assert "url(" not in source
+    assert "@import" not in source
+    policy = next(m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert (policy["content"] or "").startswith("default-src 'none'")
+
+
+def test_tables_and_page_are_accessible(builder):
+    builder.everything()
+    page = Page(write_report(builder.run))
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == len(page.all("main")) == len(page.all("title")) == 1
+    assert all(header.get("scope") in ("row", "col") for header in page.all("th"))
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    references = [a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a]
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_says_what_ran_and_how_good_it_is(builder):
+    builder.everything()
+    text = Page(write_report(builder.run)).text
+    for words in (
+        "pets & co",
+        "pets : 8 images in train, 3 images in val",
+        "cat, dog <b>, fish",
+        "Seed 7",
+        "Machine 2 cores",
+        "torch 2.6",
+        "train classifier done 4.0 s 12.3",
+        "compute cams done 4.0 s 2.0",
+        "mine_confident 2 images <odd>",
+        "pseudo train 8 yes yes none \u2013 62.5",
+        "segmenter val 8 no no none \u2013 55.0",
+        "91.0 47.0",
+    ):
+        assert words in text
+
+
+def test_marks_the_rows_whose_setting_ground_truth_chose(builder):
+    builder.everything()
+    page = Page(write_report(builder.run))
+    assert len(page.having("chosen")) == 1
+    assert "0.21 ◆ truth chose the background threshold" in page.text
+    sheet = {"classes": ["background"], "figures": [{"stage": "cam", "miou": 0.4}]}
+    builder.write("evaluation/figures.json", sheet)
+    page = Page(write_report(builder.run))
+    assert not page.having("chosen")
+    assert "truth chose" not in page.text
+
+
+def test_class_table_leaves_absent_values_empty(builder):
+    builder.everything()
+    page = Page(write_report(builder.run))
+    # Of four classes one is absent in each of three figures; the mean row has a value for each.
+    shaded = [a for a in page.all("td") if (a.get("style") or "").startswith("--v")]
+    assert len(shaded) == 3 * 3 + 3
+
+
+def test_names_are_text_and_never_markup(builder):
+    builder.everything()
+    page = Page(write_report(builder.run))
+    assert not page.all("odd")
+    assert "dog <b>" in page.text
+
+
+def test_manifest_alone_makes_a_report(builder):
+    builder.manifest(truth=False)
+    page = Page(write_report(builder.run, samples=2))
+    assert len(page.all("img")) == 2
+    empty = page.having("empty")
+    assert len(empty) == 2 * 5
+    for words in ("not made", "none given", "No figures", "to do", "no ground truth"):
+        assert words in page.text
+
+
+def test_unreadable_pieces_leave_labelled_cells(builder):
+    manifest = builder.everything()
+    first = manifest.samples[0].id
+    (builder.run / "cams" / f"{first}.npz").write_bytes(b"PK\x03\x04 cut off")
+    (builder.run / "walk" / f"{first}.png").write_bytes(b"\x89PNG cut off")
+    manifest.samples[0].image.unlink()
+    page = Page(write_report(builder.run, samples=1))
+    assert page.text.count("not readable") == 2
+    assert "image not found" in page.text
+    # Masks are still drawn, on an even ground.
+    assert any(i["alt"] == "Pseudo mask of train_00: cat" for i in page.all("img"))
+
+
+def test_partial_stage_is_told_from_its_files(builder):
+    manifest = builder.everything()
+    (builder.run / "pseudo" / "stage.json").unlink()
+    (builder.run / "pseudo" / f"{manifest.samples[0].id}.png").unlink()
+    shutil.rmtree(builder.run / "segmenter")
+    text = Page(write_report(builder.run)).text
+    assert "propagate partial, 7 images" in text
+    assert "train segmenter to do" in text
+
+
+def test_states_of_the_pipeline_win_over_the_files(builder):
+    builder.everything()
+    stale = "stale (cams.scales was [1], is [1, 2])"
+    text = Page(write_report(builder.run, states={"compute_cams": stale})).text
+    assert f"compute cams {stale}" in text
+    assert "propagate done" in text
+
+
+def test_same_run_same_report(builder):
+    builder.everything()
+    first = write_report(builder.run).read_bytes()
+    assert write_report(builder.run).read_bytes() == first
+    assert [p.name for p in (builder.run / "report").iterdir()] == ["index.html"]
+
+
+def test_mistakes_are_named(builder, tmp_path):
+    with pytest.raises(UserError, match=r"no run folder.*manifest\.json"):
+        write_report(tmp_path)
+    builder.manifest()
+    with pytest.raises(UserError, match="samples = -1"):
+        write_report(builder.run, samples=-1)
+    (builder.run / "evaluation").mkdir()
+    (builder.run / "evaluation" / "figures.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"figures\.json: not valid JSON"):
+        write_report(builder.run)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (4.24, "4.2 s"),
+        (59.97, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (4320, "1 h 12 min"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
