@@ -70,7 +70,7 @@ def test_even_steps_without_ground_truth(builder):
 def test_rule_says_that_masks_are_not_there_yet(builder):
     manifest = builder.manifest()
     selection = select(builder.run / "pseudo", manifest, manifest.samples, 2, what="pseudo mask")
-    assert selection.rule.endswith("(no pseudo masks).")
+    assert selection.rule.endswith("(no pseudo masks yet).")
 
 
 def test_large_sets_are_ranked_in_part_and_say_so(builder, monkeypatch):

@@ -90,7 +90,7 @@ def select(
     ranked = [entry for entry in scored if entry.iou is not None]
     if not ranked:
         chosen = tuple(Scored(sample, None) for sample in _evenly(pool, count))
-        lacking = f"{what}s" if any(sample.mask for sample in pool) else "ground truth"
+        lacking = f"{what}s yet" if any(sample.mask for sample in pool) else "ground truth"
         rule = f"{len(chosen)} of {len(pool)} images, spread evenly over the list (no {lacking})."
         return Selection((Group("", chosen),), rule, ())
     ranked.sort(key=lambda entry: (-(entry.iou or 0.0), entry.sample.id))
