@@ -58,7 +58,8 @@ def vgg16_bytes(paper: SimpleNamespace, form: str) -> bytes:
     for name in dict.fromkeys(key.rpartition(".")[0] for key in state):
         blobs = [state[f"{name}.weight"].numpy(), state[f"{name}.bias"].numpy()]
         parts += [layer_bytes(name, blobs, form), layer_bytes(f"relu_{name}", [], form)]
-    parts.append(layer_bytes("fc8_voc12", [np.ones((21, 64, 1, 1)), np.ones(21)], form))
+    for name, classes in (("fc8", 1000), ("fc8_voc12", 21)):
+        parts.append(layer_bytes(name, [np.ones((classes, 64, 1, 1)), np.ones(classes)], form))
     return b"".join(parts)
 
 
@@ -72,7 +73,7 @@ def test_a_caffe_vgg16_computes_what_the_paper_says(
     network = VGG16(fc6_dilation, width=paper.width).eval()
     report = load_backbone(network, path)
     assert report.kind == "Caffe VGG16"
-    assert report.dropped == ("fc8_voc12.weight", "fc8_voc12.bias")
+    assert report.dropped == ("fc8.weight", "fc8.bias", "fc8_voc12.weight", "fc8_voc12.bias")
     assert report.missing == ()
     assert len(report.recognised) == 30
     expected = paper.vgg16(images, paper.vgg16_state(), fc6_dilation)
