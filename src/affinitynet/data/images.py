@@ -27,20 +27,17 @@ def load_image(path: Path | str) -> npt.NDArray[np.uint8]:
 
 def open_image(path: Path) -> Image.Image:
     """Open and fully decode an image, EXIF orientation applied; errors as for `load_image`."""
-    limit = Image.MAX_IMAGE_PIXELS
-    too_large = UserError(
-        f"{path} has more than {limit} pixels: cut it into tiles, or raise "
-        "PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
-    )
     try:
         image = Image.open(path)
-        if limit is not None and image.width * image.height > limit:
+        try:
+            _check_size(image, path)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+        except BaseException:
             image.close()
-            raise too_large
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+            raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise too_large from None
+        raise _too_large(path) from None
     except FileNotFoundError:
         raise UserError(f"There is no image {path}.") from None
     # What Pillow's decoders raise on damaged files; a broken PNG chunk is a SyntaxError.
@@ -48,6 +45,20 @@ def open_image(path: Path) -> Image.Image:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"The image {path} can't be decoded ({reason}).") from error
     return image
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    # Pillow only warns between its limit and twice that.
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise _too_large(path)
+
+
+def _too_large(path: Path) -> UserError:
+    return UserError(
+        f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels: cut it into tiles, or raise "
+        "PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    )
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -22,10 +22,10 @@ def class_names(
     elif (root / "classes.txt").is_file():
         names = [line.strip() for line in read_lines(root / "classes.txt")]
     else:
-        names = sorted(set(found))
+        return tuple(sorted(name for name in set(found) if name.casefold() != BACKGROUND))
     if names and names[0].casefold() == BACKGROUND:
         names = names[1:]
-    if BACKGROUND in names:
+    if BACKGROUND in map(str.casefold, names):
         raise UserError("'background' is label 0 of every data set: take it out of the classes.")
     return tuple(names)
 

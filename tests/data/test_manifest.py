@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from affinitynet.data import Manifest, Sample, output_path
+from affinitynet.errors import UserError
+
+ROOT = Path("/data/set")
+
+
+def sample(sample_id: str, *tags: int, mask: str | None = None) -> Sample:
+    return Sample(sample_id, ROOT / f"{sample_id}.jpg", tags, None if mask is None else ROOT / mask)
+
+
+def manifest(**changes) -> Manifest:
+    content = {
+        "root": ROOT,
+        "classes": ("cat", "dog"),
+        "splits": {
+            "train": (sample("a/1", 0, 1, mask="masks/1.png"), sample("2")),
+            "val": (sample("3", 1),),
+        },
+        "truth_values": {0: 0, 8: 1, 12: 2, 255: 255},
+        "notes": ("Näher betrachten.",),
+    }
+    return Manifest(**(content | changes))
+
+
+def test_json_gives_the_same_manifest_back():
+    before = manifest()
+    after = Manifest.from_json(before.to_json())
+    assert after == before
+    assert after.fingerprint() == before.fingerprint()
+    assert after.truth_fingerprint() == before.truth_fingerprint()
+
+
+def test_json_holds_paths_relative_to_the_root_and_can_be_moved():
+    text = manifest().to_json()
+    assert json.loads(text)["samples"]["a/1"]["image"] == "a/1.jpg"
+    moved = Manifest.from_json(text, root=Path("/elsewhere"))
+    assert moved.split("train")[0].image == Path("/elsewhere/a/1.jpg")
+    assert moved.split("train")[0].mask == Path("/elsewhere/masks/1.png")
+    assert moved.fingerprint() == manifest().fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ("dog", "cat")},
+        {"splits": {"train": (sample("a/1", 0, 1), sample("2", 0)), "val": (sample("3", 1),)}},
+        {"splits": {"train": (sample("2"), sample("a/1", 0, 1)), "val": (sample("3", 1),)}},
+        {"splits": {"train": (sample("a/1", 0, 1), sample("2")), "test": (sample("3", 1),)}},
+    ],
+    ids=["class order", "tags", "sample order", "split name"],
+)
+def test_fingerprint_follows_what_trains(change):
+    assert manifest(**change).fingerprint() != manifest().fingerprint()
+
+
+def test_ground_truth_changes_only_its_own_fingerprint():
+    without = manifest(
+        splits={"train": (sample("a/1", 0, 1), sample("2")), "val": (sample("3", 1),)}
+    )
+    assert without.fingerprint() == manifest().fingerprint()
+    assert without.truth_fingerprint() != manifest().truth_fingerprint()
+    assert manifest(truth_values=None).truth_fingerprint() != manifest().truth_fingerprint()
+
+
+def test_unknown_split_names_the_known_ones():
+    with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
+        manifest().split("test")
+
+
+def test_a_sample_in_two_splits_is_listed_once():
+    both = manifest(splits={"train": (sample("1", 0), sample("2")), "fine": (sample("2"),)})
+    assert [s.id for s in both.samples] == ["1", "2"]
+
+
+UNSAFE = ["/etc/passwd", "../x", "a/../../x", "a//b", "a/.", "", "C:/x", "a\\b", "a\nb", "a\0"]
+
+
+@pytest.mark.parametrize("unsafe", UNSAFE)
+def test_unsafe_ids_are_refused(unsafe, tmp_path):
+    with pytest.raises(UserError, match="plain relative path"):
+        manifest(splits={"train": (Sample(unsafe, ROOT / "x.jpg", (0,)),)})
+    with pytest.raises(UserError, match="plain relative path"):
+        output_path(tmp_path, unsafe)
+
+
+@pytest.mark.parametrize("unsafe", UNSAFE)
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_a_manifest_file_cannot_point_outside_its_root(unsafe, field):
+    content = json.loads(manifest().to_json())
+    content["samples"]["a/1"][field] = unsafe
+    with pytest.raises(UserError, match="plain relative path"):
+        Manifest.from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"root": 1}', "null", '{"samples": {"a": 3}}'])
+def test_other_json_is_refused(text):
+    with pytest.raises(UserError, match="not a manifest"):
+        Manifest.from_json(text)
+
+
+def test_what_a_manifest_refuses():
+    with pytest.raises(UserError, match="no classes"):
+        manifest(classes=())
+    with pytest.raises(UserError, match="'cat' is listed twice"):
+        manifest(classes=("cat", "cat"))
+    with pytest.raises(UserError, match="holds no images"):
+        manifest(splits={"train": ()})
+    with pytest.raises(UserError, match="'2' occurs twice in the split 'train'"):
+        manifest(splits={"train": (sample("2"), sample("2"))})
+    with pytest.raises(UserError, match="'2' stands for both"):
+        manifest(splits={"train": (sample("2"),), "val": (Sample("2", ROOT / "2.png", ()),)})
+    for tags in ((2,), (1, 0), (0, 0), (-1,)):
+        with pytest.raises(UserError, match="sorted class indices below 2"):
+            manifest(splits={"train": (sample("2", *tags),)})
+    outside = manifest(splits={"train": (Sample("x", Path("/other/x.jpg"), ()),)})
+    with pytest.raises(UserError, match="not inside the data set"):
+        outside.to_json()
+
+
+def test_output_path_stays_in_its_folder(tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    out.mkdir()
+    other.mkdir()
+    assert output_path(out, "a/b", ".npz") == out / "a" / "b.npz"
+    (out / "link").symlink_to(other)
+    with pytest.raises(UserError, match="symbolic link"):
+        output_path(out, "link/b")
+    (tmp_path / "linked_out").symlink_to(out)
+    assert output_path(tmp_path / "linked_out", "b") == tmp_path / "linked_out" / "b.png"
+
+
+def test_ignore_index_leaves_room_for_every_class():
+    assert manifest(classes=tuple(map(str, range(254)))).ignore_index == 255
+    assert manifest(classes=tuple(map(str, range(255)))).ignore_index == 65535
