@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from affinitynet.ops._walk_kernels import walk
 from affinitynet.ops.affinity import displacements, overlap
 
 # Largest sum of dropped coefficients: the error relative to the largest value, in the main.
@@ -57,10 +60,14 @@ def random_walk(
     dtype = torch.promote_types(torch.promote_types(maps.dtype, affinity.dtype), torch.float32)
     maps, affinity = maps.to(dtype), affinity.to(dtype)
     coefficients = power_coefficients(steps, _TOLERANCE[dtype])
+    recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
+    if maps.is_cpu and not recorded:
+        return walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
     return walk_torch(maps, affinity, offsets, beta, coefficients)
 
 
-def power_coefficients(power: int, tolerance: float) -> list[float]:
+@lru_cache(maxsize=16)
+def power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
     """Expand x^power in Chebyshev polynomials, as far as the tolerance asks.
 
     x^t = sum_k c_k T_k(x) with c_k = 2^(1-t) binom(t, (t-k)/2) for k of t's parity, else 0, and
@@ -81,7 +88,24 @@ def power_coefficients(power: int, tolerance: float) -> list[float]:
         tail += chances[degree] / total
         degree -= 1
     total = math.fsum(chances[: degree + 1])
-    return [chance / total for chance in chances[: degree + 1]]
+    return tuple(chance / total for chance in chances[: degree + 1])
+
+
+def walk_numba(
+    maps: Tensor,
+    affinity: Tensor,
+    offsets: Sequence[tuple[int, int]],
+    beta: float,
+    coefficients: Sequence[float],
+) -> Tensor:
+    """Walk in a compiled kernel on the CPU, one thread, without the GIL."""
+    result = torch.empty_like(maps, memory_format=torch.contiguous_format)
+    pairs = (affinity**beta).contiguous().numpy()
+    steps = np.array(offsets, np.int64).reshape(-1, 2)
+    terms = np.array(coefficients, pairs.dtype)
+    for sample, graph, output in zip(maps.contiguous().numpy(), pairs, result.numpy(), strict=True):
+        walk(sample, graph, steps, terms, output)
+    return result
 
 
 def walk_torch(
