@@ -70,21 +70,18 @@ def affinity_augment(
     normalization: Normalization,
     size: int,
     stride: int,
-    scale: tuple[float, float] = (1.0, 1.0),
     padding: Literal["mean", "black"] = "black",
     jitter: Jitter = PAPER_JITTER,
     ignore_index: int = 255,
 ) -> tuple[Tensor, Tensor]:
     """Image and confident labels (H, W) to a (3, size, size) crop and labels on the network's grid.
 
-    Resize by a uniform factor in ``scale`` (the original code: none), jitter, joint random crop
-    and joint flip; then the labels come to (ceil(size / stride), ceil(size / stride)), int64, by
-    `reduce_labels`. What lies outside the image is neutral; in the image it is black (the
-    original code) or the mean colour.
+    Jitter, joint random crop at the image's own size, joint flip; then `reduce_labels` brings the
+    labels to (ceil(size / stride), ceil(size / stride)), int64. Around the image the labels are
+    neutral and the pixels black (the original code) or the mean colour.
     """
-    height, width = _scaled(labels, generator.uniform(*scale))
-    pixels = _jittered(resize_image(image, height, width), jitter, generator)
-    targets = _resize_labels(labels, height, width)
+    pixels = _jittered(torch.from_numpy(image).permute(2, 0, 1), jitter, generator)
+    targets = torch.from_numpy(labels.astype(np.int64))[None]
     crop = _Crop.random(pixels, size, generator)
     if padding == "black":
         pixels = normalization.apply(crop.cut(pixels, 0))
