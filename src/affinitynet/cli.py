@@ -56,8 +56,8 @@ class Check:
 
         findings = check_dataset(read_dataset(self.data, format=self.format, tags=self.tags))
         print_findings(findings)
-        if findings.errors:
-            raise UserError(f"{self.data}: {len(findings.errors)} problems stop a run; see above")
+        if findings.problems:
+            raise UserError(f"{self.data}: {len(findings.problems)} problems; see above")
 
 
 @dataclass
@@ -119,9 +119,11 @@ class Report:
 
     def __call__(self) -> None:
         """Write the report and say where it is."""
+        from affinitynet.pipeline import Run as OpenRun
         from affinitynet.report import write_report
 
-        print(write_report(self.run, samples=self.samples))
+        states = {status.name: str(status) for status in OpenRun.open(self.run).status()}
+        print(write_report(self.run, samples=self.samples, states=states))
 
 
 @dataclass
@@ -222,7 +224,7 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments and carry out one command."""
     command, unknown = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="affinitynet",
         description="Image tags in, pixel masks out.",
         args=arguments,

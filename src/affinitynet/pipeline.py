@@ -181,8 +181,12 @@ class Run:
         if record is None:
             raise UserError(f"{self.recipe.out}: stage {stage} is not finished")
         rows = self.figures()
-        own = {"propagate": ("walk", "pseudo"), "compute_cams": ("cam",),
-               "mine_confident": ("confident",), "train_segmenter": ("segmenter",)}
+        own = {
+            "propagate": ("walk", "pseudo"),
+            "compute_cams": ("cam",),
+            "mine_confident": ("confident",),
+            "train_segmenter": ("segmenter",),
+        }
         return {
             **record.figures,
             "evaluation": [row for row in rows if row["stage"] in own.get(stage, ())],
@@ -223,8 +227,9 @@ class Run:
         began = time.monotonic()
         figures = stage.work(self.context)
         seconds = round(time.monotonic() - began, 1)
-        counts = {key: figures.pop(key) for key in ("done", "total") if key in figures}
-        counts = {"done": counts["total"], "total": counts["total"]} if counts else {}
+        counts: dict[str, int] = {
+            key: figures.pop(key) for key in ("done", "total") if key in figures
+        }
         folder.finish(
             StageRecord(
                 stage.name, names[stage.name], settings, figures, counts, seconds, versions()

@@ -63,9 +63,6 @@ class TrainingSettings(Settings):
     power: float = Field(0.9, ge=0, description="learning rate x (1 - step / steps) ** power")
     crop: int = Field(448, ge=32, description="side of the square training crop, pixels")
     jitter: bool = Field(True, description="colour jitter 0.3, 0.3, 0.3, hue 0.1")
-    padding: Literal["mean", "black"] = Field(
-        "mean", description="what surrounds an image smaller than the crop"
-    )
 
 
 class ClassifierSettings(TrainingSettings):
@@ -119,6 +116,9 @@ class AffinitySettings(TrainingSettings):
     batch_size: int = Field(8, ge=1, description="images a step")
     output_stride: Literal[8, 16] = Field(8, description="of timm backbones: the grid that walks")
     radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
+    padding: Literal["mean", "black"] = Field(
+        "mean", description="around images smaller than the crop; the original code: black"
+    )
     start: Literal["backbone", "classifier"] = Field(
         "backbone", description="weights to start from: backbone.weights (the paper), or stage 1's"
     )

@@ -26,9 +26,11 @@ class EpochDataset(Protocol):
 
     epoch: int
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Count the samples."""
 
-    def __getitem__(self, index: int) -> Any: ...
+    def __getitem__(self, index: int) -> Any:
+        """Return one augmented sample."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Hardware:
 
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
     """Return base * (1 - step / steps) ** power, the schedule of the paper's code."""
-    return base * (1 - step / steps) ** power
+    return float(base * (1 - step / steps) ** power)
 
 
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
@@ -149,7 +151,7 @@ def discard_checkpoint(folder: Path) -> None:
 def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
     """Run `model` in eval mode on the device, without gradients, in the precision asked for."""
     accelerator = hardware.accelerator()
-    model.to(accelerator.device, memory_format=torch.channels_last).eval()
+    model.to(memory_format=torch.channels_last).to(accelerator.device).eval()
     with torch.inference_mode(), accelerator.autocast():
         yield accelerator.device
 

@@ -5,7 +5,7 @@ read from the last), a `normalization`, `sqrt_cam`, and `forward(images) -> [map
 """
 
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import timm
 import torch
@@ -53,7 +53,7 @@ class TimmBackbone(nn.Module):
             UserError: timm does not know the name, it can't take the stride, or no download.
         """
         super().__init__()
-        self.net = _create(name, output_stride, download)
+        self.net: Any = _create(name, output_stride, download)
         self._frozen = frozen
         config = self.net.pretrained_cfg
         self.normalization = Normalization(config["mean"], config["std"], scale=255.0)
@@ -100,21 +100,18 @@ def set_norm_to_eval(module: nn.Module) -> None:
             inner.eval()
 
 
-def _create(name: str, output_stride: int, pretrained: bool) -> nn.Module:
+def _create(name: str, output_stride: int, pretrained: bool) -> Any:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:3] or timm.list_models(f"{name[:5]}*")[:3]
         hint = f"; timm has {', '.join(near)}" if near else ""
         raise UserError(f"backbone.name = {name!r}: not resnet38, vgg16 or a timm model{hint}")
     try:
-        return cast(
-            nn.Module,
-            timm.create_model(
-                name,
-                pretrained=pretrained,
-                num_classes=0,
-                global_pool="",
-                output_stride=output_stride,
-            ),
+        return timm.create_model(
+            name,
+            pretrained=pretrained,
+            num_classes=0,
+            global_pool="",
+            output_stride=output_stride,
         )
     except (TypeError, NotImplementedError, AssertionError) as error:
         raise UserError(

@@ -32,6 +32,13 @@ class Normalization:
         normalized = (pixels - mean * self.scale) / (std * self.scale)
         return normalized.flip(-3) if self.bgr else normalized
 
+    def invert(self, normalized: Tensor) -> Tensor:
+        """Give back the RGB images 0..255 (..., 3, H, W) float32 that `apply` normalised."""
+        pixels = normalized.flip(-3) if self.bgr else normalized
+        mean = pixels.new_tensor(self.mean).view(3, 1, 1)
+        std = pixels.new_tensor(self.std).view(3, 1, 1)
+        return pixels * (std * self.scale) + mean * self.scale
+
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=255.0)
 """RGB, 0..1, ImageNet's mean and deviation: ResNet-38 and most timm networks."""

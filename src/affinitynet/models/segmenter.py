@@ -24,7 +24,6 @@ from affinitynet.models.weights import load_backbone
 from affinitynet.ops.crf import dense_crf
 from affinitynet.recipe import BackboneSettings, SegmenterSettings
 
-
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
 
 
@@ -102,7 +101,7 @@ def build_segmentation_net(
     encoder = cast(Any, network.encoder)
     if file:
         load_backbone(encoder.model, file)
-    config = timm.get_pretrained_cfg(backbone.name)
+    config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
     multiple = max(encoder.output_stride, 16)
     return SegmentationNet(network, normalization, multiple, frozen=backbone.weights != "none")
@@ -137,9 +136,7 @@ def _library_net(
     )
 
 
-def segment(
-    net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool
-) -> Tensor:
+def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
     """Average the class probabilities over scales and flips.
 
     image (3, H, W) uint8 on the network's device -> (C + 1, H, W) float32.
@@ -186,8 +183,7 @@ class Segmenter:
             pretrained=False,
         )
         load_weights_into(net, folder)
-        net.to(device, memory_format=torch.channels_last)
-        return cls(net, description)
+        return cls(net.to(memory_format=torch.channels_last).to(device), description)
 
     def scores(self, image: Tensor) -> Tensor:
         """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device."""

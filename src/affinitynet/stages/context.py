@@ -1,8 +1,9 @@
 """What every stage is given, and the loop over images that the stages share."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -95,17 +96,13 @@ def _settle(name: str, sample: Sample, future: Future[None]) -> None:
         future.result()
 
 
-class _blaming:
+@contextmanager
+def _blaming(name: str, sample: Sample) -> Iterator[None]:
     """Put the stage's and the image's name before a user's error."""
-
-    def __init__(self, name: str, sample: Sample) -> None:
-        self._where = f"{name}, image {sample.id}"
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError):
-            raise UserError(f"{self._where}: {error}") from error
-        if isinstance(error, Exception):
-            error.add_note(f"in stage {self._where}")
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}, image {sample.id}: {error}") from error
+    except Exception as error:
+        error.add_note(f"in stage {name}, image {sample.id}")
+        raise

@@ -203,16 +203,19 @@ def _cam_rows(
     best = max(scored, key=lambda item: item[1]["miou"] or 0.0)
     fixed = min(scored, key=lambda item: abs(item[0] - settings.cam_background))
     for (threshold, figures), chosen in ((best, "background threshold"), (fixed, None)):
-        yield labelled(
-            "cam",
-            split,
-            samples,
-            tags=True,
-            crf=False,
-            tta=tta,
-            threshold=round(threshold, 4),
-            chosen=chosen,
-        ) | figures
+        yield (
+            labelled(
+                "cam",
+                split,
+                samples,
+                tags=True,
+                crf=False,
+                tta=tta,
+                threshold=round(threshold, 4),
+                chosen=chosen,
+            )
+            | figures
+        )
 
 
 def sweep_confusions(

@@ -53,10 +53,12 @@ def to_labels(
     local: NDArray[np.integer[Any]], classes: NDArray[np.int64], ignore_index: int
 ) -> NDArray[np.integer[Any]]:
     """Turn an image's own numbering (0, 1..K, 255) into the data set's labels."""
+    table: NDArray[np.integer[Any]]
     table = np.full(256, ignore_index, np.uint16 if ignore_index > 255 else np.uint8)
     table[0] = 0
     table[1 : len(classes) + 1] = classes + 1
-    return table[local]
+    labels: NDArray[np.integer[Any]] = table[local]
+    return labels
 
 
 def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:

@@ -102,5 +102,3 @@ def _finish(context: Context, sample: Sample, image: Tensor, affinity: Tensor, s
             to_labels(labels, classes, context.manifest.ignore_index),
             context.manifest.palette,
         )
-
-

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from affinitynet.data import Sample, load_image, read_labels
-from affinitynet.data.transforms import affinity_augment, augmentation_rng, reduce_labels
+from affinitynet.data.transforms import (
+    NO_JITTER,
+    PAPER_JITTER,
+    affinity_augment,
+    sample_generator,
+)
 from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.normalization import Normalization
@@ -43,17 +48,17 @@ class ConfidentCrops:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
-        image, labels = affinity_augment(
+        return affinity_augment(
             load_image(self.samples[index].image),
             read_labels(self.files[index]),
-            self.normalization,
-            augmentation_rng(self.seed, self.epoch, index),
-            crop=self.settings.crop,
-            jitter=self.settings.jitter,
+            sample_generator(self.seed, self.epoch, index),
+            normalization=self.normalization,
+            size=self.settings.crop,
+            stride=self.stride,
             padding=self.settings.padding,
+            jitter=PAPER_JITTER if self.settings.jitter else NO_JITTER,
             ignore_index=self.ignore_index,
         )
-        return image, reduce_labels(labels, self.stride, self.ignore_index)
 
 
 def pair_losses(

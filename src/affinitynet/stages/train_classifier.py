@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affinitynet.data import Sample, load_image
-from affinitynet.data.transforms import augmentation_rng, classifier_augment
+from affinitynet.data.transforms import (
+    NO_JITTER,
+    PAPER_JITTER,
+    classifier_augment,
+    sample_generator,
+)
 from affinitynet.errors import UserError
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
@@ -42,12 +47,11 @@ class TaggedImages:
         sample = self.samples[index]
         image = classifier_augment(
             load_image(sample.image),
-            self.normalization,
-            augmentation_rng(self.seed, self.epoch, index),
-            crop=self.settings.crop,
+            sample_generator(self.seed, self.epoch, index),
+            normalization=self.normalization,
+            size=self.settings.crop,
             long_side=self.settings.long_side,
-            jitter=self.settings.jitter,
-            padding=self.settings.padding,
+            jitter=PAPER_JITTER if self.settings.jitter else NO_JITTER,
         )
         tags = torch.zeros(self.classes)
         tags[list(sample.tags)] = 1
@@ -66,9 +70,7 @@ def work(context: Context) -> dict[str, Any]:
     samples = context.samples("train")
     _check(samples, context)
     torch.manual_seed(recipe.seed)
-    backbone = build_backbone(
-        recipe.backbone, recipe.classifier.output_stride, data=recipe.data
-    )
+    backbone = build_backbone(recipe.backbone, recipe.classifier.output_stride, data=recipe.data)
     model = Classifier(backbone, len(classes))
     dataset = TaggedImages(
         samples, len(classes), recipe.classifier, backbone.normalization, recipe.seed

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affinitynet.data import Sample, load_image, read_labels, write_labels
-from affinitynet.data.transforms import augmentation_rng, segmentation_augment
+from affinitynet.data.transforms import (
+    NO_JITTER,
+    PAPER_JITTER,
+    sample_generator,
+    segmentation_augment,
+)
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import Segmenter, build_segmentation_net
@@ -45,12 +50,11 @@ class MaskedImages:
         return segmentation_augment(
             load_image(self.samples[index].image),
             read_labels(self.files[index]),
-            self.normalization,
-            augmentation_rng(self.seed, self.epoch, index),
-            crop=self.settings.crop,
-            scale_range=self.settings.scale_range,
-            jitter=self.settings.jitter,
-            padding=self.settings.padding,
+            sample_generator(self.seed, self.epoch, index),
+            normalization=self.normalization,
+            size=self.settings.crop,
+            scale=self.settings.scale_range,
+            jitter=PAPER_JITTER if self.settings.jitter else NO_JITTER,
             ignore_index=self.ignore_index,
         )
 

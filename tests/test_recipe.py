@@ -1,0 +1,73 @@
+"""Recipes: what is accepted, what is refused, and how it is said."""
+
+from pathlib import Path
+
+import pytest
+
+from affinitynet.errors import UserError
+from affinitynet.recipe import Recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_load(path: Path) -> None:
+    assert Recipe.load(path).name == path.stem
+
+
+def test_shipped_recipes_are_found_by_name() -> None:
+    assert Recipe.load("demo") == Recipe.load(RECIPES[0].parent / "demo.yaml")
+
+
+def test_overrides_replace_single_settings(tmp_path: Path) -> None:
+    file = write(tmp_path, "walk: {beta: 10, steps: 100}\n")
+    recipe = Recipe.load(file, data="photos", **{"walk.steps": 7, "cams.scales": [1.0, 2.0]})
+    assert (recipe.walk.beta, recipe.walk.steps) == (10, 7)
+    assert recipe.cams.scales == (1.0, 2.0)
+    assert recipe.data == Path("photos")
+    assert recipe.out == Path("runs/mine")
+
+
+def test_dump_and_load_give_the_same_recipe(tmp_path: Path) -> None:
+    recipe = Recipe.load("demo", data=tmp_path, out=tmp_path / "run", seed=3)
+    assert Recipe.load(write(tmp_path, recipe.dump())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("walk: {betta: 3}", "unknown setting walk.betta; did you mean beta?"),
+        ("wlak: {beta: 3}", "unknown setting wlak; did you mean walk?"),
+        ("segmenter: {backbone: {nam: x}}", "did you mean name?"),
+        ("dataset: {format: vco}", "dataset.format = 'vco'"),
+        ("dataset: {format: vco}", "did you mean voc?"),
+        ("walk: {beta: much}", "walk.beta = 'much'"),
+        ("walk: {beta: -1}", "walk.beta = -1"),
+        ("walk: 3", "walk = 3"),
+        ("- walk", "a recipe is a mapping"),
+        ("walk: {beta: 1", "not valid YAML"),
+        ("zzz: 1", "known here: name, data"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Recipe.load(write(tmp_path, text))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_a_missing_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(UserError, match=r"none of the package's own \(.*demo"):
+        Recipe.load("demmo")
+
+
+def test_an_override_of_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown setting walk\.betta"):
+        Recipe.load("demo", **{"walk.betta": 1})
