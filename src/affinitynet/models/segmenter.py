@@ -203,10 +203,10 @@ class Segmenter:
         Raises:
             UserError: a file that is no image, or an array that is not (H, W, 3) uint8 RGB.
         """
-        pixels = load_image(image) if isinstance(image, str | Path) else np.asarray(image)
+        pixels = load_image(image) if isinstance(image, str | Path) else np.array(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+        tensor = torch.from_numpy(pixels)
         with torch.inference_mode():
             scores = self.scores(tensor.to(next(self.net.parameters()).device))
         return self.decide(tensor, scores)
