@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import affinitynet as an
 from affinitynet.data import read_labels
 from affinitynet.errors import UserError
 from affinitynet.pipeline import NAMES, STAGES, Run, find_stage
-from affinitynet.stages import context as stage_context
+from affinitynet.progress import Task
 from affinitynet.stages.compute_cams import load_cams
 
 RESULTS = (".png", ".npz", ".safetensors")
@@ -135,16 +134,16 @@ class Interruptions:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.allowed = 0, 5
         self.rearm()
-        advance = stage_context.task.__globals__["Task"].advance
+        advance = Task.advance
 
-        def counting(task: Any, note: str = "") -> None:
+        def counting(task: Task, note: str = "") -> None:
             advance(task, note)
             self.left -= 1
             if self.left == 0:
                 self.count += 1
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr("affinitynet.progress.Task.advance", counting)
+        monkeypatch.setattr(Task, "advance", counting)
 
     def rearm(self) -> None:
         self.left = self.allowed

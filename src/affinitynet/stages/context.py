@@ -85,9 +85,9 @@ def each_image(
             while finishing:
                 _settle(name, *finishing.popleft())
                 progress.advance()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        finally:
+            for unread in loading:  # after an error: what is computed is still written
+                unread.cancel()
     return {"total": len(samples), "done": len(todo)}
 
 
