@@ -43,7 +43,7 @@ _BODIES = (
     (84, 88, 108),
 )
 _CLEAR_DISTANCE = 75.0
-_COUNT_SHARES = (0.04, 0.34, 0.37, 0.25)  # of images with 0, 1, 2 and 3 creatures
+_COUNT_SHARES = (0.04, 0.38, 0.38, 0.20)  # of images with 0, 1, 2 and 3 creatures
 
 Colour = tuple[int, int, int]
 # Two colours of a head, and where in the disc of radius 1 the first one is.
@@ -64,13 +64,13 @@ _PATTERNS: dict[str, tuple[Colour, Colour, Callable[[Array, Array], Mask]]] = {
 
 # In units of the body's half length, u to the head and v up. Ellipses: shear, centre, radii.
 _BODY_PARTS = (
-    (0.0, 0.0, 0.0, 1.0, 0.52),
+    (0.0, 0.0, 0.0, 1.0, 0.55),
     (0.45, -1.18, -0.34, 0.42, 0.17),  # tail
     (0.0, -0.5, -0.5, 0.17, 0.26),
     (0.0, 0.4, -0.5, 0.17, 0.26),
 )
-_HEAD = (0.95, 0.28, 0.5)
-_EXTENT = 1.75
+_HEAD = (0.95, 0.26, 0.58)
+_EXTENT = 1.8
 
 
 def make_toy(
@@ -176,7 +176,7 @@ class _Creature:
 
     @classmethod
     def random(cls, size: int, generator: np.random.Generator) -> "_Creature":
-        length = generator.uniform(0.145, 0.22) * size
+        length = generator.uniform(0.165, 0.235) * size
         x = generator.uniform(1.5 * length, size - 1.5 * length)
         y = generator.uniform(1.05 * length, size - 1.05 * length)
         tilt = generator.uniform(-0.35, 0.35)
