@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from affinitynet.errors import UserError
-from affinitynet.recipe import Recipe
+from affinitynet.recipe import Recipe, describe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -71,3 +71,9 @@ def test_a_missing_recipe_names_the_shipped_ones() -> None:
 def test_an_override_of_an_unknown_setting_is_refused() -> None:
     with pytest.raises(UserError, match=r"unknown setting walk\.betta"):
         Recipe.load("demo", **{"walk.betta": 1})
+
+
+def test_every_setting_has_a_description() -> None:
+    settings = list(describe(Recipe))
+    assert ("walk.beta", 8, "Hadamard power of the affinities") in settings
+    assert [key for key, _, meaning in settings if not meaning] == []

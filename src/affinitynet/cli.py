@@ -65,7 +65,7 @@ class Run:
     """Run a recipe, or go on with it where its run folder left off.
 
     Any setting of the recipe can be given as a flag, e.g. --walk.beta 10 --seed 3;
-    docs/recipe.md lists them all.
+    `affinitynet settings` lists them all.
     """
 
     recipe: Positional[Path]
@@ -90,6 +90,18 @@ class Run:
 
         run(recipe, until=self.until, redo=self.redo)
         _conclude(recipe.out)
+
+
+@dataclass
+class Settings:
+    """List every setting of a recipe, with its default and what it means."""
+
+    def __call__(self) -> None:
+        """Print a line a setting."""
+        from affinitynet.recipe import Recipe, describe
+
+        for key, default, meaning in describe(Recipe):
+            print(f"{key:28} {default!s:24} {meaning}")
 
 
 @dataclass
@@ -212,6 +224,7 @@ Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Run, subcommand("run")]
+    | Annotated[Settings, subcommand("settings")]
     | Annotated[Status, subcommand("status")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Evaluate, subcommand("evaluate")]

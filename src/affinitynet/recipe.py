@@ -1,6 +1,7 @@
 """Settings: validated once, here; they are the YAML, the flags, the docs and the fingerprint."""
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin
@@ -221,6 +222,16 @@ class Recipe(Settings):
     def dump(self) -> str:
         """Return the recipe as YAML, every setting written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield (name with dots, default, meaning) of each setting, section by section."""
+    for name, field in model.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, Settings):
+            yield from describe(type(default), f"{prefix}{name}.")
+        else:
+            yield prefix + name, default, field.description or ""
 
 
 def _find_recipe(path: Path) -> Path:
