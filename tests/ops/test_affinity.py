@@ -167,7 +167,7 @@ def test_half_precision_features_give_float32_affinities(dtype):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(
-    ("shape", "radius"), [((2, 3, 4, 5), 3), ((1, 9, 2, 9), 5), ((1, 2, 1, 1), 4)]
+    ("shape", "radius"), [((2, 3, 3, 4), 3), ((1, 5, 2, 6), 5), ((1, 2, 1, 1), 4)]
 )
 def test_gradients_equal_finite_differences(shape, radius, reduction):
     features = random_features(*shape).double().requires_grad_()
@@ -187,6 +187,45 @@ def test_gradients_equal_those_of_the_formula_with_ties():
         (function(leaf, 5, "mean") * weight).sum().backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius"),
+    [
+        ((2, 5, 9, 10), 5),
+        ((1, 4, 1, 1), 5),
+        ((1, 3, 40, 70), 3),
+        ((1, 9, 7, 13), 10),
+        ((1, 2, 3, 3), 1),
+    ],
+)
+def test_the_torch_path_equals_the_kernels(shape, radius):
+    """The path of CUDA and float64, forward and backward."""
+    features = random_features(*shape)
+    offsets = pairs.displacements(radius)
+    inside = pairs.pairwise_affinity(torch.ones(shape), radius) > 0
+    plain, compiled = (
+        function(features, offsets) for function in (pairs.distance_torch, pairs.distance_numba)
+    )
+    torch.testing.assert_close(compiled[inside], plain[inside], rtol=2e-6, atol=1e-6)
+    pulls = random_features(*inside.shape, seed=1) * inside
+    torch.testing.assert_close(
+        pairs.distance_backward_numba(features, pulls, offsets),
+        pairs.distance_backward_torch(features, pulls, offsets),
+        rtol=1e-5,
+        atol=2e-6,
+    )
+
+
+def test_float32_gradients_equal_those_of_float64():
+    features = random_features(2, 11, 8, 9)
+    weight = random_features(2, 34, 8, 9, seed=1)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = features.to(dtype, copy=True).requires_grad_()
+        (pairs.pairwise_affinity(leaf) * weight).sum().backward()
+        gradients.append(leaf.grad.double())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_equal_features_have_no_gradient():

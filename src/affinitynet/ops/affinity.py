@@ -1,12 +1,17 @@
 """Semantic affinities of nearby pixels, their labels and their loss."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
+
+from affinitynet.ops._affinity_kernels import CHANNELS, sum_distances, sum_pulls
 
 
 class PairTargets(NamedTuple):
@@ -68,19 +73,23 @@ class _PairDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, radius: float) -> Tensor:
         ctx.save_for_backward(features)
-        ctx.radius = radius
-        return _distance_torch(features, displacements(radius))
+        ctx.offsets = displacements(radius)
+        compiled = features.is_cpu and features.dtype == torch.float32
+        return (distance_numba if compiled else distance_torch)(features, ctx.offsets)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (features,) = ctx.saved_tensors
-        return _distance_backward_torch(features, grad, displacements(ctx.radius)), None
+        compiled = features.is_cpu and features.dtype == torch.float32
+        function = distance_backward_numba if compiled else distance_backward_torch
+        return function(features, grad, ctx.offsets), None
 
 
-def _distance_torch(features: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
+def distance_torch(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """Sum |f_i - f_j| in plain torch, displacement by displacement; 0 outside the grid."""
     batch, _, height, width = features.shape
-    distance = features.new_full((batch, len(offsets), height, width), math.inf)
+    distance = features.new_zeros(batch, len(offsets), height, width)
     for index, (dy, dx) in enumerate(offsets):
         (y1, y2), (x1, x2) = overlap(height, dy), overlap(width, dx)
         difference = features[..., y1, x1] - features[..., y2, x2]
@@ -88,9 +97,10 @@ def _distance_torch(features: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
     return distance
 
 
-def _distance_backward_torch(
-    features: Tensor, grad: Tensor, offsets: list[tuple[int, int]]
+def distance_backward_torch(
+    features: Tensor, grad: Tensor, offsets: Sequence[tuple[int, int]]
 ) -> Tensor:
+    """Derive `distance_torch` by the features."""
     height, width = features.shape[-2:]
     result = torch.zeros_like(features)
     for index, (dy, dx) in enumerate(offsets):
@@ -100,6 +110,55 @@ def _distance_backward_torch(
         result[..., y1, x1] += pull
         result[..., y2, x2] -= pull
     return result
+
+
+def _lines(
+    features: Tensor, offsets: Sequence[tuple[int, int]]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int, int]:
+    """Lay the planes out for the kernels: lines (B, D, n), shifts, places in front, row length."""
+    batch, channels, _, width = features.shape
+    reach = max((abs(step) for offset in offsets for step in offset), default=0)
+    gap = reach + -(width + reach) % 8  # rows begin at multiples of the vector length
+    more = -channels % CHANNELS
+    framed = pad(features, (0, gap, reach + 1, reach + 1, 0, more)).contiguous()
+    stride = width + gap
+    shifts = np.array([dy * stride + dx for dy, dx in offsets], np.int64)
+    lines = framed.reshape(batch, channels + more, -1).numpy()
+    return lines, shifts, (reach + 1) * stride, stride
+
+
+def distance_numba(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """Sum |f_i - f_j| in a compiled kernel; not to be read outside the grid."""
+    batch, _, height, width = features.shape
+    lines, shifts, lead, stride = _lines(features.detach(), offsets)
+    distance = torch.empty(batch, len(offsets), height, stride)
+    for planes, result in zip(lines, distance.flatten(2).numpy(), strict=True):
+        sum_distances(planes, shifts, lead, result)
+    return distance[..., :width]
+
+
+def distance_backward_numba(
+    features: Tensor, grad: Tensor, offsets: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Derive `distance_numba` by the features; the derivative is 0 outside the grid."""
+    batch, channels, height, width = features.shape
+    lines, shifts, lead, stride = _lines(features, offsets)
+    framed = pad(grad, (0, stride - width, lead // stride, 0)).contiguous()
+    pulls = framed.flatten(2).numpy()
+    gradient = torch.empty(batch, channels, height, stride)
+    for planes, pull, result in zip(lines, pulls, gradient.flatten(2).numpy(), strict=True):
+        sum_pulls(planes, shifts, lead, pull, result)
+    return gradient[..., :width]
+
+
+def _outside(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """Mark the pairs (P, h, w) whose second pixel is not on the grid."""
+    height, width = features.shape[-2:]
+    steps = torch.tensor(offsets, dtype=torch.int64, device=features.device).reshape(-1, 2, 1)
+    rows = torch.arange(height, device=features.device) + steps[:, 0]
+    columns = torch.arange(width, device=features.device) + steps[:, 1]
+    beside = (columns < 0) | (columns >= width)
+    return (rows >= height)[:, :, None] | beside[:, None, :]
 
 
 def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mean") -> Tensor:
@@ -133,7 +192,8 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     scale = features.shape[1] if reduction == "mean" else 1
     distance: Tensor = _PairDistance.apply(features, radius)
-    return torch.exp(distance / -scale)
+    outside = _outside(features, displacements(radius))
+    return torch.exp(distance / -scale).masked_fill(outside, 0)
 
 
 def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255) -> PairTargets:
