@@ -2,7 +2,7 @@
 
 A later method often has its own CAMs and its own features, and wants only the second step of
 AffinityNet. This script makes up both for one image: two squares on a noisy ground, each with a
-CAM that lights up a corner of its square alone, and colours as the features. The affinities of
+CAM that lights up a corner of its square and spills over its edge, and colours as the features. The affinities of
 neighbouring cells carry each CAM over its whole square.
 
     python examples/spread_your_cams.py
@@ -24,10 +24,14 @@ def make_scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     truth[48:112, 96:144] = 2
     colours = torch.tensor([[110, 120, 100], [200, 80, 60], [60, 90, 200]])
     image = (colours[truth] + 12 * torch.randn(128, 160, 3)).clamp(0, 255).to(torch.uint8)
-    cams = torch.zeros(2, 128, 160)
-    cams[0, 24:44, 16:36] = 1.0
-    cams[1, 48:68, 96:116] = 1.0
+    cams = torch.stack([bump(34, 26), bump(58, 106)])
     return image, cams, truth
+
+
+def bump(y: int, x: int, width: float = 24.0) -> torch.Tensor:
+    """Return a map (H, W) that is 1 at (y, x) and falls off around it, as a coarse CAM does."""
+    rows, columns = torch.arange(128)[:, None], torch.arange(160)[None]
+    return torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * width**2))
 
 
 def accuracy(scores: torch.Tensor, truth: torch.Tensor) -> float:
