@@ -177,7 +177,7 @@ class Recipe(Settings):
     name: str = Field("affinitynet", description="of the recipe; runs/<name> is the default folder")
     data: Path | None = Field(None, description="folder of the data set (--data)")
     out: Path = Field(Path(), description="run folder (--out)")
-    seed: int = Field(0, ge=0, description="of every random choice")
+    seed: int = Field(0, ge=0, lt=2**31, description="of every random choice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
     precision: Literal["float32", "bf16", "fp16"] = Field(
         "float32", description="of the networks; bf16 needs hardware for it to gain"

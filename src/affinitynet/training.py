@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -114,7 +113,7 @@ def fit(
     total = per_epoch * settings.epochs
     with task(name, total, first * per_epoch) as progress:
         for epoch in range(first, settings.epochs):
-            set_seed(seed * 1_000_003 + epoch)
+            torch.manual_seed(_epoch_seed(seed, epoch))  # of dropout
             loader = accelerator.prepare(_loader(dataset, settings, seed, epoch, hardware.workers))
             model.train()
             sums: dict[str, float] = {}
@@ -156,6 +155,10 @@ def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
         yield accelerator.device
 
 
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return seed * 1_000_003 + epoch
+
+
 def _steps_per_epoch(dataset: EpochDataset, settings: TrainingSettings, processes: int) -> int:
     batches = len(dataset) // settings.batch_size or 1  # a set below one batch is one small batch
     return math.ceil(batches / processes)
@@ -165,7 +168,7 @@ def _loader(
     dataset: EpochDataset, settings: TrainingSettings, seed: int, epoch: int, workers: int
 ) -> DataLoader[Any]:
     dataset.epoch = epoch
-    order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
     source: Dataset[Any] = dataset  # type: ignore[assignment]
     return DataLoader(
         source,

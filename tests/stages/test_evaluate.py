@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from affinitynet.data import Manifest, Sample, voc_palette, write_labels
 from affinitynet.errors import UserError
@@ -50,6 +52,17 @@ def test_iou_equals_counting_pixel_by_pixel() -> None:
     assert result["iou"] == pytest.approx(expected)
     assert expected[3] is None
     assert result["miou"] == pytest.approx(sum(e for e in expected if e is not None) / 3)
+
+
+def test_iou_equals_torchmetrics() -> None:
+    rng = np.random.default_rng(3)
+    truth, mask = rng.integers(0, 5, 500), rng.integers(0, 5, 500)
+    valid = truth != 4
+    ours = intersection_over_union(count_pairs(truth[valid], mask[valid] % 4, (4, 4)))
+    theirs = multiclass_jaccard_index(
+        torch.from_numpy(mask % 4), torch.from_numpy(truth), 4, average="macro", ignore_index=4
+    )
+    assert ours["miou"] == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_perfect_masks_score_one_and_void_pixels_do_not_count(tmp_path: Path) -> None:
