@@ -8,7 +8,7 @@ calculated for a pair that leaves the grid means nothing and is dropped by the c
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.ops._numba import compiled_fast
+from affinitynet.ops._fused import fused
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -19,7 +19,7 @@ CHANNELS = 4
 _BLOCK = 192
 
 
-@compiled_fast
+@fused
 def sum_distances(planes: Floats, shifts: Integers, lead: int, distances: Floats) -> None:
     """Write sum_d |f_d[i] - f_d[i + shift]|: (D, lead + n + lead) -> distances (P, n).
 
@@ -47,14 +47,14 @@ def sum_distances(planes: Floats, shifts: Integers, lead: int, distances: Floats
                     )
 
 
-@compiled_fast
+@fused
 def _signed(value: np.float32, first: np.float32, second: np.float32) -> np.float32:
     """Give value * sign(first - second) by selections, which the compiler turns into masks."""
     nothing = np.float32(0)
     return (value if first > second else nothing) - (value if first < second else nothing)
 
 
-@compiled_fast
+@fused
 def sum_pulls(planes: Floats, shifts: Integers, lead: int, pulls: Floats, gradient: Floats) -> None:
     """Write sum_j pull_ij sign(f_i - f_j) over all neighbours j: the gradient (D, n).
 

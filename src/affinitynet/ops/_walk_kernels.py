@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.ops._numba import compiled_fast
+from affinitynet.ops._fused import fused
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -15,7 +15,7 @@ _BLOCK = 2048
 _LANES = 8
 
 
-@compiled_fast
+@fused
 def flow(
     weights: Floats, shifts: Integers, state: Floats, lead: int, start: int, sums: Floats
 ) -> None:
@@ -44,7 +44,7 @@ def flow(
             )
 
 
-@compiled_fast
+@fused
 def walk(
     maps: Floats, pairs: Floats, offsets: Integers, coefficients: Floats, result: Floats
 ) -> None:
