@@ -1,4 +1,4 @@
-"""CPU kernels that build a permutohedral lattice; permutohedral.py is the plain version."""
+"""CPU kernel that builds a permutohedral lattice; permutohedral.py is its plain twin."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,174 +9,220 @@ Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-BLOCK = 64  # pixels embedded side by side, so that the arithmetic runs in vector registers
+BLOCK = 64  # pixels handled side by side, so that arithmetic runs in vector registers
+RECENT = 2048  # points remembered in front of the hash table, small enough for the first cache
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over the high bits
 
 
 @compiled
-def find(table: Longs, key: int) -> int:
+def find(table: Longs, key: np.int64) -> np.int64:
     """Give the slot that holds the key, or the empty one it belongs in.
 
-    The table has 2^k rows (key, number); number is -1 where the row is empty.
+    The table has 2^k rows (key, number); number is 0 where the row is empty.
     """
     mask = len(table) - 1
-    slot = np.int64((np.uint64(key) * GOLDEN) >> np.uint64(34)) & mask
-    while table[slot, 1] >= 0 and table[slot, 0] != key:
+    slot = np.int64((np.uint64(key) * GOLDEN) >> np.uint64(32)) & mask
+    while table[slot, 1] != 0 and table[slot, 0] != key:
         slot = (slot + 1) & mask
     return slot
 
 
 @compiled
-def empty_table(size: int) -> Longs:
-    """Give an empty hash table of `size` slots, a power of two."""
-    table = np.empty((size, 2), np.int64)
-    table[:, 1] = -1
-    return table
+def place(
+    positions: Floats,
+    colours: Floats,
+    order: Ints,
+    sxy: np.float32,
+    srgb: np.float32,
+    scale: Floats,
+    elevated: Floats,
+) -> None:
+    """Elevate a block's features (x / sxy, y / sxy, colours / srgb) into the lattice's plane.
+
+    y = E f (Adams et al. 2010, page 5), with one rounding per operation and in the order of the
+    reference, so that ties fall the same way. Writes elevated (d + 1, BLOCK).
+    """
+    running = np.zeros(BLOCK, np.float32)
+    for j in range(len(scale), 0, -1):
+        for p in range(len(order)):
+            elevated[j, p] = colours[order[p], j - 3] if j > 2 else positions[j - 1, p]
+        deviation = srgb if j > 2 else sxy
+        for p in range(BLOCK):
+            scaled = elevated[j, p] / deviation * scale[j - 1]
+            elevated[j, p] = running[p] - np.float32(j) * scaled
+            running[p] += scaled
+    elevated[0] = running
 
 
 @compiled
-def grown(table: Longs) -> Longs:
-    """Give a table of four times the size with the same contents."""
-    larger = empty_table(4 * len(table))
-    for row in range(len(table)):
-        if table[row, 1] >= 0:
-            slot = find(larger, table[row, 0])
-            larger[slot, 0] = table[row, 0]
-            larger[slot, 1] = table[row, 1]
-    return larger
+def enclose(elevated: Floats, rem0: Floats, rank: Ints) -> None:
+    """Find the simplex around each pixel of a block: its remainder-0 point and its order.
+
+    All arrays are (d + 1, BLOCK). Writes rem0 and rank, and into elevated what is left over
+    beside rem0, divided by d + 1.
+    """
+    D = len(elevated)
+    inverse = np.float32(1) / np.float32(D)
+    total = np.zeros(BLOCK, np.int32)
+    # The nearest point of remainder 0, coordinate by coordinate.
+    for i in range(D):
+        for p in range(BLOCK):
+            nearest = np.rint(inverse * elevated[i, p])
+            rem0[i, p] = nearest * np.float32(D)
+            total[p] += np.int32(nearest)
+        rank[i] = 0
+    # The order of the residuals says which simplex around that point it is.
+    for i in range(D - 1):
+        for j in range(i + 1, D):
+            for p in range(BLOCK):
+                less = np.int32(elevated[i, p] - rem0[i, p] < elevated[j, p] - rem0[j, p])
+                rank[i, p] += less
+                rank[j, p] += np.int32(1) - less
+    # Coordinates that were rounded off the plane of sum zero go back to it.
+    for i in range(D):
+        for p in range(BLOCK):
+            moved = rank[i, p] + total[p]
+            shift = np.int32(0)
+            if moved < 0:
+                shift = np.int32(D)
+            if moved >= D:
+                shift = np.int32(-D)
+            rank[i, p] = moved + shift
+            rem0[i, p] += np.float32(shift)
+            elevated[i, p] = (elevated[i, p] - rem0[i, p]) * inverse
 
 
 @compiled
-def build(features: Floats, scale: Floats, strides: Longs) -> tuple[Ints, Floats, Ints]:
-    """Embed features in the lattice; number its points and find their neighbours.
+def weigh(
+    left: Floats, rem0: Floats, rank: Ints, strides: Longs, weights: Floats, keys: Longs
+) -> None:
+    """Give the barycentric weights (BLOCK, d + 1) of a block and the keys of the corners."""
+    D = len(left)
+    step = strides.sum()
+    drops = strides * D
+    ranked = np.zeros(D, np.float32)
+    drop = np.zeros(D, np.int64)
+    for p in range(len(weights)):
+        key = np.int64(0)
+        for i in range(D):
+            r = np.uint32(rank[i, p])
+            ranked[r] = left[i, p]
+            drop[r] = drops[i]
+            key += np.int64(rem0[i, p]) * strides[i]
+        weights[p, 0] = ranked[D - 1] + (np.float32(1) - ranked[0])
+        keys[p, 0] = key
+        for k in range(1, D):
+            weights[p, k] = ranked[D - 1 - k] - ranked[D - k]
+            # The next corner: one up in every coordinate, but d down in the largest left.
+            key += step - drop[D - k]
+            keys[p, k] = key
 
-    A lattice point is known by the sum of coordinate times stride over its first d coordinates;
-    the caller chooses strides for which this tells all points of the image apart.
+
+@compiled
+def number(keys: Longs, corners: Ints, M: int, points: Longs, table: Longs, recent: Longs) -> int:
+    """Look up the numbers of a block's corners, giving new ones to points not met before.
 
     Args:
-        features: (N, d).
+        keys: (pixels, d + 1).
+        corners: (pixels, d + 1), written.
+        M: points so far.
+        points: their keys, in order; with room for more, as the table.
+        table: the hash table.
+        recent: (RECENT, 2) likewise, of points met lately: no search, one per slot.
+
+    Returns:
+        The new M.
+    """
+    for p in range(len(keys)):
+        for k in range(keys.shape[1]):
+            key = keys[p, k]
+            slot = (np.uint64(key) * GOLDEN) >> np.uint64(53)
+            if recent[slot, 0] != key or recent[slot, 1] == 0:
+                row = find(table, key)
+                if table[row, 1] == 0:
+                    points[M] = key
+                    M += 1
+                    table[row, 0] = key
+                    table[row, 1] = M
+                recent[slot, 0] = key
+                recent[slot, 1] = table[row, 1]
+            corners[p, k] = recent[slot, 1]
+    return M
+
+
+@compiled
+def connect(points: Longs, table: Longs, strides: Longs) -> Ints:
+    """Find the points before and after each point along each axis: (d + 1, M + 1, 2)."""
+    D = len(strides)
+    neighbours = np.zeros((D, len(points) + 1, 2), np.int32)
+    for axis in range(D):
+        ahead = strides.sum() - D * strides[axis]
+        for m in range(len(points)):
+            other = table[find(table, points[m] + ahead), 1]
+            if other != 0:
+                neighbours[axis, m + 1, 1] = other
+                neighbours[axis, other, 0] = m + 1
+    return neighbours
+
+
+@compiled
+def build(
+    positions: Floats,
+    colours: Floats,
+    order: Ints,
+    sxy: np.float32,
+    srgb: np.float32,
+    scale: Floats,
+    strides: Longs,
+) -> tuple[Ints, Floats, Ints]:
+    """Embed pixels in the lattice, number its points and find their neighbours.
+
+    A lattice point is known by the sum of coordinate times stride over its first d coordinates;
+    `permutohedral.key_strides` chooses strides for which this tells all points apart.
+
+    Args:
+        positions: (2, N), x and y in the order of the rows answered.
+        colours: (N, channels) in the image's order; none for a lattice of positions alone.
+        order: (N,) the pixels' numbers in the image.
+        sxy: deviation of positions.
+        srgb: deviation of colours.
         scale: (d,) diagonal of the elevation matrix.
         strides: (d + 1,), the last one 0.
 
     Returns:
-        Corners (N, d + 1), the points around each pixel; their barycentric weights (N, d + 1);
-        neighbours (d + 1, M + 1, 2). Points count from 1 in the order in which pixels first
-        touch them, and 0 stands for every point that is not there.
+        Corners, the points around each pixel, and their barycentric weights, (rows, d + 1) with
+        rows N rounded up to whole blocks, the added ones 0; neighbours (d + 1, M + 1, 2). Points
+        count from 1 in the order in which pixels first touch them, and 0 stands for every point
+        that is not there.
     """
-    N, d = features.shape
-    D = d + 1
-    inverse = np.float32(1) / np.float32(D)
-    weights = np.empty((N, D), np.float32)
-    corners = np.empty((N, D), np.int32)
-    simplices = empty_table(1 << 14)  # simplex key -> first pixel in it
-    points = empty_table(1 << 12)  # point key -> number
-    keys = np.empty(1 << 12, np.int64)
-    step = strides.sum()
-    S = 0
+    N = len(order)
+    D = len(strides)
+    weights = np.zeros(((N + BLOCK - 1) // BLOCK * BLOCK, D), np.float32)
+    corners = np.zeros(weights.shape, np.int32)
+    elevated = np.zeros((D, BLOCK), np.float32)
+    rem0 = np.zeros((D, BLOCK), np.float32)
+    rank = np.zeros((D, BLOCK), np.int32)
+    keys = np.zeros((BLOCK, D), np.int64)
     M = 0
-
-    elevated = np.empty((D, BLOCK), np.float32)
-    rem0 = np.empty((D, BLOCK), np.float32)
-    rank = np.empty((D, BLOCK), np.int32)
-    running = np.empty(BLOCK, np.float32)
-    total = np.empty(BLOCK, np.int32)
-    residuals = np.empty((D, BLOCK), np.float32)
-    at_rank = np.empty((D, BLOCK), np.int32)
-    elevated[:] = 0
+    room = 1 << 12
+    points = np.empty(room, np.int64)
+    table = np.zeros((2 * room, 2), np.int64)
+    recent = np.zeros((RECENT, 2), np.int64)
 
     for start in range(0, N, BLOCK):
-        size = min(BLOCK, N - start)
-        # y = E f (Adams et al. 2010, page 5), one rounding per operation as in the reference.
-        running[:] = 0
-        for j in range(d, 0, -1):
-            factor = scale[j - 1]
-            for p in range(size):
-                scaled = features[start + p, j - 1] * factor
-                elevated[j, p] = running[p] - np.float32(j) * scaled
-                running[p] += scaled
-        for p in range(size):
-            elevated[0, p] = running[p]
-        # The nearest point of remainder 0, coordinate by coordinate.
-        total[:] = 0
-        for i in range(D):
-            for p in range(BLOCK):
-                nearest = np.rint(inverse * elevated[i, p])
-                rem0[i, p] = nearest * np.float32(D)
-                total[p] += np.int32(nearest)
-                rank[i, p] = 0
-        # The order of the residuals says which simplex around that point it is.
-        for i in range(d):
-            for j in range(i + 1, D):
-                for p in range(BLOCK):
-                    less = np.int32(elevated[i, p] - rem0[i, p] < elevated[j, p] - rem0[j, p])
-                    rank[i, p] += less
-                    rank[j, p] += np.int32(1) - less
-        # Coordinates that were rounded off the plane of sum zero go back to it.
-        for i in range(D):
-            for p in range(BLOCK):
-                moved = rank[i, p] + total[p]
-                shift = np.int32(0)
-                if moved < 0:
-                    shift = np.int32(D)
-                if moved >= D:
-                    shift = np.int32(-D)
-                rank[i, p] = moved + shift
-                rem0[i, p] += np.float32(shift)
-        for i in range(D):
-            for p in range(size):
-                r = rank[i, p]
-                residuals[r, p] = (elevated[i, p] - rem0[i, p]) * inverse
-                at_rank[r, p] = i
-        for p in range(size):
-            weights[start + p, 0] = residuals[d, p] + (np.float32(1) - residuals[0, p])
-        for i in range(1, D):
-            for p in range(size):
-                weights[start + p, i] = residuals[d - i, p] - residuals[d - i + 1, p]
-
-        for p in range(size):
-            n = start + p
-            base = np.int64(0)
-            order = np.int64(0)
-            for i in range(d):
-                base += np.int64(rem0[i, p]) * strides[i]
-                order += np.int64(rank[i, p]) * strides[i]
-            # rem0 are multiples of d + 1 and ranks lie below it: their sum names the simplex.
-            slot = find(simplices, base + order)
-            if simplices[slot, 1] >= 0:
-                first = simplices[slot, 1]
-                for i in range(D):
-                    corners[n, i] = corners[first, i]
-                continue
-            simplices[slot, 0] = base + order
-            simplices[slot, 1] = n
-            S += 1
-            if len(simplices) < 2 * S:
-                simplices = grown(simplices)
-            for k in range(D):
-                slot = find(points, base)
-                if points[slot, 1] < 0:
-                    if len(keys) == M:
-                        longer = np.empty(2 * M, np.int64)
-                        longer[:M] = keys
-                        keys = longer
-                    keys[M] = base
-                    M += 1
-                    points[slot, 0] = base
-                    points[slot, 1] = M
-                    corners[n, k] = M
-                    if len(points) < 2 * M:
-                        points = grown(points)
-                else:
-                    corners[n, k] = points[slot, 1]
-                # The next corner: one up in every coordinate, but d down in the largest left.
-                base += step - D * strides[at_rank[d - k, p]]
-
-    neighbours = np.zeros((D, M + 1, 2), np.int32)
-    for axis in range(D):
-        ahead = step - D * strides[axis]
-        for m in range(M):
-            other = points[find(points, keys[m] + ahead), 1]
-            if other >= 0:
-                neighbours[axis, m + 1, 1] = other
-                neighbours[axis, other, 0] = m + 1
-    return corners, weights, neighbours
+        stop = min(start + BLOCK, N)
+        if room < M + BLOCK * D:
+            room *= 4
+            longer = np.empty(room, np.int64)
+            longer[:M] = points[:M]
+            points = longer
+            table = np.zeros((2 * room, 2), np.int64)
+            for m in range(M):
+                row = find(table, points[m])
+                table[row, 0] = points[m]
+                table[row, 1] = m + 1
+        place(positions[:, start:stop], colours, order[start:stop], sxy, srgb, scale, elevated)
+        enclose(elevated, rem0, rank)
+        weigh(elevated, rem0, rank, strides, weights[start:stop], keys)
+        M = number(keys[: stop - start], corners[start:stop], M, points, table, recent)
+    return corners, weights, connect(points[:M], table, strides)

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from affinitynet.ops.crf import dense_crf
+from affinitynet.ops.crf import as_tensor, dense_crf
 
 NEUTRAL = 255
 
@@ -68,7 +68,7 @@ def confident_labels(
 
     Source: Ahn & Kwak, CVPR 2018, section 3.2, and their public code.
     """
-    maps = torch.as_tensor(cams).float()
+    maps = as_tensor(cams).float()
     if maps.ndim != 3 or len(maps) >= NEUTRAL:
         raise ValueError(f"cams must be (C, H, W) with C below {NEUTRAL}, not {tuple(maps.shape)}")
     scores = torch.stack(

@@ -1,14 +1,12 @@
 """The dense CRF of Krähenbühl & Koltun, and the loss that teaches a network its edges."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from affinitynet.ops import _crf_kernels, _lattice_kernels
-from affinitynet.ops.permutohedral import elevation_scale, key_strides
+from affinitynet.ops import _crf_cpu
+from affinitynet.ops._mean_field import Settings, mean_field
 
 
 def dense_crf(
@@ -54,8 +52,8 @@ def dense_crf(
 
     Source: Krähenbühl & Koltun, NeurIPS 2011; parameters as in Ahn & Kwak's public code.
     """
-    scores = _tensor(probabilities).detach()
-    pixels = _tensor(image).to(scores.device)
+    scores = as_tensor(probabilities).detach()
+    pixels = as_tensor(image).to(scores.device)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     batched = pixels.ndim == 4
     fits = (
@@ -78,18 +76,18 @@ def dense_crf(
     L, H, W = scores.shape[-3:]
     unary = -scores.float().clamp(1e-5, 1).log_()
     sets = unary.reshape(len(pixels) if batched else 1, -1, L, H * W)
-    answers = []
-    for picture, energies in zip(pixels if batched else pixels[None], sets, strict=True):
-        near, near_total = _gaussian(H, W, gaussian_sxy, gaussian_compat)
-        features = torch.cat(
-            [_positions(H, W, bilateral_sxy), picture.reshape(H * W, -1) / bilateral_srgb], 1
-        )
-        far, far_total = _normalized(features, bilateral_compat)
-        q = _crf_kernels.mean_field(
-            energies.contiguous().numpy(), iterations, *far, *near, near_total + far_total
-        )
-        answers.append(torch.from_numpy(q))
-    return torch.stack(answers).reshape(scores.shape)
+    settings = Settings(
+        iterations,
+        gaussian_sxy,
+        gaussian_compat,
+        bilateral_sxy,
+        bilateral_srgb,
+        bilateral_compat,
+    )
+    run = _crf_cpu.mean_field if scores.device.type == "cpu" else mean_field
+    pictures = (pixels if batched else pixels[None]).float()
+    refined = [run(*pair, settings) for pair in zip(pictures, sets, strict=True)]
+    return torch.stack(refined).reshape(scores.shape)
 
 
 def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:
@@ -116,34 +114,10 @@ def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:
         )
     target = crf_probabilities.detach()
     entropy = torch.special.xlogy(target, target)
-    return (entropy - target * logits.log_softmax(1)).sum(1).mean()
+    loss: Tensor = (entropy - target * logits.log_softmax(1)).sum(1).mean()
+    return loss
 
 
-def _tensor(values: Tensor | NDArray[np.generic]) -> Tensor:
+def as_tensor(values: Tensor | NDArray[np.generic]) -> Tensor:
+    """Take an array for a tensor; copied, since it may be read-only memory."""
     return values if isinstance(values, Tensor) else torch.tensor(np.ascontiguousarray(values))
-
-
-def _positions(H: int, W: int, deviation: float) -> Tensor:
-    """Give (x, y) / deviation of all pixels, (H * W, 2)."""
-    y, x = torch.meshgrid(
-        torch.arange(H, dtype=torch.float32), torch.arange(W, dtype=torch.float32), indexing="ij"
-    )
-    return torch.stack([x.flatten(), y.flatten()], 1) / deviation
-
-
-Arrays = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32]]
-
-
-def _normalized(features: Tensor, compat: float) -> tuple[Arrays, NDArray[np.float32]]:
-    features = features.float().contiguous()
-    lattice = _lattice_kernels.build(
-        features.numpy(), elevation_scale(features.shape[1]), key_strides(features)
-    )
-    return lattice, _crf_kernels.normalize(*lattice, compat)
-
-
-@lru_cache(maxsize=8)
-def _gaussian(
-    H: int, W: int, deviation: float, compat: float
-) -> tuple[Arrays, NDArray[np.float32]]:
-    return _normalized(_positions(H, W, deviation), compat)

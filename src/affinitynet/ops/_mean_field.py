@@ -1,0 +1,60 @@
+"""The dense CRF in whole-tensor operations: for CUDA, and the twin of the CPU's kernels."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from affinitynet.ops.permutohedral import build_lattice, filter_lattice
+
+
+class Settings(NamedTuple):
+    """The parameters of `dense_crf`."""
+
+    iterations: int
+    gaussian_sxy: float
+    gaussian_compat: float
+    bilateral_sxy: float
+    bilateral_srgb: float
+    bilateral_compat: float
+
+
+def mean_field(
+    image: Tensor,
+    unary: Tensor,
+    settings: Settings,
+) -> Tensor:
+    """Run the mean field in whole-tensor operations, on the tensors' device.
+
+    Args:
+        image: (H, W, channels) float32.
+        unary: (A, L, H * W) energies of A label sets.
+        settings: those of `dense_crf`.
+
+    Returns:
+        Q, (A, L, H * W).
+    """
+    H, W, _ = image.shape
+    y, x = torch.meshgrid(
+        torch.arange(H, device=image.device), torch.arange(W, device=image.device), indexing="ij"
+    )
+    positions = torch.stack([x, y], -1).reshape(H * W, 2).float()
+    colours = image.reshape(H * W, -1) / settings.bilateral_srgb
+    kernels = []
+    for features, compat in (
+        (positions / settings.gaussian_sxy, settings.gaussian_compat),
+        (torch.cat([positions / settings.bilateral_sxy, colours], 1), settings.bilateral_compat),
+    ):
+        lattice = build_lattice(features)
+        norm = (filter_lattice(lattice, torch.ones_like(features[:, :1])) + 1e-20).rsqrt()
+        kernels.append((lattice, norm, compat))
+    A, L, N = unary.shape
+    q = (-unary).softmax(1)
+    for _ in range(settings.iterations):
+        rows = q.reshape(A * L, N).T
+        energy = -unary
+        for lattice, norm, compat in kernels:
+            message = norm * filter_lattice(lattice, norm * rows)
+            energy = energy + compat * message.T.reshape(A, L, N)
+        q = energy.softmax(1)
+    return q
