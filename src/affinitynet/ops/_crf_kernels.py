@@ -30,8 +30,9 @@ def exponential(x: np.float32) -> np.float32:
     series = series * r + np.float32(1 / 2)
     series = series * r + np.float32(1)
     series = series * r + np.float32(1)
-    power: np.float32 = float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
-    return series * power
+    power = float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    result: np.float32 = series * power
+    return result
 
 
 @compiled

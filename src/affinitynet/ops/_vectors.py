@@ -34,7 +34,7 @@ _VECTOR = Vector()
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _IR)
+        super().__init__(manager, numba_type, _IR)  # type: ignore[no-untyped-call]
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
@@ -82,7 +82,8 @@ def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Give a * b + c, lane by lane, in one instruction where there is one."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = builder.module.declare_intrinsic("llvm.fmuladd", [_IR])
+        kind = ir.FunctionType(_IR, [_IR] * 3)
+        function = builder.module.declare_intrinsic(f"llvm.fmuladd.v{LANES}f32", (), kind)
         return builder.call(function, args)
 
     return _VECTOR(_VECTOR, _VECTOR, _VECTOR), generate
