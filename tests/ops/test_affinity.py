@@ -167,7 +167,7 @@ def test_half_precision_features_give_float32_affinities(dtype):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize(
-    ("shape", "radius"), [((2, 3, 3, 4), 3), ((1, 5, 2, 6), 5), ((1, 2, 1, 1), 4)]
+    ("shape", "radius"), [((2, 3, 3, 4), 3), ((1, 3, 2, 5), 5), ((1, 2, 1, 1), 4)]
 )
 def test_gradients_equal_finite_differences(shape, radius, reduction):
     features = random_features(*shape).double().requires_grad_()

@@ -271,19 +271,16 @@ def test_gradients_of_a_long_walk_equal_those_of_the_matrix_power():
     torch.testing.assert_close(ours[1], affinity.grad, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("grid", [(1, 1), (9, 10), (40, 70)])
 @pytest.mark.parametrize("radius", [1, 3, 5])
-def test_the_recorded_walk_in_torch_equals_the_kernel(grid, radius, dtype):
+def test_the_recorded_walk_in_torch_equals_the_kernel(grid, radius):
     """With a gradient asked for, the walk takes the path that CUDA takes."""
     maps, affinity = random_case(*grid, radius=radius, batch=2, count=3)
-    maps, affinity = maps.to(dtype), affinity.to(dtype)
     plain = random_walk(maps, affinity, radius=radius)
     recorded = random_walk(maps.requires_grad_(), affinity, radius=radius)
     assert recorded.requires_grad
     assert not plain.requires_grad
-    tolerance = 3e-6 if dtype == torch.float32 else 1e-13
-    torch.testing.assert_close(recorded.detach(), plain, rtol=0, atol=tolerance)
+    torch.testing.assert_close(recorded.detach(), plain, rtol=0, atol=3e-6)
 
 
 def test_without_gradients_the_arguments_may_ask_for_them():

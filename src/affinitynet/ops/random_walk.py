@@ -61,7 +61,7 @@ def random_walk(
     maps, affinity = maps.to(dtype), affinity.to(dtype)
     coefficients = power_coefficients(steps, _TOLERANCE[dtype])
     recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
-    if maps.is_cpu and not recorded:
+    if maps.is_cpu and dtype == torch.float32 and not recorded:
         return walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
     return walk_torch(maps, affinity, offsets, beta, coefficients)
 
