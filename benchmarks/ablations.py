@@ -215,9 +215,9 @@ def draw(figures: list[tuple[Variant, float, float | None]], out: Path) -> None:
         axis.set_title(group if group != "network" else "affinity network", fontsize=10)
         axis.grid(alpha=0.3)
         axis.margins(x=0.15)
+        axis.legend(fontsize=8)
     for axis in axes[:, 0]:
         axis.set_ylabel("mIoU, %")
-    axes[1, 1].legend(fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, **({"metadata": {"Date": None}} if out.suffix == ".svg" else {}))
 
