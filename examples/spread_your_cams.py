@@ -2,8 +2,8 @@
 
 A later method often has its own CAMs and its own features, and wants only the second step of
 AffinityNet. This script makes up both for one image: two squares on a noisy ground, each with a
-CAM that lights up a corner of its square and spills over its edge, and colours as the features. The affinities of
-neighbouring cells carry each CAM over its whole square.
+CAM that lights up a corner of its square and spills over its edge, and colours as the features.
+The affinities of neighbouring cells carry each CAM over its whole square.
 
     python examples/spread_your_cams.py
 """

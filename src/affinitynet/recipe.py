@@ -115,7 +115,10 @@ class AffinitySettings(TrainingSettings):
 
     epochs: int = Field(8, ge=1, description="passes over the training split")
     batch_size: int = Field(8, ge=1, description="images a step")
-    output_stride: Literal[8, 16] = Field(8, description="of timm backbones: the grid that walks")
+    output_stride: Literal[8, 16] = Field(
+        8,
+        description="of timm backbones; the grid that walks is at stride 8 in either case",
+    )
     radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
     padding: Literal["mean", "black"] = Field(
         "mean", description="around images smaller than the crop; the original code: black"
