@@ -119,6 +119,9 @@ class AffinitySettings(TrainingSettings):
         8,
         description="of timm backbones; the grid that walks is at stride 8 in either case",
     )
+    scale: Literal[1, 2, 4] = Field(
+        1, description="enlarge images before the network: finer cells, for small objects"
+    )
     radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
     padding: Literal["mean", "black"] = Field(
         "mean", description="around images smaller than the crop; the original code: black"

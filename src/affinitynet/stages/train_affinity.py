@@ -126,6 +126,7 @@ def build_affinity_net(context: Context, *, pretrained: bool) -> AffinityNet:
         radius=recipe.affinity.radius,
         distance=recipe.affinity.distance,
         group_norm=recipe.backbone.name == "vgg16",
+        scale=recipe.affinity.scale,
     )
 
 
