@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import torch
 
 from affinitynet.data import Manifest, Sample, read_dataset
+from affinitynet.data.manifest import RUN_FILE
 from affinitynet.errors import UserError
 from affinitynet.models.backbone import find_weights
 from affinitynet.progress import say
@@ -39,7 +40,6 @@ from affinitynet.stages import (
 from affinitynet.stages.context import Context
 
 RECIPE = "recipe.yaml"
-MANIFEST = "manifest.json"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "numba", "segmentation-models-pytorch")
 
 
@@ -158,10 +158,8 @@ class Run:
             UserError: the folder holds no run.
         """
         folder = Path(folder)
-        if not (folder / RECIPE).is_file() or not (folder / MANIFEST).is_file():
-            raise UserError(f"{folder}: is no run folder ({RECIPE} or {MANIFEST} is missing)")
-        recipe = Recipe.load(folder / RECIPE, out=folder)
-        return cls(recipe, Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8")))
+        manifest = Manifest.of_run(folder)
+        return cls(Recipe.load(folder / RECIPE, out=folder), manifest)
 
     def status(self) -> list[StageStatus]:
         """Return each stage's state: done, partial, stale or to do."""
@@ -291,7 +289,7 @@ class Run:
                     shutil.rmtree(self.recipe.out / folder, ignore_errors=True)
 
     def _write_inputs(self) -> None:
-        for name, text in ((RECIPE, self.recipe.dump()), (MANIFEST, self.manifest.to_json())):
+        for name, text in ((RECIPE, self.recipe.dump()), (RUN_FILE, self.manifest.to_json())):
             with atomic_write(self.recipe.out / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 

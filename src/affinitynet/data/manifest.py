@@ -11,6 +11,8 @@ from affinitynet.data.labels import ignore_index, voc_palette
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.errors import UserError
 
+RUN_FILE = "manifest.json"  # in a run folder
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -148,6 +150,17 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"This is not a manifest that AffinityNet wrote: {error!r}.") from error
+
+    @classmethod
+    def of_run(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a run folder. Raises UserError where there is none, or a bad one."""
+        path = folder / RUN_FILE
+        if not path.is_file():
+            raise UserError(f"{folder}: is no run folder ({RUN_FILE} is missing)")
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (UserError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: {error}") from error
 
     def _relative(self, path: Path) -> str:
         try:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from affinitynet.data import Manifest, Sample, load_image, output_path
 from affinitynet.errors import UserError
-from affinitynet.report.figures import read_manifest
 from affinitynet.run_folder import RECORD
 
 # Folder of masks -> folder of the stage that makes them, whose record says that all are there.
@@ -47,7 +46,7 @@ def export_run(
     run_folder, out = Path(run_folder), Path(out).resolve()
     _check_choice("format", format, _FORMATS)
     _check_choice("stage", stage, STAGES)
-    manifest = read_manifest(run_folder)
+    manifest = Manifest.of_run(run_folder)
     samples = _masked_samples(run_folder, manifest, stage)
     with _new_folder(out) as folder:
         _FORMATS[format](run_folder / stage, folder, manifest, samples)

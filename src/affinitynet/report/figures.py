@@ -87,24 +87,6 @@ class RunFacts:
     versions: tuple[tuple[str, str], ...]
 
 
-def read_manifest(run_folder: Path) -> Manifest:
-    """Read the run's manifest.
-
-    Raises:
-        UserError: `run_folder` is no run folder, or its manifest is damaged.
-    """
-    path = run_folder / "manifest.json"
-    if not path.is_file():
-        raise UserError(
-            f"{run_folder}: no run folder (it has no manifest.json); give the folder that "
-            "`affinitynet run` wrote to."
-        )
-    try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (UserError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-
-
 def read_settings(run_folder: Path) -> dict[str, Any]:
     """Read ``recipe.yaml`` as plain values; {} where the run folder has none.
 

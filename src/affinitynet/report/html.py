@@ -18,7 +18,6 @@ from affinitynet.report.figures import (
     FigureSheet,
     read_facts,
     read_figures,
-    read_manifest,
     read_settings,
     read_stages,
 )
@@ -47,7 +46,7 @@ def write_report(
     run_folder = Path(run_folder)
     if samples < 0:
         raise UserError(f"samples = {samples}: a report can show 0 images or more.")
-    manifest = read_manifest(run_folder)
+    manifest = Manifest.of_run(run_folder)
     settings = read_settings(run_folder)
     stages = read_stages(run_folder, states)
     sections = [_training_section(run_folder, manifest, settings, samples)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from affinitynet.data.manifest import Manifest
 from affinitynet.errors import UserError
-from affinitynet.report.figures import read_manifest
 from affinitynet.report.pictures import class_color
 from affinitynet.report.sampling import score
 from affinitynet.report.strips import TRAINING_COLUMNS, Panel, Strip, draw_strip
@@ -33,7 +33,7 @@ def write_strip(
             draw for any of them.
     """
     run_folder, path = Path(run_folder), Path(path)
-    manifest = read_manifest(run_folder)
+    manifest = Manifest.of_run(run_folder)
     known = {sample.id: sample for sample in manifest.samples}
     for name in ids:
         if name not in known:
