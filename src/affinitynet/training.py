@@ -60,13 +60,14 @@ def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Split trainable parameters as the paper's code: new layers learn faster, biases undecayed.
 
-    Pretrained weights 1x the rate with decay, pretrained biases 2x without; new layers (all but
-    `backbone`, or a segmentation network's `encoder`) `head_rate` times that.
+    Pretrained weights 1x the rate with decay, pretrained biases 2x without; new layers `head_rate`
+    times that. Pretrained is a `backbone`, or a segmentation network's `encoder`; the group
+    normalisation of VGG-16's affinity head counts with them, as in the published code.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            new = not name.startswith(("backbone.", "network.encoder."))
+            new = not name.startswith(("backbone.", "network.encoder.", "head.norm."))
             groups.setdefault((new, name.endswith("bias")), []).append(parameter)
     return [
         {

@@ -16,6 +16,7 @@ from affinitynet.models.normalization import Normalization
 from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
+from affinitynet.progress import say
 from affinitynet.recipe import BackboneSettings
 
 FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, as the paper's first
@@ -175,5 +176,8 @@ def build_backbone(
             settings.name, output_stride, download=download, frozen=settings.weights != "none"
         )
     if file:
-        load_backbone(backbone, file)
+        report = load_backbone(backbone, file)
+        if report.missing:
+            some = ", ".join(report.missing[:3])
+            say(f"warning: {file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
     return cast(Backbone, backbone.to(memory_format=torch.channels_last))
