@@ -195,7 +195,7 @@ def reference(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 FEATURES = {
     "float image": (255 * blobs(50, 63, 3, 8).permute(1, 2, 0), scores(3, 50, 63)),
     "grey": (noise(40, 41, 1), scores(2, 40, 41)),
-    "6 channels": (255 * blobs(36, 40, 6, 9).permute(1, 2, 0), scores(3, 36, 40)),
+    "4 channels": (255 * blobs(36, 40, 4, 9).permute(1, 2, 0), scores(3, 36, 40)),
     "16 bits": (100 * noise(30, 32, 3).float(), scores(2, 30, 32)),
 }
 

@@ -10,21 +10,24 @@ from torch import Tensor
 
 from affinitynet.ops import _crf_kernels, _lattice_kernels
 from affinitynet.ops._mean_field import Settings
+from affinitynet.ops._vectors import Count, count
 from affinitynet.ops.permutohedral import elevation_scale, key_strides
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+Offsets = NDArray[np.uint32]
 
 TILE = 16  # pixels; the lattice points of one tile stay in the first-level cache
-KEPT = 1 << 20  # pixels up to which the lattice of positions is kept for the next image
+KEPT = 1 << 18  # pixels up to which the lattice of positions is kept for the next image
 
 
 class Kernel(NamedTuple):
     """One of the CRF's two Gaussians over an image, its weights normalised."""
 
-    corners: Ints
+    corners: Offsets
     weights: Floats
-    neighbours: Ints
+    neighbours: Offsets
+    axes: Count
 
 
 class Layout(NamedTuple):
@@ -37,43 +40,70 @@ class Layout(NamedTuple):
 
 def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     """Run the mean field for label sets (A, L, H * W) on an image (H, W, channels) float32."""
-    H, W, channels = image.shape
+    H, W, _ = image.shape
+    channels = unary.shape[0] * (unary.shape[1] - 1)  # the last label follows from the others
+    width = 4 if channels <= 4 else 8
+    row = max(1, -(-channels // width)) * width
     layout = _layout if H * W <= KEPT else _layout.__wrapped__
-    order, positions, near = layout(H, W, settings.gaussian_sxy, settings.gaussian_compat)
+    order, positions, near = layout(H, W, settings.gaussian_sxy, settings.gaussian_compat, row)
     far = _kernel(
         order,
         positions,
-        image.contiguous().numpy().reshape(H * W, channels),
+        image.contiguous().numpy().reshape(H * W, -1),
         settings.bilateral_sxy,
         settings.bilateral_srgb,
         settings.bilateral_compat,
+        row,
     )
-    q = _crf_kernels.mean_field(unary.contiguous().numpy(), order, settings.iterations, *far, *near)
+    energies = unary.contiguous().numpy()
+    kernels = (*far, *near)
+    q = _crf_kernels.mean_field(energies, order, settings.iterations, *kernels, row, count(width))
     return torch.from_numpy(q)
 
 
-@lru_cache(maxsize=8)
-def _layout(H: int, W: int, sxy: float, compat: float) -> Layout:
+@lru_cache(maxsize=16)
+def _layout(H: int, W: int, sxy: float, compat: float, row: int) -> Layout:
     grid = np.arange(H * W, dtype=np.int32).reshape(H, W)
     corners = [(y, x) for y in range(0, H, TILE) for x in range(0, W, TILE)]
     order = np.concatenate([grid[y : y + TILE, x : x + TILE].ravel() for y, x in corners])
     positions = np.stack([order % W, order // W]).astype(np.float32)
     none = np.empty((H * W, 0), np.float32)
-    return Layout(order, positions, _kernel(order, positions, none, sxy, 1, compat))
+    return Layout(order, positions, _kernel(order, positions, none, sxy, 1, compat, row))
 
 
 def _kernel(
-    order: Ints, positions: Floats, colours: Floats, sxy: float, srgb: float, compat: float
+    order: Ints,
+    positions: Floats,
+    colours: Floats,
+    sxy: float,
+    srgb: float,
+    compat: float,
+    row: int,
 ) -> Kernel:
     channels = colours.shape[1]
     low, high = (colours.min(), colours.max()) if channels else (0, 0)
+    deviations = np.array([sxy] * 2 + [srgb] * channels)
     strides = key_strides(
-        np.array([0, 0] + [low] * channels) / ([sxy] * 2 + [srgb] * channels),
-        np.array([*positions.max(1)] + [high] * channels) / ([sxy] * 2 + [srgb] * channels),
+        np.array([0, 0] + [low] * channels) / deviations,
+        np.array([*positions.max(1)] + [high] * channels) / deviations,
     )
-    scale = elevation_scale(2 + channels)
-    corners, weights, neighbours = _lattice_kernels.build(
-        positions, colours, order, np.float32(sxy), np.float32(srgb), scale, strides
+    axes = count(3 + channels)
+    # Allocated by numpy, which asks for huge pages: fewer page faults and misses in the TLB.
+    rows = -(-len(order) // _lattice_kernels.BLOCK) * _lattice_kernels.BLOCK
+    corners = np.empty((rows, len(axes)), np.uint32)
+    weights = np.empty((rows, len(axes)), np.float32)
+    neighbours = _lattice_kernels.build(
+        positions,
+        colours,
+        order,
+        np.float32(sxy),
+        np.float32(srgb),
+        elevation_scale(2 + channels),
+        strides,
+        row,
+        axes,
+        corners,
+        weights,
     )
-    _crf_kernels.normalize(corners, weights, neighbours, float(compat))
-    return Kernel(corners, weights, neighbours)
+    _crf_kernels.normalize(corners, weights, neighbours, row, float(compat), axes, count(4))
+    return Kernel(corners, weights, neighbours, axes)

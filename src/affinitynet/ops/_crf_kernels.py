@@ -1,7 +1,8 @@
 """CPU kernels of the mean field: splat, blur, slice and softmax of all label sets together.
 
 Pixels come in blocks of BLOCK, in an order that keeps neighbours in the image together; channels
-(labels less the last, of all label sets) in groups of LANES that share a vector register.
+(labels less the last, of all label sets) in groups that share a vector register. `lanes` and
+`axes` are tuples as long as a group and as the lattice has axes, see `_vectors`.
 """
 
 import numpy as np
@@ -9,10 +10,18 @@ from numpy.typing import NDArray
 
 from affinitynet.ops._lattice_kernels import BLOCK
 from affinitynet.ops._numba import compiled
-from affinitynet.ops._vectors import LANES, broadcast, float_of_bits, load, multiply_add, store
+from affinitynet.ops._vectors import (
+    Count,
+    broadcast,
+    float_of_bits,
+    load,
+    multiply_add,
+    store,
+)
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Offsets = NDArray[np.uint32]
 
 
 @compiled
@@ -36,82 +45,88 @@ def exponential(x: np.float32) -> np.float32:
 
 
 @compiled
-def splat(values: Floats, block: Floats, corners: Ints, weights: Floats) -> None:
-    """Add a block (groups, BLOCK, LANES) to its corners in values (M + 1, groups, LANES)."""
-    groups = len(block)
-    for g in range(groups):
+def splat(
+    values: Floats, block: Floats, corners: Offsets, weights: Floats, axes: Count, lanes: Count
+) -> None:
+    """Add a block (groups, BLOCK, lanes) to its corners in values, rows of groups * lanes."""
+    for g in range(len(block)):
         for p in range(BLOCK):
-            pixel = load(block, (g * BLOCK + p) * LANES)
-            for k in range(corners.shape[1]):
-                point = (np.int64(corners[p, k]) * groups + g) * LANES
-                weight = broadcast(weights[p, k])
-                store(values, point, multiply_add(weight, pixel, load(values, point)))
+            pixel = load(block, (g * BLOCK + p) * len(lanes), lanes)
+            for k in range(len(axes)):
+                point = np.int64(corners[p, k]) + g * len(lanes)
+                weight = broadcast(weights[p, k], lanes)
+                store(values, point, multiply_add(weight, pixel, load(values, point, lanes)))
 
 
 @compiled
-def blur(values: Floats, spare: Floats, neighbours: Ints) -> Floats:
+def slice_add(
+    block: Floats, values: Floats, corners: Offsets, weights: Floats, axes: Count, lanes: Count
+) -> None:
+    """Add the weighted corners of a block's pixels to block (groups, BLOCK, lanes)."""
+    for g in range(len(block)):
+        for p in range(BLOCK):
+            pixel = load(block, (g * BLOCK + p) * len(lanes), lanes)
+            for k in range(len(axes)):
+                point = np.int64(corners[p, k]) + g * len(lanes)
+                weight = broadcast(weights[p, k], lanes)
+                pixel = multiply_add(weight, load(values, point, lanes), pixel)
+            store(block, (g * BLOCK + p) * len(lanes), pixel)
+
+
+@compiled
+def blur(
+    values: Floats, spare: Floats, neighbours: Offsets, row: int, used: int, lanes: Count
+) -> Floats:
     """Blur with (1/2, 1, 1/2) along each axis of the lattice; answer one of the two buffers.
 
-    values, spare: (M + 1, groups, LANES), row 0 zero and left so; neighbours: (d + 1, M + 1, 2).
+    values, spare: M + 1 rows, of which the first `used` floats are blurred; row 0 is zero and
+    left so. neighbours: (d + 1, M + 1, 2) offsets.
     """
-    half = broadcast(np.float32(0.5))
-    row = values.shape[1] * LANES
+    half = broadcast(np.float32(0.5), lanes)
     for axis in range(len(neighbours)):
-        for m in range(1, len(values)):
-            before = np.int64(neighbours[axis, m, 0]) * row
-            after = np.int64(neighbours[axis, m, 1]) * row
-            for c in range(0, row, LANES):
-                mixed = multiply_add(half, load(values, before + c), load(values, m * row + c))
-                store(spare, m * row + c, multiply_add(half, load(values, after + c), mixed))
+        for m in range(1, neighbours.shape[1]):
+            before = np.int64(neighbours[axis, m, 0])
+            after = np.int64(neighbours[axis, m, 1])
+            for c in range(0, used, len(lanes)):
+                here = load(values, m * row + c, lanes)
+                here = multiply_add(half, load(values, before + c, lanes), here)
+                here = multiply_add(half, load(values, after + c, lanes), here)
+                store(spare, m * row + c, here)
         values, spare = spare, values
     return values
 
 
 @compiled
-def slice_add(block: Floats, values: Floats, corners: Ints, weights: Floats) -> None:
-    """Add the weighted corners of a block's pixels to block (groups, BLOCK, LANES)."""
-    groups = len(block)
-    for g in range(groups):
-        for p in range(BLOCK):
-            pixel = load(block, (g * BLOCK + p) * LANES)
-            for k in range(corners.shape[1]):
-                point = (np.int64(corners[p, k]) * groups + g) * LANES
-                pixel = multiply_add(broadcast(weights[p, k]), load(values, point), pixel)
-            store(block, (g * BLOCK + p) * LANES, pixel)
-
-
-@compiled
-def filter_ones(corners: Ints, weights: Floats, neighbours: Ints) -> Floats:
-    """Splat ones, blur, slice: (rows,) sums of the kernel, less the constant 1 / (1 + 2^-d)."""
-    values = np.zeros((neighbours.shape[1], 1, LANES), np.float32)
-    block = np.ones((1, BLOCK, LANES), np.float32)
-    for start in range(0, len(corners), BLOCK):
-        stop = start + BLOCK
-        splat(values, block, corners[start:stop], weights[start:stop])
-    values = blur(values, np.zeros_like(values), neighbours)
-    sums = np.empty(len(corners), np.float32)
-    for start in range(0, len(corners), BLOCK):
-        stop = start + BLOCK
-        block[:] = 0
-        slice_add(block, values, corners[start:stop], weights[start:stop])
-        sums[start:stop] = block[0, :, 0]
-    return sums
-
-
-@compiled
-def normalize(corners: Ints, weights: Floats, neighbours: Ints, compat: float) -> None:
+def normalize(
+    corners: Offsets,
+    weights: Floats,
+    neighbours: Offsets,
+    row: int,
+    compat: float,
+    axes: Count,
+    lanes: Count,
+) -> None:
     """Scale the weights in place so that slice(blur(splat(q))) is the whole message to a label.
 
     message = compat n filter(n q) with n = 1 / sqrt(filter(1)): both n and the root of the rest
     go into the weights.
     """
-    rows, D = corners.shape
-    gain = 1 / (1 + 2.0 ** (1 - D))
-    sums = filter_ones(corners, weights, neighbours)
-    for n in range(rows):
-        factor = np.float32(np.sqrt(compat * gain / (gain * sums[n] + 1e-20)))
-        for k in range(D):
-            weights[n, k] *= factor
+    gain = 1 / (1 + 2.0 ** (1 - len(axes)))
+    values = np.zeros(neighbours.shape[1] * row, np.float32)
+    block = np.ones((1, BLOCK, len(lanes)), np.float32)
+    for start in range(0, len(corners), BLOCK):
+        stop = start + BLOCK
+        splat(values, block, corners[start:stop], weights[start:stop], axes, lanes)
+    values = blur(values, np.zeros_like(values), neighbours, row, len(lanes), lanes)
+    for start in range(0, len(corners), BLOCK):
+        stop = start + BLOCK
+        block[:] = 0
+        slice_add(block, values, corners[start:stop], weights[start:stop], axes, lanes)
+        for p in range(BLOCK):
+            total = gain * block[0, p, 0]  # filter(1)
+            factor = np.float32(np.sqrt(compat * gain / (total + 1e-20)))
+            for k in range(len(axes)):
+                weights[start + p, k] *= factor
 
 
 @compiled
@@ -123,6 +138,7 @@ def update(
     last: Floats,
     top: Floats,
     total: Floats,
+    lanes: Count,
 ) -> None:
     """Turn the messages in a block into Q - centre, for every label set.
 
@@ -131,7 +147,7 @@ def update(
     y_l = (U_last - U_l) + (message_l - message_last), Q_l = e^y_l / (1 + sum e^y).
 
     Args:
-        mixed: (groups, BLOCK, LANES) messages to all labels but the last; becomes Q - centre.
+        mixed: (groups, BLOCK, lanes) messages to all labels but the last; becomes Q - centre.
         excess: (A, L - 1, BLOCK), U_last - U_l.
         centre: 1 / L for the next iteration, 0 for the answer.
         y: (L - 1, BLOCK), overwritten.
@@ -142,7 +158,7 @@ def update(
     for a in range(A):
         total[:] = 0
         for label in range(labels):
-            g, lane = divmod(a * labels + label, LANES)
+            g, lane = divmod(a * labels + label, len(lanes))
             for p in range(BLOCK):
                 message = mixed[g, p, lane]
                 total[p] += message
@@ -173,32 +189,33 @@ def update(
             total[p] = np.float32(1) / total[p]
             last[a, p] *= total[p]
         for label in range(labels):
-            g, lane = divmod(a * labels + label, LANES)
+            g, lane = divmod(a * labels + label, len(lanes))
             for p in range(BLOCK):
                 mixed[g, p, lane] = y[label, p] * total[p] - centre
 
 
 @compiled
-def subtract_last(unary: Floats, order: Ints, start: int, excess: Floats) -> None:
+def subtract_last(unary: Floats, order: Ints, excess: Floats) -> None:
     """Fill a block's excess (A, L - 1, BLOCK) with U_last - U_l; unary (A, L, N)."""
-    A, labels, _ = excess.shape
+    A, L, _ = unary.shape
     for a in range(A):
-        for label in range(labels):
-            for p in range(min(BLOCK, len(order) - start)):
-                n = order[start + p]
-                excess[a, label, p] = unary[a, labels, n] - unary[a, label, n]
+        for label in range(L - 1):
+            for p in range(len(order)):
+                n = np.uint32(order[p])
+                excess[a, label, p] = unary[a, L - 1, n] - unary[a, label, n]
 
 
 @compiled
-def finish(mixed: Floats, last: Floats, order: Ints, start: int, result: Floats) -> None:
+def finish(mixed: Floats, last: Floats, order: Ints, result: Floats, lanes: Count) -> None:
     """Write a block's Q to its pixels of result (A, L, N)."""
-    A, L, N = result.shape
+    A, L, _ = result.shape
     for a in range(A):
-        for label in range(L):
-            g, lane = divmod(a * (L - 1) + label, LANES)
-            for p in range(min(BLOCK, N - start)):
-                value = mixed[g, p, lane] if label < L - 1 else last[a, p]
-                result[a, label, order[start + p]] = value
+        for p in range(len(order)):
+            result[a, L - 1, np.uint32(order[p])] = last[a, p]
+        for label in range(L - 1):
+            g, lane = divmod(a * (L - 1) + label, len(lanes))
+            for p in range(len(order)):
+                result[a, label, np.uint32(order[p])] = mixed[g, p, lane]
 
 
 @compiled
@@ -206,12 +223,16 @@ def mean_field(
     unary: Floats,
     order: Ints,
     iterations: int,
-    corners: Ints,
+    corners: Offsets,
     weights: Floats,
-    neighbours: Ints,
-    near_corners: Ints,
+    neighbours: Offsets,
+    axes: Count,
+    near_corners: Offsets,
     near_weights: Floats,
-    near_neighbours: Ints,
+    near_neighbours: Offsets,
+    near_axes: Count,
+    row: int,
+    lanes: Count,
 ) -> Floats:
     """Run the mean field for all label sets of one image.
 
@@ -219,55 +240,59 @@ def mean_field(
         unary: (A, L, N) energies of A label sets.
         order: (N,) numbers of the pixels in the order of the lattices' rows.
         iterations: from 0.
-        corners, weights, neighbours: the bilateral lattice, its weights from `normalize`.
-        near_corners, near_weights, near_neighbours: the Gaussian lattice likewise.
+        corners, weights, neighbours, axes: the bilateral lattice, its weights from `normalize`.
+        near_corners, near_weights, near_neighbours, near_axes: the Gaussian lattice likewise.
+        row: floats of a lattice point: A (L - 1) rounded up to whole groups, as in the lattices.
+        lanes: as long as a group of channels.
 
     Returns:
         Q, (A, L, N).
     """
     A, L, N = unary.shape
-    groups = max(1, (A * (L - 1) + LANES - 1) // LANES)
+    groups = row // len(lanes)
     blocks = len(corners) // BLOCK
-    values = np.zeros((neighbours.shape[1], groups, LANES), np.float32)
+    values = np.zeros(neighbours.shape[1] * row, np.float32)
     spare = np.zeros_like(values)
     splatted = np.zeros_like(values)
-    near_values = np.zeros((near_neighbours.shape[1], groups, LANES), np.float32)
+    near_values = np.zeros(near_neighbours.shape[1] * row, np.float32)
     near_spare = np.zeros_like(near_values)
     near_splatted = np.zeros_like(near_values)
 
     excess = np.zeros((blocks, A, L - 1, BLOCK), np.float32)
     result = np.empty((A, L, N), np.float32)
-    mixed = np.zeros((groups, BLOCK, LANES), np.float32)
+    mixed = np.zeros((groups, BLOCK, len(lanes)), np.float32)
     y = np.zeros((L - 1, BLOCK), np.float32)
     last = np.zeros((A, BLOCK), np.float32)
     top = np.zeros(BLOCK, np.float32)
     sums = np.zeros(BLOCK, np.float32)
 
     for iteration in range(iterations + 1):
+        centre = np.float32(0 if iteration == iterations else 1 / L)
         for b in range(blocks):
             start = b * BLOCK
             stop = start + BLOCK
+            far = corners[start:stop], weights[start:stop], axes, lanes
+            near = near_corners[start:stop], near_weights[start:stop], near_axes, lanes
             mixed[:] = 0
             if iteration == 0:
-                subtract_last(unary, order, start, excess[b])
+                subtract_last(unary, order[start:stop], excess[b])
             else:
-                slice_add(mixed, values, corners[start:stop], weights[start:stop])
-                slice_add(mixed, near_values, near_corners[start:stop], near_weights[start:stop])
-            centre = np.float32(0 if iteration == iterations else 1 / L)
-            update(mixed, excess[b], centre, y, last, top, sums)
+                slice_add(mixed, values, *far)
+                slice_add(mixed, near_values, *near)
+            update(mixed, excess[b], centre, y, last, top, sums, lanes)
             if iteration == iterations:
-                finish(mixed, last, order, start, result)
+                finish(mixed, last, order[start:stop], result, lanes)
             else:
-                splat(splatted, mixed, corners[start:stop], weights[start:stop])
-                splat(near_splatted, mixed, near_corners[start:stop], near_weights[start:stop])
+                splat(splatted, mixed, *far)
+                splat(near_splatted, mixed, *near)
         if iteration < iterations:
-            blurred = blur(splatted, spare, neighbours)
-            if len(neighbours) % 2 == 1:
+            blurred = blur(splatted, spare, neighbours, row, row, lanes)
+            if len(axes) % 2 == 1:
                 spare, splatted = splatted, spare
             values, splatted = blurred, values
             splatted[:] = 0
-            blurred = blur(near_splatted, near_spare, near_neighbours)
-            if len(near_neighbours) % 2 == 1:
+            blurred = blur(near_splatted, near_spare, near_neighbours, row, row, lanes)
+            if len(near_axes) % 2 == 1:
                 near_spare, near_splatted = near_splatted, near_spare
             near_values, near_splatted = blurred, near_values
             near_splatted[:] = 0

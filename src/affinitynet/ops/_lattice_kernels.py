@@ -4,12 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinitynet.ops._numba import compiled
+from affinitynet.ops._vectors import Count
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
+Offsets = NDArray[np.uint32]
 Floats = NDArray[np.float32]
 
-BLOCK = 64  # pixels handled side by side, so that arithmetic runs in vector registers
+BLOCK = 128  # pixels handled side by side, so that arithmetic runs in vector registers
 RECENT = 2048  # points remembered in front of the hash table, small enough for the first cache
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over the high bits
 
@@ -55,13 +57,13 @@ def place(
 
 
 @compiled
-def enclose(elevated: Floats, rem0: Floats, rank: Ints) -> None:
+def enclose(elevated: Floats, rem0: Floats, rank: Ints, axes: Count) -> None:
     """Find the simplex around each pixel of a block: its remainder-0 point and its order.
 
     All arrays are (d + 1, BLOCK). Writes rem0 and rank, and into elevated what is left over
     beside rem0, divided by d + 1.
     """
-    D = len(elevated)
+    D = len(axes)
     inverse = np.float32(1) / np.float32(D)
     total = np.zeros(BLOCK, np.int32)
     # The nearest point of remainder 0, coordinate by coordinate.
@@ -94,10 +96,16 @@ def enclose(elevated: Floats, rem0: Floats, rank: Ints) -> None:
 
 @compiled
 def weigh(
-    left: Floats, rem0: Floats, rank: Ints, strides: Longs, weights: Floats, keys: Longs
+    left: Floats,
+    rem0: Floats,
+    rank: Ints,
+    strides: Longs,
+    weights: Floats,
+    keys: Longs,
+    axes: Count,
 ) -> None:
     """Give the barycentric weights (BLOCK, d + 1) of a block and the keys of the corners."""
-    D = len(left)
+    D = len(axes)
     step = strides.sum()
     drops = strides * D
     ranked = np.zeros(D, np.float32)
@@ -119,12 +127,22 @@ def weigh(
 
 
 @compiled
-def number(keys: Longs, corners: Ints, M: int, points: Longs, table: Longs, recent: Longs) -> int:
+def number(
+    keys: Longs,
+    corners: Offsets,
+    row: int,
+    M: int,
+    points: Longs,
+    table: Longs,
+    recent: Longs,
+    axes: Count,
+) -> int:
     """Look up the numbers of a block's corners, giving new ones to points not met before.
 
     Args:
         keys: (pixels, d + 1).
         corners: (pixels, d + 1), written.
+        row: floats that a point takes.
         M: points so far.
         points: their keys, in order; with room for more, as the table.
         table: the hash table.
@@ -134,34 +152,34 @@ def number(keys: Longs, corners: Ints, M: int, points: Longs, table: Longs, rece
         The new M.
     """
     for p in range(len(keys)):
-        for k in range(keys.shape[1]):
+        for k in range(len(axes)):
             key = keys[p, k]
             slot = (np.uint64(key) * GOLDEN) >> np.uint64(53)
             if recent[slot, 0] != key or recent[slot, 1] == 0:
-                row = find(table, key)
-                if table[row, 1] == 0:
+                found = find(table, key)
+                if table[found, 1] == 0:
                     points[M] = key
                     M += 1
-                    table[row, 0] = key
-                    table[row, 1] = M
+                    table[found, 0] = key
+                    table[found, 1] = M
                 recent[slot, 0] = key
-                recent[slot, 1] = table[row, 1]
-            corners[p, k] = recent[slot, 1]
+                recent[slot, 1] = table[found, 1]
+            corners[p, k] = np.uint32(recent[slot, 1] * row)
     return M
 
 
 @compiled
-def connect(points: Longs, table: Longs, strides: Longs) -> Ints:
+def connect(points: Longs, table: Longs, strides: Longs, row: int) -> Offsets:
     """Find the points before and after each point along each axis: (d + 1, M + 1, 2)."""
     D = len(strides)
-    neighbours = np.zeros((D, len(points) + 1, 2), np.int32)
+    neighbours = np.zeros((D, len(points) + 1, 2), np.uint32)
     for axis in range(D):
         ahead = strides.sum() - D * strides[axis]
         for m in range(len(points)):
             other = table[find(table, points[m] + ahead), 1]
             if other != 0:
-                neighbours[axis, m + 1, 1] = other
-                neighbours[axis, other, 0] = m + 1
+                neighbours[axis, m + 1, 1] = np.uint32(other * row)
+                neighbours[axis, other, 0] = np.uint32((m + 1) * row)
     return neighbours
 
 
@@ -174,7 +192,11 @@ def build(
     srgb: np.float32,
     scale: Floats,
     strides: Longs,
-) -> tuple[Ints, Floats, Ints]:
+    row: int,
+    axes: Count,
+    corners: Offsets,
+    weights: Floats,
+) -> Offsets:
     """Embed pixels in the lattice, number its points and find their neighbours.
 
     A lattice point is known by the sum of coordinate times stride over its first d coordinates;
@@ -188,17 +210,24 @@ def build(
         srgb: deviation of colours.
         scale: (d,) diagonal of the elevation matrix.
         strides: (d + 1,), the last one 0.
+        row: floats that a point will take: its number times this is its offset.
+        axes: a tuple as long as d + 1, see `_vectors`.
+        corners: (rows, d + 1), written: the offsets of the points around each pixel; rows is N
+            rounded up to whole blocks, and what is added is 0.
+        weights: (rows, d + 1), written: the barycentric weights likewise.
 
     Returns:
-        Corners, the points around each pixel, and their barycentric weights, (rows, d + 1) with
-        rows N rounded up to whole blocks, the added ones 0; neighbours (d + 1, M + 1, 2). Points
-        count from 1 in the order in which pixels first touch them, and 0 stands for every point
-        that is not there.
+        Neighbours (d + 1, M + 1, 2), the offsets of the points before and after along each axis.
+        Points count from 1 in the order in which pixels first touch them, and 0 stands for every
+        point that is not there.
+
+    Raises:
+        MemoryError: more points than 32 bits can address.
     """
     N = len(order)
-    D = len(strides)
-    weights = np.zeros(((N + BLOCK - 1) // BLOCK * BLOCK, D), np.float32)
-    corners = np.zeros(weights.shape, np.int32)
+    D = len(axes)
+    weights[N:] = 0
+    corners[N:] = 0
     elevated = np.zeros((D, BLOCK), np.float32)
     rem0 = np.zeros((D, BLOCK), np.float32)
     rank = np.zeros((D, BLOCK), np.int32)
@@ -218,11 +247,13 @@ def build(
             points = longer
             table = np.zeros((2 * room, 2), np.int64)
             for m in range(M):
-                row = find(table, points[m])
-                table[row, 0] = points[m]
-                table[row, 1] = m + 1
+                found = find(table, points[m])
+                table[found, 0] = points[m]
+                table[found, 1] = m + 1
         place(positions[:, start:stop], colours, order[start:stop], sxy, srgb, scale, elevated)
-        enclose(elevated, rem0, rank)
-        weigh(elevated, rem0, rank, strides, weights[start:stop], keys)
-        M = number(keys[: stop - start], corners[start:stop], M, points, table, recent)
-    return corners, weights, connect(points[:M], table, strides)
+        enclose(elevated, rem0, rank, axes)
+        weigh(elevated, rem0, rank, strides, weights[start:stop], keys, axes)
+        M = number(keys[: stop - start], corners[start:stop], row, M, points, table, recent, axes)
+    if (M + 1) * row >= 2**32:
+        raise MemoryError("the image has too many lattice points for the dense CRF: tile it")
+    return connect(points[:M], table, strides, row)

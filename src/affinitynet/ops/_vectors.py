@@ -1,6 +1,8 @@
-"""Four floats in one register: what numba leaves out, so that kernels can say it.
+"""Floats side by side in one register: what numba leaves out, so that kernels can say it.
 
-LLVM's own vector type, lowered to whatever the processor has; no hardware intrinsics.
+LLVM's own vector type, lowered to whatever the processor has; no hardware intrinsics. Where a
+width or a count has to be known to the compiler it comes as a tuple of that length: the type of
+a tuple holds its length, so that one function compiles for each, and loops over it unroll.
 """
 
 from collections.abc import Callable
@@ -11,9 +13,12 @@ from numba.core import types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-LANES = 4
+Count = tuple[int, ...]
 
-_IR = ir.VectorType(ir.FloatType(), LANES)
+
+def count(length: int) -> Count:
+    """Give the tuple that stands for a number the compiler shall know."""
+    return (0,) * length
 
 
 def operation(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,34 +27,37 @@ def operation(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Vector(types.Type):
-    """LANES float32 side by side."""
+    """Some float32 side by side."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"float32x{LANES}")
-
-
-_VECTOR = Vector()
+    def __init__(self, lanes: int) -> None:
+        self.kind = ir.VectorType(ir.FloatType(), lanes)
+        self.lanes = lanes
+        super().__init__(name=f"float32x{lanes}")
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _IR)  # type: ignore[no-untyped-call]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.kind)  # type: ignore[no-untyped-call]
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+def _address(
+    context: Any, builder: Any, vector: Vector, array_type: Any, array: Any, at: Any
+) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [offset]), _IR.as_pointer())
+    return builder.bitcast(builder.gep(data, [at]), vector.kind.as_pointer())
 
 
 @operation
-def load(typing: Any, array: Any, offset: Any) -> Any:
+def load(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
     """Read a vector from a contiguous float32 array, `offset` floats from its beginning."""
+    vector = Vector(len(lanes))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *args), align=4)
+        address = _address(context, builder, vector, signature.args[0], *args[:2])
+        return builder.load(address, align=4)
 
-    return _VECTOR(array, types.intp), generate
+    return vector(array, types.intp, lanes), generate
 
 
 @operation
@@ -57,24 +65,25 @@ def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     """Write a vector to a contiguous float32 array, `offset` floats from its beginning."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *args[:2])
+        address = _address(context, builder, vector, signature.args[0], *args[:2])
         builder.store(args[2], address, align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _VECTOR), generate
+    return types.void(array, types.intp, vector), generate
 
 
 @operation
-def broadcast(typing: Any, value: Any) -> Any:
+def broadcast(typing: Any, value: Any, lanes: Any) -> Any:
     """Fill a vector with one float32."""
+    vector = Vector(len(lanes))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        nothing = ir.Constant(_IR, ir.Undefined)
+        nothing = ir.Constant(vector.kind, ir.Undefined)
         first = builder.insert_element(nothing, args[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        zeros = ir.VectorType(ir.IntType(32), vector.lanes)([0] * vector.lanes)
         return builder.shuffle_vector(first, nothing, zeros)
 
-    return _VECTOR(types.float32), generate
+    return vector(types.float32, lanes), generate
 
 
 @operation
@@ -82,11 +91,11 @@ def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Give a * b + c, lane by lane, in one instruction where there is one."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_IR, [_IR] * 3)
-        function = builder.module.declare_intrinsic(f"llvm.fmuladd.v{LANES}f32", (), kind)
-        return builder.call(function, args)
+        kind = ir.FunctionType(a.kind, [a.kind] * 3)
+        name = f"llvm.fmuladd.v{a.lanes}f32"
+        return builder.call(builder.module.declare_intrinsic(name, (), kind), args)
 
-    return _VECTOR(_VECTOR, _VECTOR, _VECTOR), generate
+    return a(a, a, a), generate
 
 
 @operation

@@ -84,9 +84,14 @@ def confident_labels(
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
     )
-    low, high = refined.argmax(1)
-    foreground, background = low > 0, high == 0
+    # The largest label by comparisons; torch's argmax over planes takes longer than the CRF.
+    low, high = refined
+    labels = torch.full(low.shape[1:], NEUTRAL, device=low.device)
+    best = low[0]
+    for label in range(1, len(low)):
+        labels.masked_fill_(low[label] > best, label)
+        best = torch.maximum(best, low[label])
+    background = high[0] >= high.amax(0)
     if not background_priority:
-        background &= ~foreground
-    labels = torch.where(foreground, low, NEUTRAL)
-    return labels.masked_fill(background, 0)
+        background &= labels == NEUTRAL
+    return labels.masked_fill_(background, 0)

@@ -74,7 +74,7 @@ def dense_crf(
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
 
     L, H, W = scores.shape[-3:]
-    unary = -scores.float().clamp(1e-5, 1).log_()
+    unary = scores.float().clamp(1e-5, 1).log_().neg_()
     sets = unary.reshape(len(pixels) if batched else 1, -1, L, H * W)
     settings = Settings(
         iterations,
@@ -87,7 +87,7 @@ def dense_crf(
     run = _crf_cpu.mean_field if scores.device.type == "cpu" else mean_field
     pictures = (pixels if batched else pixels[None]).float()
     refined = [run(*pair, settings) for pair in zip(pictures, sets, strict=True)]
-    return torch.stack(refined).reshape(scores.shape)
+    return (torch.stack(refined) if batched else refined[0]).reshape(scores.shape)
 
 
 def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:
