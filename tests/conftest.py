@@ -15,7 +15,8 @@ cams: {scales: [1.0]}
 confident: {crf: {iterations: 2}}
 affinity: {crop: 64, epochs: 2, batch_size: 4, start: classifier, radius: 3}
 walk: {steps: 20, crf: {iterations: 2}}
-segmenter: {architecture: unet, crop: 64, epochs: 2, batch_size: 4, scales: [1.0]}
+segmenter:
+  {architecture: unet, start: classifier, crop: 64, epochs: 2, batch_size: 4, scales: [1.0]}
 """
 
 

@@ -53,6 +53,10 @@ def test_dump_and_load_give_the_same_recipe(tmp_path: Path) -> None:
         ("- walk", "a recipe is a mapping"),
         ("walk: {beta: 1", "not valid YAML"),
         ("zzz: 1", "known here: name, data"),
+        (
+            "segmenter: {start: classifier, backbone: {name: resnet50}}",
+            "mine.yaml: segmenter.start = classifier needs the classifier's backbone",
+        ),
     ],
 )
 def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -157,6 +157,9 @@ class SegmenterSettings(TrainingSettings):
         "the paper's backbones)",
     )
     backbone: BackboneSettings | None = Field(None, description="null: the same as `backbone`")
+    start: Literal["backbone", "classifier"] = Field(
+        "backbone", description="encoder weights to start from: the backbone's, or stage 1's"
+    )
     output_stride: Literal[8, 16] = Field(16, description="of the encoder, where it can be chosen")
     scale_range: tuple[float, float] = Field((0.5, 2.0), description="random resize in training")
     boundary_weight: float = Field(
@@ -205,6 +208,16 @@ class Recipe(Settings):
         if isinstance(values, dict) and not values.get("out"):
             return {**values, "out": Path("runs") / str(values.get("name", "affinitynet"))}
         return values
+
+    @model_validator(mode="after")
+    def _same_backbone(self) -> Self:
+        segmenter = self.segmenter
+        if segmenter.start == "classifier" and segmenter.backbone not in (None, self.backbone):
+            raise ValueError(
+                "segmenter.start = classifier needs the classifier's backbone: "
+                "leave segmenter.backbone out"
+            )
+        return self
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> Self:
@@ -282,6 +295,8 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown setting {where}; {hint}"
     said = first["msg"]
+    if not place:  # a check over several sections names its settings itself
+        return said.removeprefix("Value error, ")
     if first["type"] == "literal_error":
         choices = [part.strip("' ") for part in first["ctx"]["expected"].split(" or ")]
         choices = [c.strip("' ") for part in choices for c in part.split(",")]

@@ -1,6 +1,6 @@
 """The segmentation network and the predictor users load."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,8 +20,9 @@ from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, read_description
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.models.weights import load_backbone
+from affinitynet.models.weights import load_weights
 from affinitynet.ops.crf import dense_crf
+from affinitynet.progress import say
 from affinitynet.recipe import BackboneSettings, SegmenterSettings
 
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
@@ -97,14 +98,50 @@ def build_segmentation_net(
         network: nn.Module = LargeFov(cast(nn.Module, body), body.channels[-1], labels)
         return SegmentationNet(network, body.normalization, 1, frozen=True)
     network = _library_net(settings, backbone, labels, pretrained)
-    file = find_weights(backbone.weights, data) if pretrained else None
-    encoder = cast(Any, network.encoder)
-    if file:
-        load_backbone(encoder.model, file)
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
-    multiple = max(encoder.output_stride, 16)
-    return SegmentationNet(network, normalization, multiple, frozen=backbone.weights != "none")
+    multiple = max(cast(Any, network.encoder).output_stride, 16)
+    net = SegmentationNet(network, normalization, multiple, frozen=backbone.weights != "none")
+    file = find_weights(backbone.weights, data) if pretrained else None
+    if file:
+        load_encoder(net, load_weights(file).tensors, str(file))
+    return net
+
+
+def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy a backbone's tensors into the network's encoder; what they lack keeps its value.
+
+    Names are timm's, or the backbone's own, with or without the prefixes of our files. `source`
+    is what messages call the tensors.
+
+    Raises:
+        UserError: none of the encoder's tensors is there, or one has another shape.
+    """
+    encoder = cast(nn.Module, net.network.encoder)
+    body = cast(nn.Module, getattr(encoder, "model", encoder))  # the library wraps timm's network
+    given = {
+        name.removeprefix("backbone.").removeprefix("net."): value
+        for name, value in tensors.items()
+    }
+    own = body.state_dict()
+    found: dict[str, Tensor] = {}
+    for name, value in own.items():
+        # timm's feature networks call `stages.0` `stages_0`.
+        stage, _, rest = name.partition(".")
+        match = given.get(name, given.get(f"{stage.replace('_', '.')}.{rest}"))
+        if match is not None and match.shape != value.shape:
+            raise UserError(
+                f"{source}: {name} has the shape {tuple(match.shape)} where the encoder has "
+                f"{tuple(value.shape)}; it is another network's"
+            )
+        if match is not None:
+            found[name] = match
+    if not found:
+        raise UserError(f"{source}: has none of the encoder's tensors; it is another network's")
+    missing = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
+    if missing:
+        say(f"warning: {source} lacks {len(missing)} tensors of the encoder ({missing[0]} ...)")
+    body.load_state_dict(found, strict=False)
 
 
 def _library_net(

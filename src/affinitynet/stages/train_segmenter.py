@@ -18,11 +18,12 @@ from affinitynet.data.transforms import (
 )
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
-from affinitynet.models.segmenter import Segmenter, build_segmentation_net
+from affinitynet.models.segmenter import Segmenter, build_segmentation_net, load_encoder
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.recipe import SegmenterSettings
 from affinitynet.stages.context import Context, each_image
 from affinitynet.stages.propagate import FOLDER as PSEUDO
+from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import discard_checkpoint, fit, inference
 
 FOLDER = "segmenter"
@@ -91,7 +92,12 @@ def work(context: Context) -> dict[str, Any]:
     samples = context.samples("train")
     backbone = settings.backbone or recipe.backbone
     torch.manual_seed(recipe.seed)
-    net = build_segmentation_net(settings, backbone, len(manifest.classes) + 1, data=recipe.data)
+    fresh = settings.start == "backbone"
+    net = build_segmentation_net(
+        settings, backbone, len(manifest.classes) + 1, data=recipe.data, pretrained=fresh
+    )
+    if not fresh:
+        load_encoder(net, load_classifier(context).state_dict(), "the classifier")
     dataset = MaskedImages(
         samples,
         tuple(context.file(PSEUDO, sample) for sample in samples),
