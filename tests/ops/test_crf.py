@@ -395,14 +395,6 @@ def test_boundary_loss_gives_the_logits_alone_a_gradient():
     assert torch.autograd.gradcheck(lambda z: boundary_loss(z, target), (logits,))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda():
-    image, p = CASES["natural"]
-    q = dense_crf(image.cuda(), p.cuda())
-    assert q.device.type == "cuda"
-    assert (q.cpu() - dense_crf(image, p)).abs().max() < 1e-3
-
-
 if __name__ == "__main__":
     # 16 bits of fixed point: 1.5e-5 of Q, in a file of some kilobytes.
     np.savez_compressed(
