@@ -151,10 +151,10 @@ def _library_net(
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if settings.architecture not in known:
         near = get_close_matches(settings.architecture, ("largefov", *known), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"segmenter.architecture = {settings.architecture!r}: "
-            + (f"did you mean {near[0]}? " if near else "")
-            + f"Choose largefov or one of {', '.join(known)}"
+            f"segmenter.architecture = {settings.architecture!r}: {hint}choose largefov or one of "
+            f"{', '.join(known)}"
         )
     if not timm.is_model(backbone.name):
         raise UserError(
