@@ -37,8 +37,9 @@ def test_images_and_a_table(tmp_path):
         b"\xef\xbb\xbfimage,labels\r\n1.png,dog;cat\r\n2.png,\r\nsub/3.png,dog\r\n",
         b'image,labels\n\n  1.png , dog ; cat ;\n2.png,\n,\n"sub/3.png"," dog"',
         b"labels,Image\ncat;dog;dog,1.png\n;,2.png\ndog,sub/3.png",
+        "image,labels\n1.png,dog\u00a0;\u00a0cat\n2.png,\nsub/3.png,dog\n".encode(),
     ],
-    ids=["bom and crlf", "spaces, empty lines, quotes", "other column order"],
+    ids=["bom and crlf", "spaces, empty lines, quotes", "other column order", "nbsp"],
 )
 def test_ways_to_write_the_same_table(tmp_path, table):
     manifest = read_dataset(dataset(tmp_path, table))
@@ -150,8 +151,9 @@ def test_mistakes_in_the_recipes_class_list_name_the_setting(tmp_path):
         read_dataset(tmp_path, classes=["a", "a"])
 
 
+@pytest.mark.usefixtures("nothing_readable")
 def test_a_table_that_cannot_be_read(tmp_path):
-    (tmp_path / "labels.csv").symlink_to("/proc/self/mem")  # a file that nobody can read
+    dataset(tmp_path, "image,labels\n1.png,a\n")
     with pytest.raises(UserError, match=r"labels\.csv can't be read"):
         read_dataset(tmp_path)
 

@@ -94,8 +94,9 @@ def _row(path: Path, header: list[str], number: int, cells: list[str]) -> Row:
             f"{path}, line {number}, has no cell for labels: write {cell['image']}, (with the "
             "comma) if it shows background only."
         )
-    # A quote that is closed too late makes one cell of several lines.
-    if odd := next((text for text in cells if not text.isprintable()), None):
+    # A quote that is closed too late makes one cell of several lines. (`isprintable` would refuse
+    # the non-breaking spaces that spreadsheets write, too.)
+    if odd := next((text for text in cells if any(c < " " for c in text)), None):
         raise UserError(f"{path}, line {number}: {odd[:40]!r} is no name; is a quote left open?")
     labels = (label.strip() for label in cell["labels"].split(";"))
     return Row(
