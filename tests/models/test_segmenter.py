@@ -87,8 +87,10 @@ def test_another_networks_tensors_are_refused() -> None:
 
 
 def test_unknown_architectures_and_unfit_backbones_are_named() -> None:
-    with pytest.raises(UserError, match="choose largefov or one of"):
-        segmentation_net("test_resnet", architecture="deeplab9")
+    with pytest.raises(UserError, match="'x': choose largefov or one of"):
+        segmentation_net("test_resnet", architecture="x")
+    with pytest.raises(UserError, match=r"did you mean deeplabv3plus\?"):
+        segmentation_net("test_resnet", architecture="deeplabv3plu")
     with pytest.raises(UserError, match="stands on a timm backbone, not 'resnet38'"):
         segmentation_net("resnet38")
 
