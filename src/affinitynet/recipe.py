@@ -87,7 +87,9 @@ class TrainingSettings(Settings):
 
     epochs: int = Field(15, ge=1, description="passes over the training split")
     batch_size: int = Field(16, ge=1, description="images a step")
-    learning_rate: float = Field(0.01, gt=0, description="of pretrained weights, at step 0")
+    learning_rate: float = Field(
+        0.001, gt=0, description="of pretrained weights, at step 0; 0.01 without momentum"
+    )
     head_rate: float = Field(10.0, gt=0, description="learning rate of new layers, as a multiple")
     momentum: float = Field(
         0.9, ge=0, lt=1, description="of SGD; the original code ran with 5e-4 by accident"
