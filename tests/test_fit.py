@@ -75,7 +75,7 @@ def test_weights_that_are_not_finite_are_refused_and_not_kept(tmp_path: Path) ->
 @pytest.mark.parametrize("damage", [b"", b"PK" + b"0" * 5000, b"x" * 100])
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / CHECKPOINT).write_bytes(damage)
-    with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be read .* delete it"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt: is no checkpoint .* delete it"):
         train(tmp_path)
 
 

@@ -259,7 +259,8 @@ def _resume(
         optimizer.load_state_dict(state["optimizer"])
         return int(state["epochs"]), dict(state["means"])
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
+        # Not torch's reason: it is long, and advises to load the file without its safeguard.
         raise UserError(
-            f"{path}: cannot be read ({reason}); delete it: the training then starts again"
+            f"{path}: is no checkpoint of this training, or damaged; delete it: the training then "
+            "starts again"
         ) from error
