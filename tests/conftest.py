@@ -1,6 +1,9 @@
 """A toy data set and a recipe small enough for tests of the whole pipeline."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +41,13 @@ def tiny_recipe(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY, encoding="utf-8")
     return file
+
+
+@pytest.fixture
+def nothing_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have text files refuse to be read as another user's do; root could read those."""
+
+    def refuse(path: Path, *_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)

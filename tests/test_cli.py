@@ -26,17 +26,17 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return said[0]
 
 
-def test_overrides_are_read_as_yaml() -> None:
-    given = ["--walk.beta", "10", "--cams.scales", "0.5", "1", "--cams.flip=false", "--name", "x"]
+def test_overrides_are_read_as_their_settings_ask() -> None:
+    given = ["--walk.beta", "10", "--cams.scales", "0.5", "1", "--cams.flip=false", "--name", "on"]
     assert parse_overrides(given) == {
         "walk.beta": 10,
         "cams.scales": [0.5, 1],
         "cams.flip": False,
-        "name": "x",
+        "name": "on",
     }
 
 
-@pytest.mark.parametrize("given", [["stray"], ["--walk.beta"]])
+@pytest.mark.parametrize("given", [["stray"], ["--walk.beta"], ["--walk.beta", "*a"]])
 def test_overrides_that_make_no_sense_are_refused(given: list[str]) -> None:
     with pytest.raises(UserError):
         parse_overrides(given)

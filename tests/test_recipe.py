@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from affinitynet.errors import UserError
-from affinitynet.recipe import Recipe, describe
+from affinitynet.recipe import Recipe, describe, read_flag
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -49,6 +49,22 @@ def test_dump_and_load_give_the_same_recipe(tmp_path: Path) -> None:
         ("dataset: {format: vco}", "did you mean voc?"),
         ("walk: {beta: much}", "walk.beta = 'much'"),
         ("walk: {beta: -1}", "walk.beta = -1"),
+        ("walk: {beta: .inf}", "walk.beta = inf: Input should be a finite number"),
+        ("classifier: {learning_rate: .nan}", "classifier.learning_rate = nan"),
+        ("cams: {scales: [1, .nan]}", "cams.scales.1 = nan"),
+        ("cams: {scales: [1, 0]}", "cams.scales.1 = 0"),
+        ("cams: {splits: [train, vall]}", "cams.splits.1 = 'vall'"),
+        ("cams: {splits: [val]}", "cams.splits = ['val']: train must be among them"),
+        ("classifier: {long_side: [512, 256]}", "classifier.long_side = [512, 256]: a range"),
+        ("classifier: {long_side: [0, 256]}", "classifier.long_side.0 = 0"),
+        ("segmenter: {scale_range: [2, 0.5]}", "segmenter.scale_range = [2, 0.5]: a range"),
+        ("segmenter: {scale_range: [0, 1]}", "segmenter.scale_range.0 = 0"),
+        ("segmenter: {scales: [-1]}", "segmenter.scales.0 = -1"),
+        ("evaluate: {sweep: [0, 0.6, 0]}", "evaluate.sweep = [0, 0.6, 0]: give start, stop"),
+        ("evaluate: {sweep: [1, 0, 0.1]}", "evaluate.sweep = [1, 0, 0.1]: give start, stop"),
+        ("evaluate: {sweep: [0, 1, 0.000001]}", "more than 1000 steps"),
+        ("walk: {crf: {bilateral_sxy: 0.01}}", "walk.crf.bilateral_sxy = 0.01"),
+        ("confident: {crf: {bilateral_srgb: 0.01}}", "confident.crf.bilateral_srgb = 0.01"),
         ("walk: 3", "walk = 3"),
         ("- walk", "a recipe is a mapping"),
         ("walk: {beta: 1", "not valid YAML"),
@@ -65,6 +81,52 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, said: str) ->
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.usefixtures("nothing_readable")
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml: can't be read \(Permission denied"):
+        Recipe.load(write(tmp_path, "seed: 1"))
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "value"),
+    [
+        ("walk.beta", ["10"], 10),
+        ("cams.flip", ["false"], False),
+        ("cams.scales", ["1"], [1]),
+        ("cams.scales", ["0.5", "1"], [0.5, 1]),
+        ("cams.scales", ["[0.5, 1]"], [0.5, 1]),
+        ("cams.splits", ["train"], ["train"]),
+        ("dataset.classes", ["cat"], ["cat"]),
+        ("dataset.classes", ["no", "on"], ["no", "on"]),
+        ("dataset.classes", ["[cat, dog]"], ["cat", "dog"]),
+        ("dataset.classes", ["null"], None),
+        ("dataset.train", ["2012"], "2012"),
+        ("dataset.val", ["null"], None),
+        ("dataset.format", ["no"], "no"),
+        ("name", ["2024-01-01"], "2024-01-01"),
+        ("name", ["[a"], "[a"),
+        ("backbone.weights", ["*.pth"], "*.pth"),
+        ("segmenter.backbone", ["{name: on}"], {"name": True}),
+        ("segmenter.backbone.name", ["on"], "on"),
+        ("nothing.known", ["1"], 1),
+        ("walk.beta.deep", ["1"], 1),
+    ],
+)
+def test_a_flag_is_read_as_its_setting_asks(key: str, words: list[str], value: object) -> None:
+    assert read_flag(key, words) == value
+
+
+def test_a_flag_that_is_no_yaml_is_named() -> None:
+    with pytest.raises(UserError, match=r"--walk\.beta \*a: not a value"):
+        read_flag("walk.beta", ["*a"])
+
+
+@pytest.mark.parametrize("key", ["path", "cls"])
+def test_no_override_collides_with_an_argument(key: str) -> None:
+    with pytest.raises(UserError, match=f"unknown setting {key}"):
+        Recipe.load("demo", **{key: "x"})
 
 
 def test_a_missing_recipe_names_the_shipped_ones() -> None:

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
+from affinitynet.models.affinity_net import AffinityNet
+from affinitynet.models.classifier import Classifier
+from affinitynet.models.resnet38 import ResNet38
+from affinitynet.models.vgg16 import VGG16
 from affinitynet.recipe import TrainingSettings
 from affinitynet.training import (
     CHECKPOINT,
@@ -82,6 +86,41 @@ def test_groups_give_new_layers_ten_times_and_biases_twice_the_rate() -> None:
     assert groups == {(1.0, 5e-4): 1, (2.0, 0.0): 1, (10.0, 5e-4): 1}
 
 
+def names_by_rate(model: nn.Module) -> dict[tuple[float, float], set[str]]:
+    """(rate, weight decay) -> names of the parameters."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        (group["rate"], group["weight_decay"]): {names[id(p)] for p in group["params"]}
+        for group in parameter_groups(model, settings())
+    }
+
+
+def test_resnet38_trains_35_convolutions_and_its_head() -> None:
+    """The table of the original code: conv1a, b2, b2_1, b2_2 and all BatchNorms are frozen."""
+    basic = ["b3", "b3_1", "b3_2", "b4", *(f"b4_{i}" for i in range(1, 6)), "b5", "b5_1", "b5_2"]
+    layers = [f"{unit}.conv_branch{branch}" for unit in basic for branch in ("2a", "2b1")]
+    layers += [f"{unit}.conv_branch1" for unit in ("b3", "b4", "b5", "b6", "b7")]
+    layers += [f"{unit}.conv_branch{b}" for unit in ("b6", "b7") for b in ("2a", "2b1", "2b2")]
+    assert len(layers) == 35
+    assert names_by_rate(Classifier(ResNet38(1 / 16), 20)) == {
+        (1.0, 5e-4): {f"backbone.{layer}.weight" for layer in layers},
+        (10.0, 5e-4): {"head.fc.weight"},
+    }
+
+
+def test_vgg16s_group_norm_learns_as_slowly_as_pretrained_layers() -> None:
+    """As published: conv1 and conv2 frozen; the affine parameters not in the new layers' groups."""
+    model = AffinityNet(VGG16(fc6_dilation=4, width=1 / 16), group_norm=True)
+    layers = [f"backbone.conv{stage}_{i}" for stage in (3, 4, 5) for i in (1, 2, 3)]
+    layers += ["backbone.fc6", "backbone.fc7", "head.norm.0", "head.norm.1", "head.norm.2"]
+    new = ("head.reduce.0", "head.reduce.1", "head.reduce.2", "head.mix")
+    assert names_by_rate(model) == {
+        (1.0, 5e-4): {f"{layer}.weight" for layer in layers},
+        (2.0, 0.0): {f"{layer}.bias" for layer in layers},
+        (10.0, 5e-4): {f"{layer}.weight" for layer in new},
+    }
+
+
 def test_one_step_moves_weights_as_published(tmp_path: Path) -> None:
     """SGD with decay: w - rate * (gradient + decay * w), rates 1x, 2x (bias, no decay), 10x."""
     torch.manual_seed(0)
@@ -102,6 +141,46 @@ def test_one_step_moves_weights_as_published(tmp_path: Path) -> None:
         decay = 0.0 if name.endswith("bias") else 5e-4
         expected = before[name] - rates[name] * (gradients[name] + decay * before[name])
         torch.testing.assert_close(parameter.detach(), expected)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 5e-4])
+def test_later_steps_follow_the_schedule_and_the_momentum(tmp_path: Path, momentum: float) -> None:
+    """v <- momentum v + gradient + decay w; w <- w - lr0 (1 - step / steps)^0.9 multiple v."""
+    steps, decay = 3, 5e-4
+    torch.manual_seed(0)
+    model = Net()
+    model.dropout.p = 0.0
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    velocity = {name: torch.zeros_like(w) for name, w in weights.items()}
+    multiples = {"backbone.weight": 1.0, "backbone.bias": 2.0, "head.weight": 10.0}
+
+    class One(Points):
+        def __len__(self) -> int:
+            return 1
+
+    points = One()
+    for step in range(steps):  # one sample an epoch, one step an epoch
+        points.epoch = step
+        x, y = points[0]
+        hidden = weights["backbone.weight"] @ x + weights["backbone.bias"]
+        # d/d output of (output - y)^2, back through the head and the ReLU
+        outer = 2 * (weights["head.weight"] @ hidden.relu() - y)
+        inner = outer * weights["head.weight"][0] * (hidden > 0)
+        gradients = {
+            "head.weight": outer * hidden.relu()[None],
+            "backbone.weight": inner[:, None] * x,
+            "backbone.bias": inner,
+        }
+        for name, gradient in gradients.items():
+            own_decay = 0.0 if name.endswith("bias") else decay
+            velocity[name] = momentum * velocity[name] + gradient + own_decay * weights[name]
+            rate = 0.01 * (1 - step / steps) ** 0.9 * multiples[name]
+            weights[name] = weights[name] - rate * velocity[name]
+
+    values = settings(epochs=steps, momentum=momentum, weight_decay=decay)
+    fit("t", model, One(), squared, values, folder=tmp_path, seed=0, hardware=CPU)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), weights[name])
 
 
 def test_interrupted_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:

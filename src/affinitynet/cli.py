@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 from tyro.conf import Positional, subcommand
 
 from affinitynet.errors import UserError
@@ -267,27 +266,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn `--walk.beta 10 --cams.scales 0.5 1` into settings; values are read as YAML.
+    """Turn `--walk.beta 10 --cams.scales 0.5 1` into settings, each read as its field asks.
 
     Raises:
-        UserError: a value without a flag, or a flag without a value.
+        UserError: a value without a flag, a flag without a value, or a value that can't be read.
     """
-    found: dict[str, list[Any]] = {}
-    values: list[Any] | None = None
+    from affinitynet.recipe import read_flag
+
+    found: dict[str, list[str]] = {}
+    words: list[str] | None = None
     for argument in arguments:
         if argument.startswith("--"):
             key, equals, value = argument[2:].partition("=")
-            values = found.setdefault(key.replace("-", "_"), [])
+            words = found.setdefault(key.replace("-", "_"), [])
             if equals:
-                values.append(yaml.safe_load(value))
-        elif values is None:
+                words.append(value)
+        elif words is None:
             raise UserError(f"unexpected argument {argument!r}; see affinitynet run --help")
         else:
-            values.append(yaml.safe_load(argument))
+            words.append(argument)
     for key, given in found.items():
         if not given:
             raise UserError(f"--{key} needs a value")
-    return {key: given[0] if len(given) == 1 else given for key, given in found.items()}
+    return {key: read_flag(key, given) for key, given in found.items()}
 
 
 def _conclude(run: Path) -> None:

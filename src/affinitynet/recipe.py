@@ -1,21 +1,53 @@
 """Settings: validated once, here; they are the YAML, the flags, the docs and the fingerprint."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from affinitynet.errors import UserError
+
+MOST_THRESHOLDS = 1000  # of a sweep: a confusion matrix each
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("a range is given as its lower end, then its upper end")
+    return pair
+
+
+def _countable(sweep: tuple[float, float, float]) -> tuple[float, float, float]:
+    start, stop, step = sweep
+    if start > stop or step <= 0:
+        raise ValueError("give start, stop and step: start at most stop, the step above 0")
+    if (stop - start) / step > MOST_THRESHOLDS:
+        raise ValueError(f"more than {MOST_THRESHOLDS} steps: take a larger step")
+    return sweep
+
+
+def _with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
+    if "train" not in roles:
+        raise ValueError("train must be among them: all later stages need its CAMs")
+    return roles
 
 
 class Settings(BaseModel):
     """A section of a recipe: unknown keys are errors, values don't change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetSettings(Settings):
@@ -70,7 +102,7 @@ class ClassifierSettings(TrainingSettings):
     """Stage 1: the multi-label classifier whose weights make the CAMs."""
 
     output_stride: Literal[8, 16, 32] = Field(16, description="of timm backbones; the paper's: 8")
-    long_side: tuple[int, int] = Field(
+    long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)] = Field(
         (256, 512), description="range of the long side an image is resized to before the crop"
     )
 
@@ -78,9 +110,11 @@ class ClassifierSettings(TrainingSettings):
 class CamSettings(Settings):
     """Stage 2: class activation maps."""
 
-    scales: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0), min_length=1, description="summed")
+    scales: tuple[PositiveFloat, ...] = Field(
+        (0.5, 1.0, 1.5, 2.0), min_length=1, description="summed"
+    )
     flip: bool = Field(True, description="add the horizontally flipped image at each scale")
-    splits: tuple[str, ...] = Field(
+    splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(_with_train)] = Field(
         ("train", "val"), description="roles to make CAMs for: val's tags are used for figures only"
     )
 
@@ -88,11 +122,12 @@ class CamSettings(Settings):
 class CrfSettings(Settings):
     """Dense CRF: mean-field steps, and the two kernels' widths and weights."""
 
+    # The lattice holds features up to 50,000 deviations: at a width of 0.1, images of 5,000 pixels.
     iterations: int = Field(10, ge=0, description="mean-field steps")
-    gaussian_sxy: float = Field(3, gt=0, description="width of the smoothness kernel, pixels")
+    gaussian_sxy: float = Field(3, ge=0.1, description="width of the smoothness kernel, pixels")
     gaussian_compat: float = Field(3, ge=0, description="weight of the smoothness kernel")
-    bilateral_sxy: float = Field(80, gt=0, description="spatial width of the appearance kernel")
-    bilateral_srgb: float = Field(13, gt=0, description="its width in colour, 0..255 units")
+    bilateral_sxy: float = Field(80, ge=0.1, description="spatial width of the appearance kernel")
+    bilateral_srgb: float = Field(13, ge=0.1, description="its width in colour, 0..255 units")
     bilateral_compat: float = Field(10, ge=0, description="weight of the appearance kernel")
 
 
@@ -161,11 +196,15 @@ class SegmenterSettings(TrainingSettings):
         "backbone", description="encoder weights to start from: the backbone's, or stage 1's"
     )
     output_stride: Literal[8, 16] = Field(16, description="of the encoder, where it can be chosen")
-    scale_range: tuple[float, float] = Field((0.5, 2.0), description="random resize in training")
+    scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = Field(
+        (0.5, 2.0), description="random resize in training"
+    )
     boundary_weight: float = Field(
         0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"
     )
-    scales: tuple[float, ...] = Field((0.75, 1.0, 1.25), min_length=1, description="at prediction")
+    scales: tuple[PositiveFloat, ...] = Field(
+        (0.75, 1.0, 1.25), min_length=1, description="at prediction"
+    )
     flip: bool = Field(True, description="average with the flipped image at prediction")
     refine: bool = Field(False, description="dense CRF on predictions")
     crf: CrfSettings = CrfSettings()
@@ -175,7 +214,7 @@ class EvaluateSettings(Settings):
     """Stage 7: figures against ground truth, where there is any."""
 
     cam_background: float = Field(0.2, ge=0, le=1, description="fixed background score of CAMs")
-    sweep: tuple[float, float, float] = Field(
+    sweep: Annotated[tuple[float, float, float], AfterValidator(_countable)] = Field(
         (0.0, 0.6, 0.01), description="start, stop, step of the best-background search"
     )
 
@@ -191,7 +230,9 @@ class Recipe(Settings):
     precision: Literal["float32", "bf16", "fp16"] = Field(
         "float32", description="of the networks; bf16 needs hardware for it to gain"
     )
-    workers: int = Field(2, ge=0, description="processes that load images and run the CPU kernels")
+    workers: int = Field(
+        2, ge=0, description="processes that load training images, threads that run the CPU kernels"
+    )
     dataset: DatasetSettings = DatasetSettings()
     backbone: BackboneSettings = BackboneSettings()
     classifier: ClassifierSettings = ClassifierSettings()
@@ -220,7 +261,7 @@ class Recipe(Settings):
         return self
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> Self:
+    def load(cls, path: str | Path, /, **overrides: Any) -> Self:
         """Read a YAML recipe; `overrides` replace settings, with dots for sections.
 
         `Recipe.load("demo.yaml", data="toy", **{"walk.beta": 10})`
@@ -253,6 +294,49 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, default, field.description or ""
 
 
+def read_flag(key: str, words: Sequence[str]) -> Any:
+    """Read the words that follow a flag as a value of the setting `key`.
+
+    What is text stays as typed (`--dataset.classes no on` names two classes, and no YAML booleans)
+    and a list may have one word; all else is YAML, and null stands for none where that is allowed.
+
+    Raises:
+        UserError: a word that is not YAML where YAML is meant.
+    """
+    kinds = _kinds(key)
+    if NoneType in kinds and list(words) in (["null"], ["~"], [""]):
+        return None
+    items = next((get_args(kind) for kind in kinds if get_origin(kind) is tuple), ())
+    bracketed = len(words) == 1 and words[0].startswith("[")
+    as_text = any(map(_is_text, items or kinds)) and not (items and bracketed)
+    values = list(words) if as_text else [_read_word(key, word) for word in words]
+    return values[0] if len(values) == 1 and (bracketed or not items) else values
+
+
+def _kinds(key: str) -> tuple[Any, ...]:
+    """Return the types a setting may have; none where there is no such setting."""
+    *sections, last = key.split(".")
+    model: type[BaseModel] | None = Recipe
+    for section in sections:
+        model = model and _section(model, section)
+    if model is None or last not in model.model_fields:
+        return ()
+    return _alternatives(model.model_fields[last].annotation)
+
+
+def _is_text(kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return all(isinstance(value, str) for value in get_args(kind))
+    return kind in (str, Path)
+
+
+def _read_word(key: str, word: str) -> Any:
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{key} {word}: not a value ({' '.join(str(error).split())})") from error
+
+
 def _find_recipe(path: Path) -> Path:
     shipped = Path(__file__).parent / "recipes"
     named = shipped / f"{path}.yaml"
@@ -269,6 +353,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of settings, this is {type(values)}")
     return values
@@ -294,9 +380,9 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown setting {where}; {hint}"
-    said = first["msg"]
+    said = first["msg"].removeprefix("Value error, ")
     if not place:  # a check over several sections names its settings itself
-        return said.removeprefix("Value error, ")
+        return said
     if first["type"] == "literal_error":
         choices = [part.strip("' ") for part in first["ctx"]["expected"].split(" or ")]
         choices = [c.strip("' ") for part in choices for c in part.split(",")]
@@ -307,10 +393,20 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
 
 def _field_names(model: type[BaseModel], place: list[str]) -> list[str]:
     for part in place:
-        annotation = model.model_fields[part].annotation
-        if get_origin(annotation) in (Union, UnionType):
-            annotation = next(a for a in get_args(annotation) if a is not type(None))
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = _section(model, part)
+        if section is None:
             return []
-        model = annotation
+        model = section
     return list(model.model_fields)
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the section of that name, or None where there is none or it is a single setting."""
+    field = model.model_fields.get(name)
+    kinds = _alternatives(field.annotation) if field else ()
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if union else (annotation,)

@@ -29,7 +29,7 @@ def test_counts_and_sizes(tmp_path):
     two = sample(tmp_path, "2", 0, 1, mask=[1, 2])
     three = sample(tmp_path, "3", size=(30, 40))
     report = check(tmp_path, train=[one, two], val=[three], notes=("Noted.",))
-    assert report.ok
+    assert not report.problems
     assert (report.images, report.splits) == (3, {"train": 2, "val": 1})
     assert report.class_counts == {"train": (2, 1), "val": (0, 0)}
     assert report.untagged == {"train": 0, "val": 1}
@@ -56,7 +56,7 @@ def test_damaged_images_and_masks_are_problems(tmp_path):
     bad_size = sample(tmp_path, "bad_size", 0, size=(4, 6), mask=[1])
     good = sample(tmp_path, "good", 0, mask=[1, 255])
     report = check(tmp_path, train=[bad_image, bad_mask, bad_value, bad_size, good])
-    assert not report.ok
+    assert report.problems
     found = {problem.id: problem.message for problem in report.problems}
     assert list(found) == ["bad_image", "bad_mask", "bad_value", "bad_size"]
     assert "can't be decoded" in found["bad_image"]
@@ -105,6 +105,11 @@ def test_coarse_masks_are_warned_of(tmp_path):
     assert not warnings_about(report, "train_precise")
     report = check(tmp_path, train=[fine, coarse], train_precise=[fine])
     assert warnings_about(report, "take figures on train_precise")
+
+
+def test_names_that_differ_only_in_case_are_warned_of(tmp_path):
+    report = check(tmp_path, train=[sample(tmp_path, name, 0) for name in ("a", "A", "b")])
+    assert warnings_about(report, "2 images have names that differ only in case (a and A)")
 
 
 def test_rare_classes_are_named_with_their_count(tmp_path):

@@ -12,6 +12,9 @@ from affinitynet.errors import UserError
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 17, "name": "cat"}]
 
 
+MISSING = object()
+
+
 def square(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
     return [[x0, y0, x1, y0, x1, y1, x0, y1]]
 
@@ -157,6 +160,95 @@ def test_mistakes_in_coco_folders(tmp_path):
     (root / "annotations" / "instances_val2014.json").write_text("{")
     with pytest.raises(UserError, match=r"instances_val2014\.json is not valid JSON"):
         read_dataset(root)
+
+
+ITEM = {"id": 7, "image_id": 100, "category_id": 18, "segmentation": square(1, 1, 3, 3)}
+IMAGE = {"id": 100, "file_name": "1.jpg", "height": 6, "width": 8}
+
+
+def one_image(root: Path, image: dict, item: dict, **content) -> Path:
+    """A data set of one image; a key whose value is MISSING is left out."""
+    images(root / "images", "1.jpg")
+    entries = [
+        {key: value for key, value in entry.items() if value is not MISSING}
+        for entry in (IMAGE | image, ITEM | item)
+    ]
+    whole = {"images": entries[:1], "annotations": entries[1:], "categories": CATEGORIES} | content
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(whole))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("image", "item", "content", "message"),
+    [
+        ({"file_name": MISSING}, {}, {}, r"images\[0\] has no file_name"),
+        ({"file_name": 3}, {}, {}, r"images\[0\] has file_name = 3"),
+        ({"id": MISSING}, {}, {}, r"images\[0\] has no id"),
+        ({"id": [1]}, {}, {}, r"images\[0\] has id = \[1\]"),
+        ({}, {"image_id": MISSING}, {}, r"annotations\[0\] has no image_id"),
+        ({}, {"category_id": MISSING}, {}, r"annotations\[0\] has no category_id"),
+        ({}, {"category_id": "18"}, {}, r"annotations\[0\] has category_id = '18'"),
+        ({}, {"category_id": 77}, {}, r"annotations\[0\]: the category 77 is not listed"),
+        ({}, {"segments_info": 3}, {}, r"annotations\[0\] has no file_name"),
+        ({}, {}, {"images": None}, r"needs lists images"),
+        ({}, {}, {"images": [3]}, r"images\[0\] is no JSON object"),
+        ({}, {}, {"categories": [{"id": "q", "name": "x"}]}, r"categories\[0\] has id = 'q'"),
+        ({}, {}, {"categories": [*CATEGORIES, {"id": 2, "name": "dog"}]}, "both named 'dog'"),
+    ],
+)
+def test_malformed_entries_are_named(tmp_path, image, item, content, message):
+    with pytest.raises(UserError, match=rf"instances_train\.json.*{message}"):
+        read_dataset(one_image(tmp_path, image, item, **content))
+
+
+@pytest.mark.parametrize(
+    ("image", "item", "message"),
+    [
+        ({"height": MISSING}, {}, r"1\.jpg has the size None x 8"),
+        ({"width": -8}, {}, r"1\.jpg has the size 6 x -8"),
+        ({}, {"segmentation": [[1, 1, 2]]}, r"id 7: \[1, 1, 2\] is no polygon"),
+        ({}, {"segmentation": [["a", "b"]]}, r"id 7: \['a', 'b'\] is no polygon"),
+        ({}, {"segmentation": [3]}, r"id 7: 3 is no polygon"),
+        ({}, {"segmentation": {"counts": "abc"}}, r"id 7: .* is no segmentation"),
+        ({}, {"segmentation": {"counts": 3, "size": [6, 8]}}, r"id 7: The run lengths 3 are"),
+        ({}, {"segmentation": {"counts": [1, -5, 52], "size": [6, 8]}}, r"id 7: The run lengths"),
+    ],
+)
+def test_malformed_truth_is_named(tmp_path, image, item, message):
+    manifest = read_dataset(one_image(tmp_path, image, item))
+    with pytest.raises(UserError, match=rf"instances_train\.json.*{message}"):
+        load_truth(manifest, manifest.samples[0])
+
+
+def test_one_annotation_of_several_without_an_outline_is_a_mistake(tmp_path):
+    bare = {key: value for key, value in ITEM.items() if key != "segmentation"}
+    manifest = read_dataset(one_image(tmp_path, {}, {}, annotations=[ITEM, bare]))
+    with pytest.raises(UserError, match="None is no segmentation"):
+        load_truth(manifest, manifest.samples[0])
+
+
+def test_boxes_are_tags_but_no_ground_truth(tmp_path):
+    manifest = read_dataset(
+        one_image(tmp_path, {}, {"segmentation": MISSING, "bbox": [1, 1, 2, 2]})
+    )
+    assert [(s.tags, s.mask) for s in manifest.samples] == [((2,), None)]
+    assert manifest.notes == ("instances_train.json has boxes only: train has no ground truth.",)
+
+
+def test_a_class_list_in_the_folder_counts(tmp_path):
+    (coco(tmp_path) / "classes.txt").write_text("dog\ncat\nperson\n")
+    assert read_dataset(tmp_path).classes == ("dog", "cat", "person")
+
+
+def test_a_panoptic_png_stays_in_its_folder(tmp_path):
+    segments = {"segments_info": [{"id": 1, "category_id": 18}], "file_name": "../../x.png"}
+    root = one_image(tmp_path, {}, segments)
+    (root / "annotations" / "instances_train.json").rename(root / "annotations/panoptic_train.json")
+    (root / "annotations" / "panoptic_train").mkdir()
+    manifest = read_dataset(root)
+    with pytest.raises(UserError, match=r"panoptic_train\.json: the PNG .* not a plain relative"):
+        load_truth(manifest, manifest.samples[0])
 
 
 # Made with pycocotools 2.0.11:

@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +30,16 @@ def test_16_bit_grey_is_scaled(tmp_path):
     for name in ("grey.png", "grey.tif"):
         Image.fromarray(grey).save(tmp_path / name)
         np.testing.assert_array_equal(load_image(tmp_path / name)[0, :, 0], [0, 1, 128, 255])
+
+
+def test_12_bit_grey_is_scaled(tmp_path):
+    # Little-endian TIFF, one strip of two pixels in three bytes: 0x000 and 0xfff.
+    tags = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 1)]
+    tags.append((279, 3))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    (tmp_path / "x.tif").write_bytes(header + entries + b"\0\0\0\0" + b"\x00\x0f\xff")
+    assert load_image(tmp_path / "x.tif")[0, :, 0].tolist() == [0, 255]
 
 
 def test_transparency_shows_white(tmp_path):

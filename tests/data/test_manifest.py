@@ -137,3 +137,10 @@ def test_output_path_stays_in_its_folder(tmp_path):
 def test_ignore_index_leaves_room_for_every_class():
     assert manifest(classes=tuple(map(str, range(254)))).ignore_index == 255
     assert manifest(classes=tuple(map(str, range(255)))).ignore_index == 65535
+
+
+@pytest.mark.usefixtures("nothing_readable")
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.json: can't be read"):
+        Manifest.of_run(tmp_path)

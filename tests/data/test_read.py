@@ -28,6 +28,25 @@ def test_one_folder_per_class(tmp_path):
     }
 
 
+def test_the_background_folder_may_have_a_capital(tmp_path):
+    images(tmp_path, "cat/1.jpg", "Background/2.jpg")
+    manifest = read_dataset(tmp_path)
+    assert manifest.classes == ("cat",)
+    assert [s.tags for s in manifest.split("train")] == [(), (0,)]
+
+
+def test_run_folders_are_no_classes(tmp_path):
+    images(tmp_path, "cat/1.jpg", "cat/._1.jpg", "run/pseudo/1.png", "runs/first/pseudo/1.png")
+    for folder in ("run", "runs/first"):
+        for name in ("manifest.json", "recipe.yaml"):
+            (tmp_path / folder / name).write_text("")
+    assert [s.id for s in read_dataset(tmp_path).samples] == ["cat/1"]
+    for name in ("manifest.json", "recipe.yaml"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match="is a run folder too"):
+        read_dataset(tmp_path)
+
+
 def test_split_folders_above_the_class_folders(tmp_path):
     images(tmp_path, "train/dog/1.jpg", "train/cat/2.jpg", "val/dog/3.jpg")
     manifest = read_dataset(tmp_path)

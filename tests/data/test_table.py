@@ -35,10 +35,11 @@ def test_images_and_a_table(tmp_path):
     "table",
     [
         b"\xef\xbb\xbfimage,labels\r\n1.png,dog;cat\r\n2.png,\r\nsub/3.png,dog\r\n",
-        b'image,labels\n\n  1.png , dog ; cat ;\n2.png\n,\n"sub/3.png"," dog"',
+        b'image,labels\n\n  1.png , dog ; cat ;\n2.png,\n,\n"sub/3.png"," dog"',
         b"labels,Image\ncat;dog;dog,1.png\n;,2.png\ndog,sub/3.png",
+        "image,labels\n1.png,dog\u00a0;\u00a0cat\n2.png,\nsub/3.png,dog\n".encode(),
     ],
-    ids=["bom and crlf", "spaces, empty lines, quotes", "other column order"],
+    ids=["bom and crlf", "spaces, empty lines, quotes", "other column order", "nbsp"],
 )
 def test_ways_to_write_the_same_table(tmp_path, table):
     manifest = read_dataset(dataset(tmp_path, table))
@@ -105,6 +106,11 @@ def test_leftovers_and_look_alikes_are_noted(tmp_path):
         ("image,labels\n1.png,cat\n\n1.png,dog\n", r"lists 1\.png twice, in lines 2 and 4"),
         ("image,labels\n1.png,a\nnone.png,a\n", r"line 3: there is no image none\.png"),
         ("image,labels\n,cat\n", r"line 2, names no image"),
+        ("image,labels\n1.png,a\n2.png\n", r"line 3, has no cell for labels: write 2\.png, "),
+        ('image,labels\n1.png,"a\n2.png,b\n', r"line 3, is no CSV: unexpected end"),
+        ('image,labels\n1.png,"a\n2.png,b"\n', r"line 3: 'a.n2\.png,b' is no name; is a quote"),
+        ("image,labels,splt\n1.png,a,val\n", r"has a column 'splt': rename it to split"),
+        ("image,labels,labels\n1.png,a,b\n", r"has the column labels twice"),
         ("image,labels\n../1.png,cat\n", r"line 2: the image '\.\./1\.png' is not a plain"),
         ("image,labels\n/etc/1.png,cat\n", r"line 2: the image '/etc/1\.png' is not a plain"),
         ("image,labels\n1.png,\n2.png,\n", r"no classes"),
@@ -114,6 +120,47 @@ def test_leftovers_and_look_alikes_are_noted(tmp_path):
 def test_mistakes_in_the_table(tmp_path, table, message):
     with pytest.raises(UserError, match=message):
         read_dataset(dataset(tmp_path, table))
+
+
+def test_columns_that_are_not_read_are_noted(tmp_path):
+    dataset(tmp_path, "image,labels,split,weather\n1.png,a,val,rain\n", images=["1.png"])
+    manifest = read_dataset(tmp_path)
+    assert tags(manifest, "val") == {"1": ("a",)}
+    assert manifest.notes == ("labels.csv has columns that are not read: weather.",)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("\n", r"classes\.txt names no class"),
+        ("background\n", r"classes\.txt names no class"),
+        ("a\nb\na\n", r"classes\.txt lists the class 'a' twice"),
+        ("a\nBackground\n", r"classes\.txt: background is label 0"),
+    ],
+)
+def test_mistakes_in_a_class_list_name_the_file(tmp_path, classes, message):
+    dataset(tmp_path, "image,labels\n1.png,a\n")
+    (tmp_path / "classes.txt").write_text(classes)
+    with pytest.raises(UserError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_mistakes_in_the_recipes_class_list_name_the_setting(tmp_path):
+    dataset(tmp_path, "image,labels\n1.png,a\n")
+    with pytest.raises(UserError, match=r"dataset\.classes lists the class 'a' twice"):
+        read_dataset(tmp_path, classes=["a", "a"])
+
+
+@pytest.mark.usefixtures("nothing_readable")
+def test_a_table_that_cannot_be_read(tmp_path):
+    dataset(tmp_path, "image,labels\n1.png,a\n")
+    with pytest.raises(UserError, match=r"labels\.csv can't be read"):
+        read_dataset(tmp_path)
+
+
+def test_companions_that_macos_leaves_are_no_images(tmp_path):
+    dataset(tmp_path, "image,labels\n1.png,a\n", images=("1.png", "._1.png"))
+    assert read_dataset(tmp_path).notes == ()
 
 
 def test_tables_in_another_encoding(tmp_path):

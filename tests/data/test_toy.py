@@ -22,7 +22,7 @@ def test_the_data_set_is_whole_and_reproducible(tmp_path):
     assert manifest.classes == CLASSES
     assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 6, "val": 2}
     report = check_dataset(manifest)
-    assert report.ok
+    assert not report.problems
     assert report.with_truth == {"train": 6, "val": 2}
     for sample in manifest.samples:
         labels = set(np.unique(load_truth(manifest, sample))) - {0}
@@ -41,6 +41,16 @@ def test_an_interrupted_data_set_is_completed(tmp_path):
     (tmp_path / "a" / "labels.csv").unlink()
     (tmp_path / "a" / "images" / "0003.png").unlink()
     make_toy(tmp_path / "a", train=4, val=0)
+    assert digests(tmp_path / "a") == whole
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_record_has_the_data_set_made_anew(tmp_path, content):
+    make_toy(tmp_path / "a", train=2, val=0)
+    whole = digests(tmp_path / "a")
+    (tmp_path / "a" / "toy.json").write_text(content)
+    (tmp_path / "a" / "images" / "0001.png").write_bytes(b"damaged")
+    make_toy(tmp_path / "a", train=2, val=0)
     assert digests(tmp_path / "a") == whole
 
 

@@ -186,6 +186,27 @@ def test_broken_folders_say_what_is_missing(tmp_path):
         read_dataset(root)
 
 
+def test_two_files_of_one_name_are_refused(tmp_path):
+    root = devkit(tmp_path, annotations=True)
+    Image.new("RGB", (6, 4)).save(root / "JPEGImages" / "2007_01.png")
+    with pytest.raises(UserError, match=r"both 2007_01\.jpg and 2007_01\.png for 2007_01"):
+        read_dataset(root)
+
+
+def test_two_rows_of_one_image_are_refused(tmp_path):
+    root = devkit(tmp_path)
+    (root / "labels.csv").write_text("image,labels\n2007_01.jpg,cat\n2007_01.png,dog\n")
+    with pytest.raises(UserError, match=r"line 3: a line before has tags of 2007_01 too"):
+        read_dataset(root)
+
+
+def test_notes_on_the_table_are_kept(tmp_path):
+    root = devkit(tmp_path, table=True)
+    rows = "2007_01,cat,x\n2007_02,person,x\n2007_03,,x\n"
+    (root / "labels.csv").write_text("image,labels,weather\n" + rows)
+    assert read_dataset(root).notes == ("labels.csv has columns that are not read: weather.",)
+
+
 def test_a_linked_image_folder_is_fine(tmp_path):
     root = devkit(tmp_path / "set", annotations=True)
     (root / "JPEGImages").rename(tmp_path / "elsewhere")

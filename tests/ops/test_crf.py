@@ -1,11 +1,17 @@
-"""The dense CRF against a twin written from the paper, against pydensecrf2, and against itself."""
+"""The dense CRF against a twin written from the paper, against pydensecrf2, and against itself.
+
+`python tests/ops/test_crf.py`, with pydensecrf2 installed, writes what it answers for the cases
+here to pydensecrf2.npz, so that parity is tested where that library is not.
+"""
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from affinitynet.ops import boundary_loss, dense_crf
@@ -14,6 +20,8 @@ from affinitynet.ops._mean_field import Settings, mean_field
 from affinitynet.ops.permutohedral import build_lattice, filter_lattice, key_strides
 
 PAPER = Settings(10, 3, 3, 80, 13, 10)
+ANSWERS = Path(__file__).with_name("pydensecrf2.npz")
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/voc12-animals/JPEGImages"
 
 
 def blobs(H: int, W: int, channels: int, seed: int) -> Tensor:
@@ -203,9 +211,24 @@ FEATURES = {
 @pytest.mark.parametrize("name", [*CASES, *FEATURES])
 def test_parity_with_pydensecrf(name):
     image, p = {**CASES, **FEATURES}[name]
-    expected = reference(image.numpy().copy(), p.numpy())
-    q = dense_crf(image, p).numpy()
-    assert (q.argmax(0) == expected.argmax(0)).mean() >= 0.9999
+    with np.load(ANSWERS) as answers:
+        assert_parity(dense_crf(image, p).numpy(), answers[name] / 65535)
+
+
+@pytest.mark.parametrize("name", [*CASES, *FEATURES])
+def test_the_stored_answers_are_pydensecrfs(name):
+    image, p = {**CASES, **FEATURES}[name]
+    with np.load(ANSWERS) as answers:
+        assert (
+            np.abs(reference(image.numpy().copy(), p.numpy()) - answers[name] / 65535).max() < 5e-5
+        )
+
+
+def assert_parity(q: np.ndarray, expected: np.ndarray) -> None:
+    """Q within 1e-3, and 99.99 % of the labels alike where two are not equally likely."""
+    ordered = np.sort(expected, axis=0)
+    clear = ordered[-1] - ordered[-2] > 1e-4 if len(ordered) > 1 else np.full(q.shape[1:], True)
+    assert (q.argmax(0) == expected.argmax(0))[clear].mean() >= 0.9999 if clear.any() else True
     assert np.abs(q - expected).max() < 1e-3
 
 
@@ -213,10 +236,16 @@ def test_parity_with_pydensecrf(name):
 @pytest.mark.parametrize("labels", [2, 3, 21])
 def test_parity_with_pydensecrf_at_the_size_of_a_photograph(labels):
     image, p = photo(375, 500), scores(labels, 375, 500)
-    expected = reference(image.numpy().copy(), p.numpy())
-    q = dense_crf(image, p).numpy()
-    assert (q.argmax(0) == expected.argmax(0)).mean() >= 0.9999
-    assert np.abs(q - expected).max() < 1e-3
+    assert_parity(dense_crf(image, p).numpy(), reference(image.numpy().copy(), p.numpy()))
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="no photographs here")
+@pytest.mark.parametrize("labels", [2, 4, 21])
+def test_parity_with_pydensecrf_on_a_photograph(labels):
+    with Image.open(sorted(PHOTOGRAPHS.glob("*.jpg"))[labels]) as opened:
+        image = np.array(opened.convert("RGB"))
+    p = scores(labels, *image.shape[:2])
+    assert_parity(dense_crf(image, p).numpy(), reference(image, p.numpy()))
 
 
 def test_label_sets_of_one_image_equal_separate_calls():
@@ -366,9 +395,13 @@ def test_boundary_loss_gives_the_logits_alone_a_gradient():
     assert torch.autograd.gradcheck(lambda z: boundary_loss(z, target), (logits,))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda():
-    image, p = CASES["natural"]
-    q = dense_crf(image.cuda(), p.cuda())
-    assert q.device.type == "cuda"
-    assert (q.cpu() - dense_crf(image, p)).abs().max() < 1e-3
+if __name__ == "__main__":
+    # 16 bits of fixed point: 1.5e-5 of Q, in a file of some kilobytes.
+    np.savez_compressed(
+        ANSWERS,
+        allow_pickle=False,
+        **{
+            name: np.round(65535 * reference(image.numpy().copy(), p.numpy())).astype(np.uint16)
+            for name, (image, p) in {**CASES, **FEATURES}.items()
+        },
+    )

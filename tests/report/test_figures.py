@@ -5,7 +5,13 @@ import math
 import pytest
 
 from affinitynet.errors import UserError
-from affinitynet.report.figures import read_facts, read_figure, read_figures, read_stages
+from affinitynet.report.figures import (
+    read_facts,
+    read_figure,
+    read_figures,
+    read_settings,
+    read_stages,
+)
 
 
 def test_missing_unknown_and_odd_keys_are_tolerated():
@@ -48,6 +54,13 @@ def test_facts_without_recipe_and_records(builder):
     facts = read_facts(builder.run, builder.manifest(), {})
     assert (facts.name, facts.seed, facts.finished, facts.machine) == ("first", None, "", "")
     assert facts.splits == (("train", 8), ("val", 3))
+
+
+@pytest.mark.usefixtures("nothing_readable")
+def test_a_recipe_that_cannot_be_read_is_named(builder):
+    builder.write("recipe.yaml", {})
+    with pytest.raises(UserError, match=r"recipe\.yaml: can't be read"):
+        read_settings(builder.run)
 
 
 def test_broken_stage_record_is_named(builder):

@@ -5,7 +5,13 @@ import sys
 
 from rich.console import Console
 
-from affinitynet.report import figures_table, print_figures
+from affinitynet.report import print_figures
+from affinitynet.report.figures import read_figures
+from affinitynet.report.table import make_table
+
+
+def table_of(run):
+    return make_table(read_figures(run).figures)
 
 
 def printed(table, width=80):
@@ -17,7 +23,7 @@ def printed(table, width=80):
 
 def test_rows_with_their_conditions(builder):
     builder.everything()
-    lines = printed(figures_table(builder.run))
+    lines = printed(table_of(builder.run))
     said = [" ".join(line.split()) for line in lines]
     assert said[:5] == [
         "stage split images tags CRF TTA threshold mIoU prec. cover",
@@ -35,16 +41,16 @@ def test_real_names_fit_eighty_columns(builder):
     row |= {"crf": True, "tta": "flip", "threshold": 0.25, "ground_truth_chose": "threshold"}
     row |= {"miou": 1.0, "precision": 1.0, "coverage": 1.0}
     builder.write("evaluation/figures.json", {"figures": [row]})
-    assert len(printed(figures_table(builder.run))) == 3
+    assert len(printed(table_of(builder.run))) == 3
 
 
 def test_no_figures_yet(builder):
-    assert "No figures yet" in " ".join(printed(figures_table(builder.run)))
+    assert "No figures yet" in " ".join(printed(table_of(builder.run)))
 
 
 def test_names_in_brackets_are_no_markup(builder):
     builder.write("evaluation/figures.json", {"figures": [{"stage": "a", "split": "[red]x[/]"}]})
-    assert "[red]x[/]" in printed(figures_table(builder.run))[1]
+    assert "[red]x[/]" in printed(table_of(builder.run))[1]
 
 
 def test_classes_follow_the_figures(capsys):
@@ -55,6 +61,24 @@ def test_classes_follow_the_figures(capsys):
     assert ["background", "75.0"] in lines
     assert ["cat", "25.0"] in lines
     assert ["dog", "[b]"] in lines
+
+
+def test_classes_stand_under_the_figures_conditions(capsys):
+    """Each column of the class table says as much of its figure as the row of the table above."""
+    chosen = {"threshold": 0.21, "ground_truth_chose": "background threshold", "tta": "flip"}
+    cam = {"stage": "cam", "split": "train", "tags_given": True, "crf": False, "iou": [0.5]}
+    unseen = {"stage": "segmenter", "split": "val", "tags_given": False, "crf": True}
+    print_figures(("background",), [cam | chosen, unseen | {"tta": "none", "iou": [0.6]}])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-7:] == [
+        ["cam", "segmenter"],
+        ["IoU", "train", "val"],
+        ["tags", "yes", "no"],
+        ["CRF", "no", "yes"],
+        ["TTA", "yes", "no"],
+        ["threshold", "0.21", "truth"],
+        ["background", "50.0", "60.0"],
+    ]
 
 
 def test_no_torch_is_imported():

@@ -1,6 +1,6 @@
 """What a data set holds and what is wrong with it, as plain data; the command line prints it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,11 +51,6 @@ class CheckReport:
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def ok(self) -> bool:
-        """Whether no sample has a problem (there may be warnings)."""
-        return not self.problems
-
 
 def check_dataset(
     manifest: Manifest, progress: Callable[[int, int], None] | None = None
@@ -86,6 +81,7 @@ def check_dataset(
         problems=tuple(problem for finding in found for problem in finding.problems),
         warnings=(
             *manifest.notes,
+            *_alike_but_for_case(samples),
             *_contradictions(manifest, found),
             *_shared_images(manifest),
             *_coarse_truth(manifest),
@@ -144,6 +140,20 @@ def _class_counts(manifest: Manifest, samples: tuple[Sample, ...]) -> tuple[int,
 def _spread(lengths: Iterable[int]) -> tuple[int, float, int] | None:
     values = sorted(lengths)
     return (values[0], median(values), values[-1]) if values else None
+
+
+def _alike_but_for_case(samples: Iterable[Sample]) -> list[str]:
+    """Images whose results are one file on a disk that doesn't tell case apart (Windows, macOS)."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        ids[sample.id.casefold()].append(sample.id)
+    alike = [group for group in ids.values() if len(group) > 1]
+    if not alike:
+        return []
+    return [
+        f"{sum(map(len, alike))} images have names that differ only in case "
+        f"({' and '.join(alike[0])}): rename them before the run goes to a Windows or macOS disk."
+    ]
 
 
 def _contradictions(manifest: Manifest, found: list[_Finding]) -> list[str]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from affinitynet.data.coco_masks import load_annotations, panoptic_folder
+from affinitynet.data.coco_file import load_annotations
+from affinitynet.data.coco_masks import panoptic_folder
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.data.table import DEFAULT_SPLIT
@@ -31,9 +32,10 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     Splits are named after the annotation files without the year (``instances_train2014.json``:
     train). Without a class list the classes are all categories in the order of their ids. Images
     without annotations have no tags. The ground truth of an image is in the panoptic file where
-    its PNGs are there too, else in the instances file; `load_truth` renders it. Images lie in
-    ``train2014/``, ``images/train2014/``, ``images/`` or the root. A file none of whose images is
-    there is left out with a note; a single missing image raises UserError.
+    its PNGs are there too, else in the instances file (in neither where that has only boxes);
+    `load_truth` renders it. Images lie in ``train2014/``, ``images/train2014/``, ``images/`` or the
+    root. A file none of whose images is there is left out with a note; a single missing image
+    raises UserError.
     """
     if tags not in ("auto", "annotations"):
         raise UserError(f"A COCO data set has its tags in its annotations, not in {tags!r}.")
@@ -42,7 +44,7 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         raise UserError(f"{root} has no annotations/instances_*.json.")
     contents = {folder: load_annotations(path) for folder, path in files.items()}
     categories = _categories(contents, files)
-    names = class_names(root, list(categories.values()) if classes is None else classes)
+    names = class_names(root, classes, categories.values())
 
     notes: list[str] = []
     found: dict[str, list[tuple[str, Path, dict[str, Any]]]] = {}
@@ -61,7 +63,9 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         split = re.sub(r"_?\d{4}$", "", folder) if len(years) == len(found) else folder
         split = split or DEFAULT_SPLIT
         tags_of = _tags_of(contents[folder], categories)
-        truth = _truth_file(root, folder, files[folder])
+        truth = _truth_file(root, folder, files[folder], contents[folder]["annotations"])
+        if truth is None:
+            notes.append(f"{files[folder].name} has boxes only: {split} has no ground truth.")
         splits[split] = tuple(
             Sample(
                 id=f"{split}/{stem}" if clash else stem,
@@ -77,15 +81,21 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
 def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> dict[int, str]:
     """Category id -> name over all files, in the order of the ids; stuff is left out."""
     categories: dict[int, str] = {}
+    ids: dict[str, int] = {}
     for folder, content in contents.items():
         for entry in content["categories"]:
             if not entry.get("isthing", 1):
                 continue
-            name = categories.setdefault(int(entry["id"]), str(entry["name"]))
+            name = categories.setdefault(entry["id"], entry["name"])
             if name != entry["name"]:
                 raise UserError(
                     f"The category {entry['id']} is {entry['name']!r} in {files[folder]} but "
                     f"{name!r} in another annotation file: give them one list of categories."
+                )
+            if ids.setdefault(name, entry["id"]) != entry["id"]:
+                raise UserError(
+                    f"{files[folder]}: the categories {ids[name]} and {entry['id']} are both named "
+                    f"{name!r}."
                 )
     return dict(sorted(categories.items()))
 
@@ -122,7 +132,11 @@ def _tags_of(content: dict[str, Any], categories: dict[int, str]) -> dict[int, s
     return tags
 
 
-def _truth_file(root: Path, folder: str, tags_file: Path) -> Path:
+def _truth_file(
+    root: Path, folder: str, tags_file: Path, annotations: list[dict[str, Any]]
+) -> Path | None:
     panoptic = root / "annotations" / f"panoptic_{folder}.json"
-    usable = panoptic.is_file() and panoptic_folder(panoptic) is not None
-    return panoptic if usable else tags_file
+    if panoptic.is_file() and panoptic_folder(panoptic) is not None:
+        return panoptic
+    outlined = any(item.get("segmentation") or "segments_info" in item for item in annotations)
+    return tags_file if outlined or not annotations else None

@@ -5,7 +5,6 @@ start with zeros; the compressed string holds each count in groups of five bits,
 and those after it as difference to the one two before.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -14,23 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from affinitynet.data.coco_file import load_annotations
 from affinitynet.data.images import load_image
 from affinitynet.data.labels import Labels, ignore_index
+from affinitynet.data.sample import check_relative
 from affinitynet.errors import UserError
 
 Mask = npt.NDArray[np.bool_]
-
-
-def load_annotations(path: Path) -> dict[str, Any]:
-    """A COCO annotation file's content; UserError unless it has images and categories."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}).") from error
-    wanted = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(key not in content for key in wanted):
-        raise UserError(f"{path} is no COCO annotation file: it needs {', '.join(wanted)}.")
-    return content
 
 
 def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
@@ -38,8 +27,9 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
 
     Instances are painted from the largest to the smallest, so that what stands in front of
     something larger stays visible; crowd regions count as their class. In panoptic files, stuff
-    is background and unlabelled pixels are void. Raises UserError where the file does not have
-    the image or names an unknown category.
+    is background and unlabelled pixels are void. Raises UserError, naming file and entry, where the
+    file does not have the image or its size, names an unknown category, or has a segmentation that
+    is none.
     """
     index = _index(path)
     entry = index.find(image)
@@ -47,9 +37,9 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
     dtype = np.uint8 if len(classes) < 255 else np.uint16
     if index.panoptic:
         return _render_panoptic(path, index, entry, labels_of, dtype, ignore_index(len(classes)))
-    labels = np.zeros((entry["height"], entry["width"]), dtype=dtype)
+    labels = np.zeros(_size(path, entry), dtype=dtype)
     masks = [
-        (decode_segmentation(item["segmentation"], *labels.shape), item)
+        (_instance(path, item, *labels.shape), item)
         for item in index.annotations.get(entry["id"], [])
     ]
     for mask, item in sorted(masks, key=lambda pair: (-int(pair[0].sum()), pair[1].get("id", 0))):
@@ -57,22 +47,53 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
     return labels
 
 
+def _size(path: Path, entry: dict[str, Any]) -> tuple[int, int]:
+    height, width = entry.get("height"), entry.get("width")
+    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+        raise UserError(f"{path}: {entry['file_name']} has the size {height} x {width}.")
+    return height, width
+
+
+def _instance(path: Path, item: dict[str, Any], height: int, width: int) -> Mask:
+    try:
+        return decode_segmentation(item.get("segmentation"), height, width)
+    except UserError as error:
+        raise UserError(f"{path}, the annotation with id {item.get('id')}: {error}") from error
+
+
 def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
-    """One instance's segmentation (polygons, or run lengths) as (H, W) bool."""
-    if isinstance(segmentation, list):
+    """One instance's segmentation (polygons, or run lengths) as (H, W) bool.
+
+    Raises UserError for what is neither, and for run lengths of another size than the image.
+    """
+    if isinstance(segmentation, list) and segmentation:
         mask = np.zeros((height, width), dtype=np.bool_)
         for polygon in segmentation:
-            mask |= fill_polygon(np.asarray(polygon, dtype=np.float64), height, width)
+            mask |= fill_polygon(_corners(polygon), height, width)
         return mask
+    if not isinstance(segmentation, dict) or not {"counts", "size"} <= segmentation.keys():
+        raise UserError(f"{segmentation!r:.60} is no segmentation: it has no polygons and no runs.")
     counts = segmentation["counts"]
-    runs = _decompress(counts) if isinstance(counts, str) else list(counts)
-    if list(segmentation["size"]) != [height, width] or sum(runs) != height * width:
+    runs = _decompress(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+        raise UserError(f"The run lengths {counts!r:.60} are no counts of pixels.")
+    if segmentation["size"] != [height, width] or sum(runs) != height * width:
         raise UserError(
             f"A run-length mask of {sum(runs)} pixels and size {segmentation['size']} does not "
             f"fit its image of {height} x {width}."
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
+
+
+def _corners(polygon: Any) -> npt.NDArray[np.float64]:
+    try:
+        corners = np.asarray(polygon, dtype=np.float64)
+    except (ValueError, TypeError):
+        corners = np.empty(0)
+    if corners.ndim != 1 or corners.size < 2 or corners.size % 2 or not np.isfinite(corners).all():
+        raise UserError(f"{polygon!r:.60} is no polygon: it needs pairs of numbers x, y.")
+    return corners
 
 
 def fill_polygon(polygon: npt.NDArray[np.float64], height: int, width: int) -> Mask:
@@ -148,7 +169,7 @@ def _loaded(path: Path, changed: int) -> _Index:
 def _index(path: Path) -> _Index:
     # One thread at a time: COCO's files take seconds and gigabytes to load.
     with _LOADING:
-        return _loaded(path, path.stat().st_mtime_ns)
+        return _loaded(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 def panoptic_folder(path: Path) -> Path | None:
@@ -169,7 +190,9 @@ def _render_panoptic(
     annotations = index.annotations.get(entry["id"], [])
     if folder is None or not annotations:
         raise UserError(f"{path} has no panoptic PNG for {entry['file_name']}.")
-    colours = load_image(folder / annotations[0]["file_name"]).astype(np.int64)
+    name = annotations[0]["file_name"]
+    check_relative(name, f"{path}: the PNG")
+    colours = load_image(folder / name).astype(np.int64)
     segments = colours @ np.array([1, 256, 256 * 256])
     labels = np.full(segments.shape, void, dtype=dtype)
     for item in annotations[0]["segments_info"]:

@@ -6,20 +6,28 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from affinitynet.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _WHITE = (255, 255, 255, 255)
+_BITS_PER_SAMPLE = 258  # TIFF's tag
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's name says that it is an image; macOS's companions (``._x.jpg``) are none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
 
 
 def load_image(path: Path | str) -> npt.NDArray[np.uint8]:
     """Decode an image file to (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Greyscale, palette and CMYK images are converted; transparent pixels are laid on white (what
-    a web page shows); 16-bit grey is scaled to 8 bits by 255 / 65535; of several frames the first
-    counts. Raises UserError, naming the file, where it is missing, damaged, of a kind that has no
-    agreed conversion (floating point), or above Pillow's `Image.MAX_IMAGE_PIXELS`.
+    a web page shows); 16-bit grey is scaled to 8 bits by 255 / 65535, a TIFF's 12-bit grey by
+    255 / 4095; of several frames the first counts. Raises UserError, naming the file, where it is
+    missing, damaged, of a kind that has no agreed conversion (floating point), or above Pillow's
+    `Image.MAX_IMAGE_PIXELS`.
     """
     with open_image(Path(path)) as image:
         return np.array(_to_rgb(image, Path(path)))
@@ -68,7 +76,8 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise UserError(f"{path} has grey values beyond 16 bits: convert it to 8 or 16 bits.")
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        most = _largest_grey(image)
+        return Image.fromarray(((grey * 255 + most // 2) // most).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise UserError(f"{path} has floating point values: convert it to 8 or 16 bits.")
     if image.has_transparency_data:
@@ -76,3 +85,9 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         white = Image.new("RGBA", upright.size, _WHITE)
         return Image.alpha_composite(white, upright).convert("RGB")
     return image.convert("RGB")
+
+
+def _largest_grey(image: Image.Image) -> int:
+    """The largest grey value: Pillow leaves 12-bit TIFFs (microscopes, X-ray) at 0..4095."""
+    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,)) if isinstance(image, TiffImageFile) else (16,)
+    return 4095 if bits[0] == 12 else 65535

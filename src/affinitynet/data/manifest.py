@@ -39,7 +39,7 @@ class Manifest:
             raise UserError(f"{self.root} has no classes: no image in it carries a tag.")
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
-            raise UserError(f"The class {twice!r} is listed twice.")
+            raise UserError(f"{self.root}: the class {twice!r} is listed twice.")
         if not any(self.splits.values()):
             raise UserError(f"{self.root} holds no images: the data set is empty.")
         known: dict[str, Sample] = {}
@@ -47,7 +47,9 @@ class Manifest:
             if len({sample.id for sample in samples}) < len(samples):
                 ids = [sample.id for sample in samples]
                 twice = next(i for i in ids if ids.count(i) > 1)
-                raise UserError(f"The image id {twice!r} occurs twice in the split {name!r}.")
+                raise UserError(
+                    f"{self.root}: the image id {twice!r} occurs twice in the split {name!r}."
+                )
             for sample in samples:
                 first = known.setdefault(sample.id, sample)
                 if first is sample:
@@ -161,6 +163,8 @@ class Manifest:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: {error}") from error
+        except OSError as error:
+            raise UserError(f"{path}: can't be read ({error.strerror})") from error
 
     def _relative(self, path: Path) -> str:
         try:

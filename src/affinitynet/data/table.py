@@ -4,18 +4,21 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
-from affinitynet.data.images import IMAGE_SUFFIXES
+from affinitynet.data.images import is_image_name
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
+from affinitynet.data.text import read_text
 from affinitynet.errors import UserError
 
 TABLE = "labels.csv"
+COLUMNS = ("image", "labels", "split")
 DEFAULT_SPLIT = "train"
 
 
@@ -29,35 +32,53 @@ class Row:
     split: str
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> tuple[list[Row], tuple[str, ...]]:
     """Rows of a ``labels.csv``: image, labels (separated by ``;``), and split where given.
 
-    A byte order mark, CRLF line ends, spaces around names and empty lines do no harm. Raises
-    UserError, naming the line, for missing columns, extra cells and an image listed twice.
+    A byte order mark, CRLF line ends, spaces around names and empty lines do no harm; the second
+    answer is a note on columns that are not read. Raises UserError, naming the line, for missing,
+    mistyped and repeated columns, missing and extra cells, and an image listed twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'.") from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}, is no CSV: {error}.") from error
-    filled = [(number, cells) for number, cells in lines if any(cells)]
-    header = [name.casefold() for name in filled[0][1]] if filled else []
-    if "image" not in header or "labels" not in header:
-        raise UserError(
-            f"{path} must begin with the columns image,labels (commas between columns, ';' "
-            f"between labels); its first line is {','.join(header)!r}."
-        )
-    rows = [_row(path, header, number, cells) for number, cells in filled[1:]]
+    lines = _lines(path)
+    header = [name.casefold() for name in lines[0][1]] if lines else []
+    notes = _check_header(path, header)
+    rows = [_row(path, header, number, cells) for number, cells in lines[1:]]
     lines_of: dict[str, int] = {}
     for row in rows:
         first = lines_of.setdefault(row.image, row.line)
         if first != row.line:
             raise UserError(f"{path} lists {row.image} twice, in lines {first} and {row.line}.")
-    return rows
+    return rows, notes
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(Number, cells) of each line that is not empty."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}, is no CSV: {error}.") from error
+    return [(number, cells) for number, cells in lines if any(cells)]
+
+
+def _check_header(path: Path, header: list[str]) -> tuple[str, ...]:
+    """A note on columns that are not read; UserError where one that is read is missing or twice."""
+    if "image" not in header or "labels" not in header:
+        raise UserError(
+            f"{path} must begin with the columns image,labels (commas between columns, ';' "
+            f"between labels); its first line is {','.join(header)!r}."
+        )
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise UserError(f"{path} has the column {name} twice: which one is meant?")
+    others = [name for name in header if name and name not in COLUMNS]
+    for name in others:
+        # All images would silently be training images if this one were passed over.
+        if "split" not in header and get_close_matches(name, ["split"], cutoff=0.7):
+            raise UserError(f"{path} has a column {name!r}: rename it to split, if it says so.")
+    if not others:
+        return ()
+    return (f"{path.name} has columns that are not read: {', '.join(others)}.",)
 
 
 def _row(path: Path, header: list[str], number: int, cells: list[str]) -> Row:
@@ -66,9 +87,18 @@ def _row(path: Path, header: list[str], number: int, cells: list[str]) -> Row:
             f"{path}, line {number}, has more cells than columns: separate labels by ';'."
         )
     cell = dict(zip(header, cells, strict=False))
-    if not cell["image"]:
+    if not cell.get("image"):
         raise UserError(f"{path}, line {number}, names no image.")
-    labels = (label.strip() for label in cell.get("labels", "").split(";"))
+    if "labels" not in cell:
+        raise UserError(
+            f"{path}, line {number}, has no cell for labels: write {cell['image']}, (with the "
+            "comma) if it shows background only."
+        )
+    # A quote that is closed too late makes one cell of several lines. (`isprintable` would refuse
+    # the non-breaking spaces that spreadsheets write, too.)
+    if odd := next((text for text in cells if any(c < " " for c in text)), None):
+        raise UserError(f"{path}, line {number}: {odd[:40]!r} is no name; is a quote left open?")
+    labels = (label.strip() for label in cell["labels"].split(";"))
     return Row(
         line=number,
         image=cell["image"],
@@ -89,10 +119,10 @@ def read_table(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest
     if tags not in ("auto", "table", "masks"):
         raise UserError(f"A labels.csv data set has tags 'table' or 'masks', not {tags!r}.")
     table = root / TABLE
-    rows = read_rows(table)
+    rows, notes = read_rows(table)
     if not rows:
         raise UserError(f"{table} lists no images: the data set is empty.")
-    names = class_names(root, classes, (label for row in rows for label in row.labels))
+    names = class_names(root, classes, sorted({label for row in rows for label in row.labels}))
     images = [_find_image(root, row, table) for row in rows]
     index = class_index(names)
     splits: dict[str, list[Sample]] = {}
@@ -117,7 +147,7 @@ def read_table(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest
         root=root,
         classes=names,
         splits={name: tuple(samples) for name, samples in splits.items()},
-        notes=(*look_alikes(names), *_unlisted(root, images)),
+        notes=(*notes, *look_alikes(names), *_unlisted(root, images)),
     )
 
 
@@ -151,9 +181,7 @@ def _unlisted(root: Path, images: list[Path]) -> tuple[str, ...]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path not in listed
-        and not path.is_relative_to(root / "masks")
+        if is_image_name(path) and path not in listed and not path.is_relative_to(root / "masks")
     )
     if not found:
         return ()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from affinitynet.data.text import read_lines
 from affinitynet.errors import UserError
 
 BACKGROUND = "background"
@@ -13,20 +14,29 @@ BACKGROUND = "background"
 def class_names(
     root: Path, given: Sequence[str] | None, found: Iterable[str] = ()
 ) -> tuple[str, ...]:
-    """The class list: the one given, else ``classes.txt`` in the root, else the sorted ``found``.
+    """The class list: the one given, else ``classes.txt`` in the root, else ``found``, each once.
 
     ``classes.txt`` has one name a line. A leading "background" is dropped: it is label 0 anyhow.
+    Raises UserError, naming the list, where it is empty or a name is in it twice.
     """
+    file = root / "classes.txt"
     if given is not None:
-        names = [name.strip() for name in given]
-    elif (root / "classes.txt").is_file():
-        names = [line.strip() for line in read_lines(root / "classes.txt")]
-    else:
-        return tuple(sorted(name for name in set(found) if name.casefold() != BACKGROUND))
+        return _checked([name.strip() for name in given], "dataset.classes")
+    if file.is_file():
+        return _checked(read_lines(file), str(file))
+    return tuple(name for name in dict.fromkeys(found) if name.casefold() != BACKGROUND)
+
+
+def _checked(names: list[str], source: str) -> tuple[str, ...]:
     if names and names[0].casefold() == BACKGROUND:
         names = names[1:]
+    if not names:
+        raise UserError(f"{source} names no class: write one name a line, or leave it out.")
     if BACKGROUND in map(str.casefold, names):
-        raise UserError("'background' is label 0 of every data set: take it out of the classes.")
+        raise UserError(f"{source}: background is label 0 of every data set, take it out.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{source} lists the class {twice!r} twice.")
     return tuple(names)
 
 
@@ -68,12 +78,3 @@ def look_alikes(classes: Iterable[str]) -> tuple[str, ...]:
         for group in groups.values()
         if len(group) > 1
     )
-
-
-def read_lines(path: Path) -> list[str]:
-    """Non-empty lines of a text file, with or without byte order mark; UserError if not UTF-8."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from affinitynet.data.labels import voc_palette, write_labels
 from affinitynet.errors import UserError
-from affinitynet.run_folder import atomic_write
+from affinitynet.run_folder import atomic_write, write_json
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -81,25 +81,25 @@ def make_toy(
 
     ``train`` + ``val`` images of ``size`` x ``size`` pixels, most with one to three creatures of
     different classes, a few with none. The same arguments give the same bytes (for one version of
-    NumPy and Pillow). A folder that already holds just this data set is left as it is; one
-    with anything else in it raises UserError.
+    NumPy and Pillow). A folder that already holds just this data set is left as it is, one that
+    was begun is completed; one with anything else in it raises UserError.
     """
     folder = Path(out)
     settings = {"train": train, "val": val, "size": size, "seed": seed}
     if min(train + val, size) < 1 or size < 32:
         raise UserError(f"The toy data set needs images, of at least 32 pixels, not {settings}.")
     marker = folder / SETTINGS_FILE
-    if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8")) != settings:
-            raise UserError(f"{folder} holds a toy data set with other settings: delete it first.")
-        if (folder / "labels.csv").is_file():
-            return folder
-    elif folder.exists() and any(folder.iterdir()):
+    table = folder / "labels.csv"
+    made = _made_with(marker)
+    if made == settings and table.is_file():
+        return folder
+    if made not in (None, settings):
+        raise UserError(f"{folder} holds a toy data set with other settings: delete it first.")
+    if not marker.exists() and folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} holds other files: give an empty folder for the toy data set.")
 
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    table.unlink(missing_ok=True)
+    write_json(marker, settings)
     lines = ["image,labels,split"]
     for index in range(train + val):
         image, mask = toy_image(size, np.random.default_rng([seed, index]))
@@ -111,9 +111,18 @@ def make_toy(
         lines.append(f"images/{name},{tags},{'train' if index < train else 'val'}")
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     # Last, so that a folder with a table is a complete data set.
-    with atomic_write(folder / "labels.csv") as temporary:
+    with atomic_write(table) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def _made_with(marker: Path) -> dict[str, int] | None:
+    """What the folder's data set was made with; None where that is missing or damaged."""
+    try:
+        settings: dict[str, int] = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def toy_image(

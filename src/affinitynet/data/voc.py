@@ -1,17 +1,19 @@
 """PASCAL VOC development kit folders, the original ones and one's own in that layout."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from affinitynet.data.images import IMAGE_SUFFIXES
+from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample, check_relative
-from affinitynet.data.table import TABLE, read_rows
-from affinitynet.data.tags import class_index, class_names, look_alikes, read_lines, tag_indices
+from affinitynet.data.table import TABLE, Row, read_rows
+from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
+from affinitynet.data.text import read_lines
 from affinitynet.errors import UserError
 
 VOC_CLASSES = (
@@ -47,8 +49,8 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     masks with the values 0, 1 ... C in its order.
 
     A list none of whose images has tags (VOC's test list) is left out with a note. Raises
-    UserError for listed images that are missing, images without tags in a list where others have
-    some, and tags that are not in the class list.
+    UserError for listed images that are missing or there twice (``a.jpg`` and ``a.png``), images
+    without tags in a list where others have some, and tags that are not in the class list.
     """
     found_root = voc_root(root)
     if found_root is None:
@@ -58,14 +60,13 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     names = None if classes is None else class_names(root, classes)
     if names is None and (root / "classes.txt").is_file():
         names = class_names(root, None)
-    source, tags_of = _tag_source(root, tags, VOC_CLASSES if names is None else names)
+    source, tags_of, notes = _tag_source(root, tags, VOC_CLASSES if names is None else names)
 
     tags_by_id = {i: tags_of(i) for i in dict.fromkeys(i for ids in lists.values() for i in ids)}
-    notes = []
     for name, ids in list(lists.items()):
         without = [i for i in ids if tags_by_id[i] is None]
         if ids and len(without) == len(ids):
-            notes.append(f"The list {name} is left out: none of its images has tags in {source}.")
+            notes += (f"The list {name} is left out: none of its images has tags in {source}.",)
             del lists[name]
         elif without:
             raise UserError(
@@ -78,10 +79,11 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         names = tuple(name for name in VOC_CLASSES if name in occurring)
 
     index = class_index(names)
+    tagged = {i: found for i, found in tags_by_id.items() if found is not None}
+    images = _images(root, tagged)
     samples = {
-        i: Sample(i, _image(root, i), tag_indices(found, index, f"{i} ({source})"), _mask(root, i))
-        for i, found in tags_by_id.items()
-        if found is not None
+        i: Sample(i, images[i], tag_indices(found, index, f"{i} ({source})"), _mask(root, i))
+        for i, found in tagged.items()
     }
     return Manifest(
         root=root,
@@ -121,13 +123,24 @@ def _listed_id(cell: str) -> str:
     return path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path
 
 
-def _image(root: Path, sample_id: str) -> Path:
-    # .jpg first: VOC then costs one look-up an image.
-    for suffix in (".jpg", ".JPG", *sorted(IMAGE_SUFFIXES - {".jpg"})):
-        path = root / "JPEGImages" / f"{sample_id}{suffix}"
-        if path.is_file():
-            return path
-    raise UserError(f"A list in {root / 'ImageSets'} names {sample_id}: no such image.")
+def _images(root: Path, ids: Iterable[str]) -> dict[str, Path]:
+    """Id -> image file, for the ids given; UserError where an id has no file, or several."""
+    base = root / "JPEGImages"
+    found: dict[str, list[Path]] = defaultdict(list)
+    # Listing a folder costs less than looking each id up with each suffix.
+    for folder in {(base / sample_id).parent for sample_id in ids}:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if is_image_name(path):
+                found[path.relative_to(base).with_suffix("").as_posix()].append(path)
+    for sample_id in ids:
+        files = found[sample_id]
+        if not files:
+            raise UserError(f"A list in {root / 'ImageSets'} names {sample_id}: no such image.")
+        if len(files) > 1:
+            raise UserError(
+                f"{base} has both {files[0].name} and {files[1].name} for {sample_id}: rename one."
+            )
+    return {sample_id: found[sample_id][0] for sample_id in ids}
 
 
 def _mask(root: Path, sample_id: str) -> Path | None:
@@ -140,8 +153,8 @@ def _mask(root: Path, sample_id: str) -> Path | None:
 
 def _tag_source(
     root: Path, tags: str, classes: Sequence[str]
-) -> tuple[str, Callable[[str], tuple[str, ...] | None]]:
-    """The source's name for messages, and a function id -> tags (None where it has none)."""
+) -> tuple[str, Callable[[str], tuple[str, ...] | None], tuple[str, ...]]:
+    """The source's name for messages, a function id -> tags (None where it has none), and notes."""
     places = {"table": (TABLE,), "annotations": ("Annotations",), "masks": (MASKS, SBD_MASKS)}
     if tags != "auto" and tags not in places:
         raise UserError(f"tags is 'auto', 'table', 'annotations' or 'masks', not {tags!r}.")
@@ -151,18 +164,31 @@ def _tag_source(
         missing = ", ".join(name for names in wanted.values() for name in names)
         raise UserError(f"{root} has nothing to take tags from: there is no {missing}.")
     if there[0] == "table":
-        rows = read_rows(root / TABLE)
-        return TABLE, {_listed_id(row.image): row.labels for row in rows}.get
+        rows, notes = read_rows(root / TABLE)
+        return TABLE, _tags_by_id(rows, root / TABLE).get, notes
     if there[0] == "annotations":
-        return "Annotations", lambda sample_id: _xml_tags(root / "Annotations", sample_id)
-    return "the masks", lambda sample_id: _mask_tags(_mask(root, sample_id), classes)
+        return "Annotations", lambda sample_id: _xml_tags(root / "Annotations", sample_id), ()
+    return "the masks", lambda sample_id: _mask_tags(_mask(root, sample_id), classes), ()
+
+
+def _tags_by_id(rows: Iterable[Row], table: Path) -> dict[str, tuple[str, ...]]:
+    tags: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        sample_id = _listed_id(row.image)
+        if sample_id in tags:
+            raise UserError(f"{table}, line {row.line}: a line before has tags of {sample_id} too.")
+        tags[sample_id] = row.labels
+    return tags
 
 
 def _xml_tags(folder: Path, sample_id: str) -> tuple[str, ...] | None:
     path = folder / f"{sample_id}.xml"
     if not path.is_file():
         return None
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}).") from error
     # Entities can blow a small file up to gigabytes; no VOC annotation declares any.
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise UserError(f"{path} declares XML entities, which no VOC annotation needs: remove it.")

@@ -1,6 +1,7 @@
 """The segmentation network and the predictor users load."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -151,8 +152,10 @@ def _library_net(
 ) -> nn.Module:
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if settings.architecture not in known:
+        near = get_close_matches(settings.architecture, ("largefov", *known), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"segmenter.architecture = {settings.architecture!r}: choose largefov or one of "
+            f"segmenter.architecture = {settings.architecture!r}: {hint}choose largefov or one of "
             f"{', '.join(known)}"
         )
     if not timm.is_model(backbone.name):

@@ -8,7 +8,7 @@ calculated for a pair that leaves the grid means nothing and is dropped by the c
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.ops._fused import fused
+from affinitynet.ops._numba import fused
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -18,6 +18,7 @@ Ints = NDArray[np.int32]
 Offsets = NDArray[np.uint32]
 
 TILE = 16  # pixels; the lattice points of one tile stay in the first-level cache
+WIDTHS = (2, 4, 8)  # channels side by side; each is compiled once, however many labels there are
 KEPT = 1 << 18  # pixels up to which the lattice of positions is kept for the next image
 
 
@@ -42,10 +43,12 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     """Run the mean field for label sets (A, L, H * W) on an image (H, W, channels) float32."""
     H, W, _ = image.shape
     channels = unary.shape[0] * (unary.shape[1] - 1)  # the last label follows from the others
-    width = 4 if channels <= 4 else 8
-    row = max(1, -(-channels // width)) * width
+    lanes = count(next((width for width in WIDTHS if channels <= width), WIDTHS[-1]))
+    row = max(1, -(-channels // len(lanes))) * len(lanes)
     layout = _layout if H * W <= KEPT else _layout.__wrapped__
-    order, positions, near = layout(H, W, settings.gaussian_sxy, settings.gaussian_compat, row)
+    order, positions, near = layout(
+        H, W, settings.gaussian_sxy, settings.gaussian_compat, row, lanes
+    )
     far = _kernel(
         order,
         positions,
@@ -54,21 +57,22 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
         settings.bilateral_srgb,
         settings.bilateral_compat,
         row,
+        lanes,
     )
     energies = unary.contiguous().numpy()
     kernels = (*far, *near)
-    q = _crf_kernels.mean_field(energies, order, settings.iterations, *kernels, row, count(width))
+    q = _crf_kernels.mean_field(energies, order, settings.iterations, *kernels, row, lanes)
     return torch.from_numpy(q)
 
 
 @lru_cache(maxsize=16)
-def _layout(H: int, W: int, sxy: float, compat: float, row: int) -> Layout:
+def _layout(H: int, W: int, sxy: float, compat: float, row: int, lanes: Count) -> Layout:
     grid = np.arange(H * W, dtype=np.int32).reshape(H, W)
     corners = [(y, x) for y in range(0, H, TILE) for x in range(0, W, TILE)]
     order = np.concatenate([grid[y : y + TILE, x : x + TILE].ravel() for y, x in corners])
     positions = np.stack([order % W, order // W]).astype(np.float32)
     none = np.empty((H * W, 0), np.float32)
-    return Layout(order, positions, _kernel(order, positions, none, sxy, 1, compat, row))
+    return Layout(order, positions, _kernel(order, positions, none, sxy, 1, compat, row, lanes))
 
 
 def _kernel(
@@ -79,6 +83,7 @@ def _kernel(
     srgb: float,
     compat: float,
     row: int,
+    lanes: Count,
 ) -> Kernel:
     channels = colours.shape[1]
     low, high = (colours.min(), colours.max()) if channels else (0, 0)
@@ -89,7 +94,7 @@ def _kernel(
     )
     axes = count(3 + channels)
     # Allocated by numpy, which asks for huge pages: fewer page faults and misses in the TLB.
-    rows = -(-len(order) // _lattice_kernels.BLOCK) * _lattice_kernels.BLOCK
+    rows = -(-len(order) // _crf_kernels.BLOCK) * _crf_kernels.BLOCK
     corners = np.empty((rows, len(axes)), np.uint32)
     weights = np.empty((rows, len(axes)), np.float32)
     neighbours = _lattice_kernels.build(
@@ -105,5 +110,5 @@ def _kernel(
         corners,
         weights,
     )
-    _crf_kernels.normalize(corners, weights, neighbours, row, float(compat), axes, count(4))
+    _crf_kernels.normalize(corners, weights, neighbours, row, float(compat), axes, lanes)
     return Kernel(corners, weights, neighbours, axes)

@@ -8,7 +8,6 @@ Pixels come in blocks of BLOCK, in an order that keeps neighbours in the image t
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.ops._lattice_kernels import BLOCK
 from affinitynet.ops._numba import compiled
 from affinitynet.ops._vectors import (
     Count,
@@ -17,11 +16,14 @@ from affinitynet.ops._vectors import (
     load,
     multiply_add,
     store,
+    transpose,
 )
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Offsets = NDArray[np.uint32]
+
+BLOCK = 512  # pixels a pass: many share the cost of its calls, and it fits the first-level cache
 
 
 @compiled
@@ -130,50 +132,63 @@ def normalize(
 
 
 @compiled
+def turn(block: Floats, turned: Floats, lanes: Count) -> None:
+    """Lay a block (groups, BLOCK, lanes) out channel by channel: turned (groups * lanes, BLOCK)."""
+    n = len(lanes)
+    for g in range(len(block)):
+        for p in range(0, BLOCK, n):
+            transpose(block, (g * BLOCK + p) * n, n, turned, g * n * BLOCK + p, BLOCK, lanes)
+
+
+@compiled
+def turn_back(turned: Floats, block: Floats, lanes: Count) -> None:
+    """Undo `turn`."""
+    n = len(lanes)
+    for g in range(len(block)):
+        for p in range(0, BLOCK, n):
+            transpose(turned, g * n * BLOCK + p, BLOCK, block, (g * BLOCK + p) * n, n, lanes)
+
+
+@compiled
 def update(
-    mixed: Floats,
+    messages: Floats,
     excess: Floats,
     centre: np.float32,
-    y: Floats,
     last: Floats,
     top: Floats,
     total: Floats,
-    lanes: Count,
 ) -> None:
-    """Turn the messages in a block into Q - centre, for every label set.
+    """Turn the messages to a block's pixels into Q - centre, for every label set.
 
     Messages are those of Q - 1 / L: the softmax does not see what is added to all labels, and
     these sum to zero over the labels, so the last one follows from the others. With
     y_l = (U_last - U_l) + (message_l - message_last), Q_l = e^y_l / (1 + sum e^y).
 
     Args:
-        mixed: (groups, BLOCK, lanes) messages to all labels but the last; becomes Q - centre.
+        messages: (channels, BLOCK), the first A (L - 1) of them to all labels but the last of
+            each set; these become Q - centre.
         excess: (A, L - 1, BLOCK), U_last - U_l.
         centre: 1 / L for the next iteration, 0 for the answer.
-        y: (L - 1, BLOCK), overwritten.
         last: (A, BLOCK), Q of the last label, written.
         top, total: (BLOCK,), overwritten.
     """
     A, labels, _ = excess.shape
     for a in range(A):
+        y = messages[a * labels : (a + 1) * labels]
         total[:] = 0
         for label in range(labels):
-            g, lane = divmod(a * labels + label, len(lanes))
             for p in range(BLOCK):
-                message = mixed[g, p, lane]
-                total[p] += message
-                y[label, p] = message + excess[a, label, p]
-        large = 0
+                total[p] += y[label, p]
+        top[:] = 0
         for label in range(labels):
             for p in range(BLOCK):
-                y[label, p] += total[p]
-                large |= y[label, p] > np.float32(80)
+                y[label, p] += total[p] + excess[a, label, p]
+                top[p] = max(top[p], y[label, p])
+        large = 0
+        for p in range(BLOCK):
+            large |= top[p] > np.float32(80)
         total[:] = 1
         if large != 0:  # only where e^y could overflow: measure from the largest instead
-            top[:] = 0
-            for label in range(labels):
-                for p in range(BLOCK):
-                    top[p] = max(top[p], y[label, p])
             for label in range(labels):
                 for p in range(BLOCK):
                     y[label, p] -= top[p]
@@ -189,9 +204,8 @@ def update(
             total[p] = np.float32(1) / total[p]
             last[a, p] *= total[p]
         for label in range(labels):
-            g, lane = divmod(a * labels + label, len(lanes))
             for p in range(BLOCK):
-                mixed[g, p, lane] = y[label, p] * total[p] - centre
+                y[label, p] = y[label, p] * total[p] - centre
 
 
 @compiled
@@ -206,16 +220,15 @@ def subtract_last(unary: Floats, order: Ints, excess: Floats) -> None:
 
 
 @compiled
-def finish(mixed: Floats, last: Floats, order: Ints, result: Floats, lanes: Count) -> None:
-    """Write a block's Q to its pixels of result (A, L, N)."""
+def finish(q: Floats, last: Floats, order: Ints, result: Floats) -> None:
+    """Write a block's Q, (channels, BLOCK), to its pixels of result (A, L, N)."""
     A, L, _ = result.shape
     for a in range(A):
         for p in range(len(order)):
             result[a, L - 1, np.uint32(order[p])] = last[a, p]
         for label in range(L - 1):
-            g, lane = divmod(a * (L - 1) + label, len(lanes))
             for p in range(len(order)):
-                result[a, label, np.uint32(order[p])] = mixed[g, p, lane]
+                result[a, label, np.uint32(order[p])] = q[a * (L - 1) + label, p]
 
 
 @compiled
@@ -261,7 +274,7 @@ def mean_field(
     excess = np.zeros((blocks, A, L - 1, BLOCK), np.float32)
     result = np.empty((A, L, N), np.float32)
     mixed = np.zeros((groups, BLOCK, len(lanes)), np.float32)
-    y = np.zeros((L - 1, BLOCK), np.float32)
+    turned = np.zeros((row, BLOCK), np.float32)
     last = np.zeros((A, BLOCK), np.float32)
     top = np.zeros(BLOCK, np.float32)
     sums = np.zeros(BLOCK, np.float32)
@@ -273,16 +286,19 @@ def mean_field(
             stop = start + BLOCK
             far = corners[start:stop], weights[start:stop], axes, lanes
             near = near_corners[start:stop], near_weights[start:stop], near_axes, lanes
-            mixed[:] = 0
             if iteration == 0:
                 subtract_last(unary, order[start:stop], excess[b])
+                turned[:] = 0
             else:
+                mixed[:] = 0
                 slice_add(mixed, values, *far)
                 slice_add(mixed, near_values, *near)
-            update(mixed, excess[b], centre, y, last, top, sums, lanes)
+                turn(mixed, turned, lanes)
+            update(turned, excess[b], centre, last, top, sums)
             if iteration == iterations:
-                finish(mixed, last, order[start:stop], result, lanes)
+                finish(turned, last, order[start:stop], result)
             else:
+                turn_back(turned, mixed, lanes)
                 splat(splatted, mixed, *far)
                 splat(near_splatted, mixed, *near)
         if iteration < iterations:

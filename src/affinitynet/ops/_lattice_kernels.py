@@ -104,26 +104,34 @@ def weigh(
     keys: Longs,
     axes: Count,
 ) -> None:
-    """Give the barycentric weights (BLOCK, d + 1) of a block and the keys of the corners."""
+    """Give the barycentric weights (pixels, d + 1) of a block and its corners' keys (d + 1, BLOCK).
+
+    What is left of the coordinate of rank r is found by looking at all of them: d + 1 selections
+    side by side for many pixels are faster than one write to a place that depends on the pixel.
+    """
     D = len(axes)
     step = strides.sum()
-    drops = strides * D
-    ranked = np.zeros(D, np.float32)
-    drop = np.zeros(D, np.int64)
-    for p in range(len(weights)):
-        key = np.int64(0)
+    ranked = np.zeros((D, BLOCK), np.float32)
+    for r in range(D):
         for i in range(D):
-            r = np.uint32(rank[i, p])
-            ranked[r] = left[i, p]
-            drop[r] = drops[i]
-            key += np.int64(rem0[i, p]) * strides[i]
-        weights[p, 0] = ranked[D - 1] + (np.float32(1) - ranked[0])
-        keys[p, 0] = key
+            for p in range(BLOCK):
+                ranked[r, p] += np.float32(rank[i, p] == r) * left[i, p]
+    for p in range(len(weights)):
+        weights[p, 0] = ranked[D - 1, p] + (np.float32(1) - ranked[0, p])
         for k in range(1, D):
-            weights[p, k] = ranked[D - 1 - k] - ranked[D - k]
-            # The next corner: one up in every coordinate, but d down in the largest left.
-            key += step - drop[D - k]
-            keys[p, k] = key
+            weights[p, k] = ranked[D - 1 - k, p] - ranked[D - k, p]
+    keys[0] = 0
+    for i in range(D):
+        for p in range(BLOCK):
+            keys[0, p] += np.int64(rem0[i, p]) * strides[i]
+    for k in range(1, D):
+        # The next corner: one up in every coordinate, but d down in the largest left.
+        for p in range(BLOCK):
+            keys[k, p] = keys[k - 1, p] + step
+        for i in range(D):
+            drop = D * strides[i]
+            for p in range(BLOCK):
+                keys[k, p] -= -np.int64(rank[i, p] == D - k) & drop
 
 
 @compiled
@@ -140,7 +148,7 @@ def number(
     """Look up the numbers of a block's corners, giving new ones to points not met before.
 
     Args:
-        keys: (pixels, d + 1).
+        keys: (d + 1, BLOCK).
         corners: (pixels, d + 1), written.
         row: floats that a point takes.
         M: points so far.
@@ -151,9 +159,9 @@ def number(
     Returns:
         The new M.
     """
-    for p in range(len(keys)):
+    for p in range(len(corners)):
         for k in range(len(axes)):
-            key = keys[p, k]
+            key = keys[k, p]
             slot = (np.uint64(key) * GOLDEN) >> np.uint64(53)
             if recent[slot, 0] != key or recent[slot, 1] == 0:
                 found = find(table, key)
@@ -231,7 +239,7 @@ def build(
     elevated = np.zeros((D, BLOCK), np.float32)
     rem0 = np.zeros((D, BLOCK), np.float32)
     rank = np.zeros((D, BLOCK), np.int32)
-    keys = np.zeros((BLOCK, D), np.int64)
+    keys = np.zeros((D, BLOCK), np.int64)
     M = 0
     room = 1 << 12
     points = np.empty(room, np.int64)
@@ -253,7 +261,7 @@ def build(
         place(positions[:, start:stop], colours, order[start:stop], sxy, srgb, scale, elevated)
         enclose(elevated, rem0, rank, axes)
         weigh(elevated, rem0, rank, strides, weights[start:stop], keys, axes)
-        M = number(keys[: stop - start], corners[start:stop], row, M, points, table, recent, axes)
+        M = number(keys, corners[start:stop], row, M, points, table, recent, axes)
     if (M + 1) * row >= 2**32:
         raise MemoryError("the image has too many lattice points for the dense CRF: tile it")
     return connect(points[:M], table, strides, row)

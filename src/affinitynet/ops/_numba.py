@@ -1,4 +1,4 @@
-"""The one way kernels are compiled, with their types kept for the type checker."""
+"""The two ways kernels are compiled, with their types kept for the type checker."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -13,7 +13,10 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=True)(function))
 
 
-def compiled_fast(function: F) -> F:
-    """Compile likewise, and let sums be reordered and fused; for code that meets no NaN."""
-    fast = {"contract", "reassoc", "nsz", "arcp"}
+def fused(function: F) -> F:
+    """Compile likewise, products and sums fused and reordered.
+
+    That is what lets long sums run in vector registers; infinities and NaN keep their meaning.
+    """
+    fast = {"contract", "reassoc", "nsz"}
     return cast(F, numba.njit(nogil=True, cache=True, fastmath=fast)(function))

@@ -99,6 +99,41 @@ def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @operation
+def transpose(
+    typing: Any, source: Any, at: Any, step: Any, target: Any, to: Any, apart: Any, lanes: Any
+) -> Any:
+    """Turn a square of float32, as wide as a vector, on its way from one array to another.
+
+    Row i is read `at + i * step` floats from the beginning of source, and column i written
+    `to + i * apart` floats from that of target; both arrays are contiguous.
+    """
+    vector = Vector(len(lanes))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def address(number: int, row: int) -> Any:
+            step = builder.mul(args[number + 2], ir.Constant(args[number + 2].type, row))
+            place = builder.add(args[number + 1], step)
+            return _address(context, builder, vector, signature.args[number], args[number], place)
+
+        n = vector.lanes
+        rows = [builder.load(address(0, row), align=4) for row in range(n)]
+        # A perfect shuffle of the rows, as often as n has binary digits, is a transposition.
+        indices = ir.VectorType(ir.IntType(32), n)
+        pairs = [i // 2 + n * (i % 2) for i in range(2 * n)]
+        low, high = indices(pairs[:n]), indices(pairs[n:])
+        for _ in range(n.bit_length() - 1):
+            halves = list(zip(rows[: n // 2], rows[n // 2 :], strict=True))
+            rows = [builder.shuffle_vector(*pair, half) for pair in halves for half in (low, high)]
+        for row, value in enumerate(rows):
+            builder.store(value, address(3, row), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp, lanes), (
+        generate
+    )
+
+
+@operation
 def float_of_bits(typing: Any, bits: Any) -> Any:
     """Read the bits of an int32 as a float32."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.ops._fused import fused
+from affinitynet.ops._numba import fused
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]

@@ -5,6 +5,6 @@ Reads finished files only; never a model, and importing it costs no torch.
 
 from affinitynet.report.html import write_report
 from affinitynet.report.poster import write_strip
-from affinitynet.report.table import figures_table, print_figures
+from affinitynet.report.table import print_figures
 
-__all__ = ["figures_table", "print_figures", "write_report", "write_strip"]
+__all__ = ["print_figures", "write_report", "write_strip"]

@@ -93,7 +93,7 @@ def read_settings(run_folder: Path) -> dict[str, Any]:
     Not validated: a report must also open on a run of an older or newer version.
 
     Raises:
-        UserError: the file is not YAML.
+        UserError: the file can't be read, or is not YAML.
     """
     path = run_folder / "recipe.yaml"
     if not path.is_file():
@@ -102,6 +102,8 @@ def read_settings(run_folder: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
     return _mapping(values)
 
 

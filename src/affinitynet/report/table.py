@@ -1,14 +1,16 @@
 """The figures of a run as a table for the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from affinitynet.report.figures import Figure, read_figure, read_figures
+from affinitynet.report.figures import Figure, read_figure
+
+CONDITIONS = ("tags", "CRF", "TTA", "threshold")
+TRUTH_CHOSE = "truth: ground truth chose the setting, so the figure is an upper bound"
 
 
 def print_figures(classes: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -25,15 +27,6 @@ def print_figures(classes: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> 
         console.print(_class_table(classes, measured))
 
 
-def figures_table(run_folder: Path) -> Table:
-    """Make the table of a run's ``evaluation/figures.json``; print it with rich.
-
-    Raises:
-        UserError: the file is not JSON.
-    """
-    return make_table(read_figures(Path(run_folder)).figures)
-
-
 def make_table(figures: Sequence[Figure]) -> Table:
     """Make a table of figures, one row each, scores in percent.
 
@@ -45,9 +38,8 @@ def make_table(figures: Sequence[Figure]) -> Table:
     for name in ("stage", "split"):
         table.add_column(name, overflow="fold")
     table.add_column("images", justify="right")
-    for name in ("tags", "CRF", "TTA"):
+    for name in CONDITIONS:
         table.add_column(name)
-    table.add_column("threshold")
     for name in ("mIoU", "prec.", "cover"):
         table.add_column(name, justify="right")
     for figure in figures:
@@ -56,10 +48,7 @@ def make_table(figures: Sequence[Figure]) -> Table:
             Text(figure.stage.replace("_", " ")),
             Text(figure.split),
             "" if figure.images is None else str(figure.images),
-            yes_no(figure.tags_given),
-            yes_no(figure.crf),
-            "" if figure.tta in (None, "unknown") else yes_no(figure.tta != "none"),
-            _threshold(figure),
+            *_conditions(figure),
             percent(figure.miou),
             percent(figure.precision),
             percent(figure.coverage),
@@ -67,21 +56,34 @@ def make_table(figures: Sequence[Figure]) -> Table:
     if not figures:
         table.caption = "No figures yet: nothing was evaluated against ground truth."
     elif any(figure.ground_truth_chose for figure in figures):
-        table.caption = "truth: ground truth chose the setting, so the figure is an upper bound"
+        table.caption = TRUTH_CHOSE
     return table
 
 
 def _class_table(classes: Sequence[str], figures: Sequence[Figure]) -> Table:
-    """IoU in percent: a row a class, a column a figure."""
+    """IoU in percent: a column a figure, with its conditions above, a row a class."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("IoU", overflow="fold")
     for figure in figures:
-        title = f"{figure.stage.replace('_', ' ')}\n{figure.split}\n{_threshold(figure)}"
-        table.add_column(Text(title.rstrip()), justify="right")
+        title = f"{figure.stage.replace('_', ' ')}\n{figure.split}"
+        table.add_column(Text(title), justify="right")
+    by_condition = zip(*map(_conditions, figures), strict=True)
+    for name, values in zip(CONDITIONS, by_condition, strict=True):
+        table.add_row(name, *values, style="dim")
     for number, name in enumerate(classes):
-        values = (f.iou[number] if number < len(f.iou) else None for f in figures)
-        table.add_row(Text(name), *(percent(value) for value in values))
+        scores = (f.iou[number] if number < len(f.iou) else None for f in figures)
+        table.add_row(Text(name), *(percent(score) for score in scores))
     return table
+
+
+def _conditions(figure: Figure) -> tuple[str, ...]:
+    """Say under which conditions a figure was measured, in the order of `CONDITIONS`."""
+    return (
+        yes_no(figure.tags_given),
+        yes_no(figure.crf),
+        "" if figure.tta in (None, "unknown") else yes_no(figure.tta != "none"),
+        _threshold(figure),
+    )
 
 
 def _threshold(figure: Figure) -> str:

@@ -1,0 +1,139 @@
+"""Is bfloat16 harmless? CAMs and walk of a run's trained networks in float32 and in bf16.
+
+    python benchmarks/bf16.py RUN --split train_precise --images 100
+
+RUN is a run folder with `classifier/` and `affinity/`; it is only read. Both precisions make the
+CAMs of the same images and let them walk over their own affinities. The mIoU of the CAMs is that at
+the background score that ground truth shows to be best, of the walk without a dense CRF.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import machine_line
+from torch import Tensor
+
+from affinitynet.data import Sample, load_image, load_truth
+from affinitynet.pipeline import Run
+from affinitynet.stages.compute_cams import multi_scale_cams
+from affinitynet.stages.context import Context
+from affinitynet.stages.evaluate import count_pairs, intersection_over_union
+from affinitynet.stages.mine_confident import to_labels
+from affinitynet.stages.propagate import pad_to_stride, walk_cams
+from affinitynet.stages.train_affinity import load_affinity_net
+from affinitynet.stages.train_classifier import load_classifier
+from affinitynet.training import Hardware, inference
+
+THRESHOLDS = np.arange(0.1, 0.4, 0.01)
+
+
+class Precision:
+    """One precision's maps and what they are worth."""
+
+    def __init__(self, name: str, context: Context) -> None:
+        """Load the networks anew."""
+        self.name, self.context = name, context
+        self.hardware = Hardware(context.recipe.device, name, context.recipe.workers)
+        self.classifier, self.affinity_net = load_classifier(context), load_affinity_net(context)
+        side = len(context.manifest.classes) + 1
+        self.cams = np.zeros((len(THRESHOLDS), side, side), np.int64)
+        self.walk = np.zeros((side, side), np.int64)
+        self.seconds = {"CAMs": 0.0, "affinities": 0.0}
+
+    def maps(self, sample: Sample, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute one image's CAMs (K, H, W) and what they are after the walk (K + 1, H, W)."""
+        recipe = self.context.recipe
+        normalization = self.classifier.backbone.normalization
+        began = time.perf_counter()
+        with inference(self.classifier, self.hardware) as device:
+            cams = multi_scale_cams(
+                self.classifier,
+                normalization,
+                image.to(device),
+                sample.tags,
+                recipe.cams.scales,
+                recipe.cams.flip,
+            ).cpu()
+        middle = time.perf_counter()
+        with inference(self.affinity_net, self.hardware) as device:
+            pixels = normalization.apply(image[None].to(device))
+            pixels = pad_to_stride(pixels, self.affinity_net.stride)
+            affinity = self.affinity_net(pixels.contiguous(memory_format=torch.channels_last))
+        self.seconds["CAMs"] += middle - began
+        self.seconds["affinities"] += time.perf_counter() - middle
+        walked = walk_cams(
+            cams,
+            affinity.float().cpu(),
+            alpha=recipe.walk.alpha,
+            beta=recipe.walk.beta,
+            steps=recipe.walk.steps,
+            radius=recipe.affinity.radius,
+            stride=self.affinity_net.stride,
+        )
+        return cams, walked
+
+    def count(self, sample: Sample, cams: Tensor, walked: Tensor) -> np.ndarray:
+        """Compare one image's maps with its ground truth; return the walk's mask."""
+        manifest = self.context.manifest
+        truth = load_truth(manifest, sample)
+        valid = truth != manifest.ignore_index
+        tags = np.array(sample.tags, np.int64)
+
+        def confusion(local: np.ndarray) -> np.ndarray:
+            labels = to_labels(local.astype(np.uint8), tags, manifest.ignore_index)
+            return count_pairs(truth[valid], labels[valid], self.walk.shape)
+
+        strongest, score = cams.argmax(0).numpy() + 1, cams.amax(0).numpy()
+        for index, threshold in enumerate(THRESHOLDS):
+            self.cams[index] += confusion(np.where(score > threshold, strongest, 0))
+        mask = walked.argmax(0).numpy()
+        self.walk += confusion(mask)
+        return mask
+
+    def figures(self) -> tuple[float, float]:
+        """Answer the mIoU in percent of the CAMs and of the walk."""
+        best = max(intersection_over_union(c)["miou"] for c in self.cams)
+        return 100 * best, 100 * intersection_over_union(self.walk)["miou"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder with classifier/ and affinity/")
+    parser.add_argument("--split", help="with ground truth; default: the recipe's figures")
+    parser.add_argument("--images", type=int, default=100, help="spread over the split")
+    arguments = parser.parse_args()
+    run = Run.open(arguments.run)
+    split = arguments.split or run.recipe.dataset.figures or run.recipe.dataset.train
+    samples = [s for s in run.manifest.split(split) if s.mask and s.tags]
+    samples = samples[:: max(1, len(samples) // arguments.images)][: arguments.images]
+    precisions = [Precision(name, run.context) for name in ("float32", "bf16")]
+    same, difference = 0.0, 0.0
+    for sample in samples:
+        image = torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
+        (cams, walked), (cams16, walked16) = (p.maps(sample, image) for p in precisions)
+        masks = [
+            precisions[0].count(sample, cams, walked),
+            precisions[1].count(sample, cams16, walked16),
+        ]
+        same += float((masks[0] == masks[1]).mean()) / len(samples)
+        difference += float((cams - cams16).abs().mean()) / len(samples)
+
+    print(machine_line())
+    print(
+        f"{run.recipe.name}, {run.recipe.backbone.name}, {len(samples)} images of {split}, tags "
+        "given, no CRF; ground truth chose the CAMs' background score\n"
+    )
+    print("| precision | mIoU, CAM | mIoU, walk | CAMs, ms an image | affinities, ms an image |")
+    print("|---|---|---|---|---|")
+    for precision in precisions:
+        cam, walk = precision.figures()
+        spent = [1e3 * seconds / len(samples) for seconds in precision.seconds.values()]
+        print(f"| {precision.name} | {cam:.2f} | {walk:.2f} | {spent[0]:.0f} | {spent[1]:.0f} |")
+    print(f"\nPixels labelled alike after the walk: {same:.2%}; CAMs differ by {difference:.1e}.")
+
+
+if __name__ == "__main__":
+    main()

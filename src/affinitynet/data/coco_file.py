@@ -1,0 +1,60 @@
+"""COCO annotation files: read once and checked, so that what reads them can rely on their keys."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from affinitynet.data.text import read_text
+from affinitynet.errors import UserError
+
+Kind = type | tuple[type, ...]
+
+_ID = (int, str)
+_NEEDED: dict[str, dict[str, Kind]] = {
+    "images": {"id": _ID, "file_name": str},
+    "categories": {"id": int, "name": str},
+    "annotations": {"image_id": _ID},
+}
+_INSTANCE: dict[str, Kind] = {"category_id": int}
+_PANOPTIC: dict[str, Kind] = {"file_name": str, "segments_info": list}
+_SEGMENT: dict[str, Kind] = {"id": int, "category_id": int}
+
+
+def load_annotations(path: Path) -> dict[str, Any]:
+    """A COCO annotation file's content: lists of images, annotations and categories.
+
+    Raises UserError, naming file and entry, where one of the lists is missing, an entry lacks
+    a key or has a value of another kind, and where an annotation's category is not listed.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(content, dict) or any(not isinstance(content.get(k), list) for k in _NEEDED):
+        raise UserError(f"{path} is no COCO annotation file: it needs lists {', '.join(_NEEDED)}.")
+    for kind, keys in _NEEDED.items():
+        for number, entry in enumerate(content[kind]):
+            _check(entry, keys, f"{path}, {kind}[{number}]")
+    known = {entry["id"] for entry in content["categories"]}
+    for number, item in enumerate(content["annotations"]):
+        _check_annotation(item, known, f"{path}, annotations[{number}]")
+    return content
+
+
+def _check_annotation(item: dict[str, Any], known: set[int], where: str) -> None:
+    panoptic = "segments_info" in item
+    _check(item, _PANOPTIC if panoptic else _INSTANCE, where)
+    for segment in item["segments_info"] if panoptic else (item,):
+        if panoptic:
+            _check(segment, _SEGMENT, where)
+        if segment["category_id"] not in known:
+            raise UserError(f"{where}: the category {segment['category_id']} is not listed.")
+
+
+def _check(entry: Any, keys: dict[str, Kind], where: str) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is no JSON object.")
+    for key, kind in keys.items():
+        if not isinstance(entry.get(key), kind):
+            said = f"{key} = {entry[key]!r}" if key in entry else f"no {key}"
+            raise UserError(f"{where} has {said}: correct the annotation file.")

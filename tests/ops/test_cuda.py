@@ -1,0 +1,89 @@
+"""Every operation on CUDA: the same result as on the CPU, and it stays on the device.
+
+Where there is no GPU, the tensor paths that CUDA takes are held to the CPU's kernels on the CPU,
+in the other files of this folder.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+import affinitynet as an
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def assert_same(on_gpu: Tensor, on_cpu: Tensor, tolerance: float) -> None:
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=tolerance)
+
+
+def test_class_activation_maps() -> None:
+    features, weight = torch.randn(2, 16, 9, 7), torch.randn(3, 16)
+    maps = an.ops.class_activation_maps(features.cuda(), weight.cuda())
+    assert_same(maps, an.ops.class_activation_maps(features, weight), 1e-4)
+
+
+def test_background_map() -> None:
+    cams = torch.rand(2, 3, 9, 7)
+    assert_same(an.ops.background_map(cams.cuda(), 4), an.ops.background_map(cams, 4), 1e-6)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 4, 21])
+def test_dense_crf(labels: int) -> None:
+    image = torch.randint(0, 256, (60, 83, 3), dtype=torch.uint8)
+    scores = torch.rand(labels, 60, 83)
+    assert_same(
+        an.ops.dense_crf(image.cuda(), scores.cuda()), an.ops.dense_crf(image, scores), 1e-3
+    )
+
+
+def test_confident_labels() -> None:
+    image = torch.randint(0, 256, (60, 83, 3), dtype=torch.uint8)
+    cams = torch.rand(2, 60, 83) ** 3
+    labels = an.ops.confident_labels(image.cuda(), cams.cuda())
+    assert labels.is_cuda
+    assert (labels.cpu() == an.ops.confident_labels(image, cams)).float().mean() >= 0.9999
+
+
+@pytest.mark.parametrize("radius", [2, 5, 10])
+def test_pairwise_affinity_and_its_gradient(radius: int) -> None:
+    features = torch.randn(2, 24, 23, 31)
+    gradients, answers = [], []
+    for device in ("cuda", "cpu"):
+        x = features.to(device).requires_grad_()
+        answers.append(an.ops.pairwise_affinity(x, radius))
+        answers[-1].square().sum().backward()
+        gradients.append(x.grad)
+    assert_same(answers[0].detach(), answers[1].detach(), 1e-5)
+    assert_same(gradients[0], gradients[1], 1e-4)
+
+
+def test_affinity_targets_and_loss() -> None:
+    labels = torch.randint(0, 3, (2, 23, 31))
+    labels[torch.rand(labels.shape) < 0.2] = 255
+    affinity = torch.rand(2, len(an.ops.neighbor_offsets(5)), 23, 31)
+    on_gpu, on_cpu = an.ops.affinity_targets(labels.cuda()), an.ops.affinity_targets(labels)
+    for one, other in zip(on_gpu, on_cpu, strict=True):
+        assert torch.equal(one.cpu(), other)
+    loss = an.ops.affinity_loss(affinity.cuda(), on_gpu)
+    assert_same(loss.total, an.ops.affinity_loss(affinity, on_cpu).total, 1e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 7, 256])
+def test_random_walk(steps: int) -> None:
+    maps = torch.rand(2, 3, 23, 31)
+    affinity = torch.rand(2, len(an.ops.neighbor_offsets(5)), 23, 31)
+    on_gpu = an.ops.random_walk(maps.cuda(), affinity.cuda(), steps=steps)
+    assert_same(on_gpu, an.ops.random_walk(maps, affinity, steps=steps), 5e-5)
+
+
+def test_boundary_loss() -> None:
+    logits, target = torch.randn(2, 3, 9, 7), torch.randn(2, 3, 9, 7).softmax(1)
+    on_gpu = an.ops.boundary_loss(logits.cuda(), target.cuda())
+    assert_same(on_gpu, an.ops.boundary_loss(logits, target), 1e-5)
