@@ -82,7 +82,6 @@ def first(home: Path, split: str) -> an.Sample:
         ("train_classifier", {"dataset.val": "vall"}, r"no split 'vall': it has train, val"),
         ("train_classifier", {"dataset.figures": "x"}, r"no split 'x'"),
         ("train_segmenter", {"segmenter.architecture": "unett"}, r"segmenter\.architecture"),
-        ("compute_cams", {"cams.splits": ["val"]}, r"cams\.splits = \['val'\]: needs train"),
         (
             "train_segmenter",
             {"segmenter.architecture": "deeplabv3plus", "segmenter.batch_size": 1},

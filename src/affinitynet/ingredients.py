@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from affinitynet.data import Manifest, Sample
 from affinitynet.recipe import Recipe
-from affinitynet.run_folder import StageFolder, StageRecord, fingerprint
+from affinitynet.run_folder import StageFolder, StageRecord
 
 # What the names of ingredients begin with that are no settings.
 IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "
@@ -18,19 +17,6 @@ def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
     """Return the recipe's sections or single settings of these names, by names with dots."""
     values = recipe.model_dump(mode="json")
     return _flat({key: _pick(values, key) for key in keys})
-
-
-def images_name(manifest: Manifest, samples: Sequence[Sample]) -> str:
-    """Name images and their tags: where they lie and what else the data set holds is left out."""
-    return fingerprint([manifest.classes, [[sample.id, sample.tags] for sample in samples]])
-
-
-def truth_name(manifest: Manifest, samples: Sequence[Sample]) -> str:
-    """Name the images' ground truth by its content, so that copies of a data set are equal."""
-    files = {sample.id: sample.mask for sample in samples if sample.mask is not None}
-    contents = {file: file_name(file) for file in set(files.values())}
-    masks = {sample_id: contents[file] for sample_id, file in files.items()}
-    return fingerprint([manifest.classes, manifest.truth_values, masks])
 
 
 def file_name(file: Path) -> str:

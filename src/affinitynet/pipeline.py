@@ -22,8 +22,6 @@ from affinitynet.ingredients import (
     chosen_settings,
     difference,
     file_name,
-    images_name,
-    truth_name,
 )
 from affinitynet.models.backbone import find_weights
 from affinitynet.order import FOLDERS, NAMES, STAGES, Stage, find_stage, with_all_behind
@@ -230,14 +228,11 @@ class Run:
     @cached_property
     def _images(self) -> dict[str, str]:
         """Names of the images and tags of each role: hashed once, as there may be many."""
-        return {
-            role: images_name(self.manifest, self.context.samples(role))
-            for role in ("train", "val", "figures")
-        }
+        return {role: self.context.images_name(role) for role in ("train", "val", "figures")}
 
     def _truth(self, role: str) -> str:
         if role not in self._truths:
-            self._truths[role] = truth_name(self.manifest, self.context.samples(role))
+            self._truths[role] = self.context.truth_name(role)
         return self._truths[role]
 
     def _weights(self, stage: Stage, key: str, backbone: BackboneSettings) -> str:

@@ -69,18 +69,13 @@ def check_roles(recipe: Recipe, manifest: Manifest) -> None:
     """Refuse splits that the data set lacks, except a `val` that nobody asked for.
 
     Raises:
-        UserError: an unknown split, by the names of those there are; or CAMs without `train`.
+        UserError: an unknown split, by the names of those there are.
     """
     dataset = recipe.dataset
     val = dataset.val if dataset.val != DatasetSettings().val else None
     for name in (dataset.train, val, dataset.figures):
         if name:
             manifest.split(name)
-    if "train" not in recipe.cams.splits:
-        raise UserError(
-            f"cams.splits = {list(recipe.cams.splits)}: needs train, "
-            "whose CAMs the next stages read"
-        )
 
 
 def check_tools(context: Context, todo: Set[str]) -> None:

@@ -11,8 +11,10 @@ from typing import TypeVar
 from affinitynet.data import Manifest, Sample
 from affinitynet.data.sample import output_path
 from affinitynet.errors import UserError
+from affinitynet.ingredients import file_name
 from affinitynet.progress import task
 from affinitynet.recipe import Recipe
+from affinitynet.run_folder import fingerprint
 from affinitynet.training import Hardware
 
 Loaded = TypeVar("Loaded")
@@ -40,6 +42,18 @@ class Context:
             if split in self.manifest.splits or (split and role == "train"):
                 found |= {sample.id: sample for sample in self.manifest.split(split)}
         return tuple(found.values())
+
+    def images_name(self, role: str) -> str:
+        """Name a role's images and tags; where they lie and what else there is, is left out."""
+        images = [[sample.id, sample.tags] for sample in self.samples(role)]
+        return fingerprint([self.manifest.classes, images])
+
+    def truth_name(self, role: str) -> str:
+        """Name a role's ground truth by its content, so that copies of a data set are equal."""
+        files = {s.id: s.mask for s in self.samples(role) if s.mask is not None}
+        contents = {file: file_name(file) for file in set(files.values())}
+        masks = {sample_id: contents[file] for sample_id, file in files.items()}
+        return fingerprint([self.manifest.classes, self.manifest.truth_values, masks])
 
     def file(self, folder: str, sample: Sample, suffix: str = ".png") -> Path:
         """Return where a stage keeps an image's result."""
