@@ -8,12 +8,13 @@ import affinitynet
 
 PACKAGE = Path(affinitynet.__file__).parent
 FLOORS = {
-    **dict.fromkeys(("recipe", "run_folder", "progress", "errors"), 0),
+    **dict.fromkeys(("recipe", "run_folder", "ingredients", "progress", "errors"), 0),
     "ops": 1,
     **dict.fromkeys(("models", "data", "training"), 2),
     **dict.fromkeys(("stages", "report", "export"), 3),
-    "pipeline": 4,
-    "cli": 5,
+    **dict.fromkeys(("order", "preflight"), 4),
+    "pipeline": 5,
+    "cli": 6,
 }
 SIDEWAYS = {("data/transforms.py", "models"), ("models/segmenter.py", "data")}
 

@@ -11,7 +11,8 @@ from PIL import Image
 import affinitynet as an
 from affinitynet.data import read_labels
 from affinitynet.errors import UserError
-from affinitynet.pipeline import NAMES, STAGES, Run, find_stage
+from affinitynet.order import NAMES, STAGES, find_stage
+from affinitynet.pipeline import Run
 from affinitynet.progress import Task
 from affinitynet.stages.compute_cams import load_cams
 
@@ -112,41 +113,50 @@ def test_a_second_run_does_nothing(copy: Path) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in copy.rglob("*.png")}
 
 
+# What is interrupted, and after which step: two steps are an epoch of a training, and the three
+# val images are what "predict val" has to do.
+INTERRUPTIONS = {
+    ("train_classifier", 3),
+    ("compute_cams", 5),
+    ("mine_confident", 4),
+    ("train_affinity", 3),
+    ("propagate", 4),
+    ("train_segmenter", 3),
+    ("predict val", 1),
+    ("evaluate pseudo", 4),
+}
+
+
 def test_interrupted_at_any_stage_and_resumed_ends_with_the_same_bytes(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the second epoch of each training and after a few images of each loop."""
     recipe = finished.recipe.model_copy(update={"out": tmp_path / "run"})
-    interruptions = Interruptions(monkeypatch)
-    for _ in range(50):
-        try:
+    left, checkpoints = set(INTERRUPTIONS), []
+    advance = Task.advance
+
+    def interrupting(task: Task, note: str = "") -> None:
+        advance(task, note)
+        if (task.name, task.done) in left:
+            left.remove((task.name, task.done))
+            if task.name.startswith("train_"):
+                checkpoints.append(len(list(recipe.out.rglob("checkpoint.pt"))))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Task, "advance", interrupting)
+    for _ in INTERRUPTIONS:
+        with pytest.raises(KeyboardInterrupt):
             an.run(recipe)
-            break
-        except KeyboardInterrupt:
-            interruptions.rearm()
-    assert interruptions.count >= 6
+    assert not left
+    assert checkpoints == [1, 1, 1]  # so each training had an epoch behind it
+    resumed = an.run(recipe)
+    assert [str(status) for status in resumed.status()] == ["done"] * len(NAMES)
     assert results(recipe.out) == results(finished.recipe.out)
+    assert figures_file(recipe.out) == figures_file(finished.recipe.out)
 
 
-class Interruptions:
-    """Raises KeyboardInterrupt after five units of progress, each time a little further."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, self.allowed = 0, 5
-        self.rearm()
-        advance = Task.advance
-
-        def counting(task: Task, note: str = "") -> None:
-            advance(task, note)
-            self.left -= 1
-            if self.left == 0:
-                self.count += 1
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(Task, "advance", counting)
-
-    def rearm(self) -> None:
-        self.left = self.allowed
+def figures_file(run: Path) -> bytes:
+    return (run / "evaluation" / "figures.json").read_bytes()
 
 
 def test_the_number_of_workers_changes_nothing(finished: Run, tmp_path: Path) -> None:

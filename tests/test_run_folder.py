@@ -1,6 +1,8 @@
 """The run folder: whole files or none, one writer, stable fingerprints."""
 
 import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,15 @@ import pytest
 from affinitynet.errors import UserError
 from affinitynet.run_folder import (
     StageFolder,
+    StagePlan,
     StageRecord,
     atomic_write,
+    discard,
     fingerprint,
     locked,
     read_json,
+    remove_leftovers,
+    remove_tree,
     write_json,
 )
 
@@ -42,6 +48,80 @@ def test_a_full_disk_is_a_users_error_and_leaves_the_old_file(tmp_path: Path) ->
     assert file.read_text() == "old"
 
 
+def test_a_full_disk_is_found_behind_the_writers_own_error(tmp_path: Path) -> None:
+    """As torch does: its archive's destructor fails while the system's error is on its way."""
+
+    def write_as_torch(file: Path) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 640 vs 598")
+
+    with (
+        pytest.raises(UserError, match=r"a\.pt: cannot be written \(No space left"),
+        atomic_write(tmp_path / "a.pt") as temporary,
+    ):
+        write_as_torch(temporary)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_can_not_be_made_is_a_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="cannot be written"),
+        atomic_write(tmp_path / "file" / "a.txt"),
+    ):
+        pass
+
+
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    write_json(tmp_path / ("x" * 250 + ".json"), 1)
+    with pytest.raises(UserError, match="cannot be written \\(File name too long"):
+        write_json(tmp_path / ("x" * 251 + ".json"), 1)
+
+
+def test_files_have_the_usual_rights_and_are_on_the_disk_before_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[bool] = []
+    file = tmp_path / "a.json"
+    monkeypatch.setattr(os, "fsync", lambda handle: there.append(file.exists()))
+    write_json(file, 1)
+    assert there == [False]
+    (tmp_path / "usual").touch()
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = ["recipe.yaml", "cams/.a.png", "cams/deep/b.png", "other/.7-3.part.png", ".lock"]
+    gone = [".12-0.part.json", "cams/deep/.12-31.part.npz", ".cams.discarded/stage.json"]
+    for name in kept + gone:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, ("cams", "walk"))
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == set(kept)
+
+
+def test_a_discarded_folder_is_gone_even_if_deleting_it_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    folder = tmp_path / "cams"
+    write_json(folder / "stage.json", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", refuse)
+        with pytest.raises(UserError, match="cannot be deleted \\(Permission denied"):
+            discard(folder)
+    assert not folder.exists()
+    remove_leftovers(tmp_path, ("cams",))
+    assert list(tmp_path.iterdir()) == []
+    remove_tree(folder)  # what is not there needs no deleting
+    discard(folder)
+
+
 def test_fingerprints_depend_on_content_not_on_key_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
@@ -49,14 +129,36 @@ def test_fingerprints_depend_on_content_not_on_key_order() -> None:
 
 
 def test_stage_folder_goes_from_nothing_to_plan_to_record(tmp_path: Path) -> None:
-    folder = StageFolder(tmp_path / "cams")
+    folder = StageFolder(tmp_path / "cams", "compute_cams")
     assert folder.plan() is None
     assert folder.record() is None
-    folder.start("abc", {"cams.flip": True})
-    assert folder.plan() == {"fingerprint": "abc", "settings": {"cams.flip": True}}
+    plan = StagePlan("abc", {"cams.flip": True})
+    folder.start(plan)
+    assert folder.plan() == plan
+    assert not folder.holds_results()
     record = StageRecord("compute_cams", "abc", {"cams.flip": True}, counts={"done": 3})
     folder.finish(record)
     assert folder.record() == record
+    assert folder.holds_results()
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "7", '{"stage": "x"}', "{"])
+def test_a_record_with_other_content_is_a_users_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stage.json").write_text(text)
+    with pytest.raises(UserError, match=r"stage\.json: .*--redo compute_cams"):
+        StageFolder(tmp_path, "compute_cams").record()
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"fingerprint": "x", "settings": 3}', "{"])
+def test_a_plan_with_other_content_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    assert StageFolder(tmp_path, "compute_cams").plan() is None
+
+
+def test_what_a_newer_version_adds_to_a_record_is_left_aside(tmp_path: Path) -> None:
+    folder = StageFolder(tmp_path, "x")
+    write_json(tmp_path / "stage.json", {"stage": "x", "fingerprint": "y", "settings": {}, "z": 1})
+    assert folder.record() == StageRecord("x", "y", {})
 
 
 def test_damaged_json_is_a_users_error(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: arguments to calls, errors to one line and exit code 2."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,8 +160,7 @@ class Evaluate:
             classes = ("background", *opened.manifest.classes)
             print_figures(classes, [evaluate_folder(opened, self.masks, self.split)])
             return
-        opened.go(redo="evaluate")
-        print_figures(("background", *opened.manifest.classes), opened.figures())
+        print_figures(("background", *opened.manifest.classes), opened.evaluate())
 
 
 @dataclass
@@ -252,6 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command()
     except UserError as error:
         print(f"affinitynet: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # who reads us, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"affinitynet: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("affinitynet: interrupted; the same command goes on from here", file=sys.stderr)

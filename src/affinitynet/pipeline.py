@@ -1,120 +1,50 @@
-"""The order of the stages, and for each: is it done, partly done, stale, or to do."""
+"""A run: for each stage, is it done, partly done, stale, or to do; and going on with it."""
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 
-from affinitynet.data import Manifest, Sample, read_dataset
+from affinitynet.data import Manifest, read_dataset
 from affinitynet.data.manifest import RUN_FILE
 from affinitynet.errors import UserError
+from affinitynet.ingredients import (
+    AFTER,
+    IMAGES,
+    TRUTH,
+    chosen_settings,
+    difference,
+    file_name,
+)
 from affinitynet.models.backbone import find_weights
+from affinitynet.order import FOLDERS, NAMES, STAGES, Stage, find_stage, with_all_behind
+from affinitynet.preflight import check_alone, check_place, check_roles, check_tools
 from affinitynet.progress import say
 from affinitynet.recipe import BackboneSettings, Recipe
 from affinitynet.run_folder import (
     StageFolder,
+    StagePlan,
     StageRecord,
     atomic_write,
+    discard,
     fingerprint,
     locked,
     read_json,
+    remove_leftovers,
+    remove_tree,
 )
-from affinitynet.stages import (
-    compute_cams,
-    evaluate,
-    mine_confident,
-    propagate,
-    train_affinity,
-    train_classifier,
-    train_segmenter,
-)
+from affinitynet.stages import evaluate
 from affinitynet.stages.context import Context
 
 RECIPE = "recipe.yaml"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "numba", "segmentation-models-pytorch")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One box of the pipeline: what it reads, which settings it depends on, what it does."""
-
-    name: str
-    folder: str
-    reads: tuple[str, ...]
-    settings: tuple[str, ...]  # recipe sections or single settings, with dots
-    work: Callable[[Context], dict[str, Any]]
-    samples: Callable[[Context], tuple[Sample, ...]] | None = None  # of a per-image stage
-    suffix: str = ".png"
-    also_writes: tuple[str, ...] = ()
-
-
-STAGES = (
-    Stage(
-        "train_classifier",
-        train_classifier.FOLDER,
-        (),
-        ("seed", "precision", "dataset.train", "backbone", "classifier"),
-        train_classifier.work,
-    ),
-    Stage(
-        "compute_cams",
-        compute_cams.FOLDER,
-        ("train_classifier",),
-        ("precision", "dataset.val", "dataset.figures", "cams"),
-        compute_cams.work,
-        lambda context: context.samples(*context.recipe.cams.splits, "figures"),
-        ".npz",
-    ),
-    Stage(
-        "mine_confident",
-        mine_confident.FOLDER,
-        ("compute_cams",),
-        ("confident",),
-        mine_confident.work,
-        lambda context: context.samples("train", "figures"),
-    ),
-    Stage(
-        "train_affinity",
-        train_affinity.FOLDER,
-        ("mine_confident",),
-        ("seed", "precision", "backbone", "affinity"),
-        train_affinity.work,
-    ),
-    Stage(
-        "propagate",
-        propagate.FOLDER,
-        ("compute_cams", "train_affinity"),
-        ("precision", "walk"),
-        propagate.work,
-        lambda context: context.samples("train", "figures"),
-        also_writes=(propagate.WALK, propagate.SCORES),
-    ),
-    Stage(
-        "train_segmenter",
-        train_segmenter.FOLDER,
-        ("propagate",),
-        ("seed", "precision", "backbone", "segmenter"),
-        train_segmenter.work,
-        also_writes=(train_segmenter.PREDICTIONS,),
-    ),
-    Stage(
-        "evaluate",
-        evaluate.FOLDER,
-        ("compute_cams", "mine_confident", "propagate", "train_segmenter"),
-        ("dataset", "evaluate"),
-        evaluate.work,
-    ),
-)
-NAMES = tuple(stage.name for stage in STAGES)
 
 
 @dataclass(frozen=True)
@@ -138,6 +68,7 @@ class Run:
         """Tie a recipe and a data set to the recipe's run folder."""
         self.recipe, self.manifest = recipe, manifest
         self.context = Context(recipe, manifest, recipe.out)
+        self._truths: dict[str, str] = {}  # names of each role's ground truth, read once
 
     @classmethod
     def create(cls, recipe: Recipe) -> Self:
@@ -163,11 +94,8 @@ class Run:
 
     def status(self) -> list[StageStatus]:
         """Return each stage's state: done, partial, stale or to do."""
-        names, answers = self._fingerprints(), []
-        for stage in STAGES:
-            settings = self._settings(stage, names)
-            answers.append(self._status(stage, names[stage.name], settings))
-        return answers
+        names = self._fingerprints()
+        return [self._status(stage, names) for stage in STAGES]
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """Return a finished stage's figures.
@@ -193,35 +121,70 @@ class Run:
     def figures(self) -> list[dict[str, Any]]:
         """Return the rows of `evaluation/figures.json`, none before `evaluate` has run."""
         file = self.recipe.out / evaluate.FOLDER / "figures.json"
-        return list(read_json(file)["figures"]) if file.is_file() else []
+        if not file.is_file():
+            return []
+        content = read_json(file, "evaluate")
+        if not isinstance(content, dict) or not isinstance(content.get("figures"), list):
+            raise UserError(f"{file}: holds no figures; make it anew with --redo evaluate")
+        return list(content["figures"])
 
     def go(self, until: str | None = None, redo: str | None = None) -> None:
         """Do what is to do, in order, up to and with the stage `until`.
 
-        `redo` names a stage whose files, and those of all stages behind it, are made anew.
+        `redo` names a stage whose files, and those of all stages behind it, are made anew; they
+        are deleted when all that can be checked beforehand was found in order.
 
         Raises:
             UserError: a stale stage is in the way, or a stage met a mistake of the user's.
         """
-        last = NAMES.index(find_stage(until).name) if until else len(STAGES) - 1
+        stages = STAGES[: NAMES.index(find_stage(until).name) + 1] if until else STAGES
+        redone = with_all_behind(find_stage(redo)) if redo else ()
+        check_alone()
+        check_place(self.recipe, self.manifest, FOLDERS)
+        check_roles(self.recipe, self.manifest)
         with locked(self.recipe.out):
-            if redo:
-                self._discard(find_stage(redo))
+            remove_leftovers(self.recipe.out, FOLDERS)
             names = self._fingerprints()
-            for stage in STAGES[: last + 1]:
-                self._refuse_stale(stage, names)
+            kept = [stage for stage in stages if stage not in redone]
+            states = {stage.name: self._status(stage, names) for stage in kept}
+            done = {name for name, status in states.items() if status.state == "done"}
+            check_tools(self.context, {stage.name for stage in stages} - done)
+            for status in states.values():
+                _refuse_stale(self.recipe.out, status)
+            self._discard(redone)
             self._write_inputs()
-            for number, stage in enumerate(STAGES[: last + 1], 1):
+            for number, stage in enumerate(stages, 1):
                 self._do(stage, names, f"[{number}/{len(STAGES)}] {stage.name}")
+
+    def evaluate(self) -> list[dict[str, Any]]:
+        """Measure the masks there are; nothing is trained, and no other stage's file is touched.
+
+        The figures of a finished run replace those in its folder. Those of an unfinished one are
+        returned only, because they would look like the finished run's.
+        """
+        *before, stage = STAGES
+        with locked(self.recipe.out):
+            remove_leftovers(self.recipe.out, FOLDERS)
+            names = self._fingerprints()
+            states = [self._status(earlier, names) for earlier in before]
+            if all(status.state == "done" for status in states):
+                self._discard((stage,))
+                self._do(stage, names, stage.name)
+                return self.figures()
+            open_ = ", ".join(f"{s.name} is {s}" for s in states if s.state != "done")
+            say(f"not finished, so these figures are shown but not kept: {open_}")
+            rows, warnings = evaluate.measure(self.context)
+            _warn(warnings)
+            return rows
 
     def _do(self, stage: Stage, names: dict[str, str], title: str) -> None:
         folder = self._folder(stage)
-        if folder.record():
+        if self._status(stage, names).state == "done":
             say(f"{title}: done before")
             return
         say(f"{title} ...")
-        settings = self._settings(stage, names)
-        folder.start(names[stage.name], settings)
+        plan = StagePlan(names[stage.name], self._settings(stage, names))
+        self._start(stage, plan)
         began = time.monotonic()
         figures = stage.work(self.context)
         seconds = round(time.monotonic() - began, 1)
@@ -230,25 +193,64 @@ class Run:
         }
         folder.finish(
             StageRecord(
-                stage.name, names[stage.name], settings, figures, counts, seconds, versions()
+                stage.name, plan.fingerprint, plan.settings, figures, counts, seconds, versions()
             )
         )
         say(f"{title}: done in {seconds:.0f} s")
-        for warning in figures.get("warnings", []):
-            say(f"  warning: {warning}")
+        _warn(figures.get("warnings", []))
+
+    def _start(self, stage: Stage, plan: StagePlan) -> None:
+        folder = self._folder(stage)
+        found = folder.plan()
+        if found is None or found.fingerprint != plan.fingerprint:
+            for beside in stage.also_writes:  # of a stage whose own folder someone deleted
+                remove_tree(self.recipe.out / beside)
+            folder.start(plan)
 
     def _folder(self, stage: Stage) -> StageFolder:
-        return StageFolder(self.recipe.out / stage.folder)
+        return StageFolder(self.recipe.out / stage.folder, stage.name)
 
     def _settings(self, stage: Stage, names: dict[str, str]) -> dict[str, Any]:
-        values = self.recipe.model_dump(mode="json")
-        chosen = {key: _pick(values, key) for key in stage.settings}
-        settings = _flat(chosen) | {f"after {name}": names[name] for name in stage.reads}
-        if "backbone" in stage.settings:
-            settings["backbone.weights"] = _weights_name(self.recipe.backbone, self.recipe.data)
-        if stage.name == "evaluate":
-            return settings | {"ground truth": self.manifest.truth_fingerprint()[:16]}
-        return settings | {"data": self.manifest.fingerprint()[:16]}
+        recipe = self.recipe
+        settings = chosen_settings(recipe, stage.settings)
+        settings |= {f"{AFTER}{name}": names[name] for name in stage.reads}
+        backbones = {"backbone": recipe.backbone, "segmenter.backbone": recipe.segmenter.backbone}
+        for key, backbone in backbones.items():
+            if backbone and key.partition(".")[0] in stage.settings:
+                settings[f"{key}.weights"] = self._weights(stage, key, backbone)
+        for role in stage.roles(recipe):
+            if self.context.samples(role):
+                settings[f"{IMAGES}{role}"] = self._images[role]
+                if stage.truth(recipe):
+                    settings[f"{TRUTH}{role}"] = self._truth(role)
+        return settings
+
+    @cached_property
+    def _images(self) -> dict[str, str]:
+        """Names of the images and tags of each role: hashed once, as there may be many."""
+        return {role: self.context.images_name(role) for role in ("train", "val", "figures")}
+
+    def _truth(self, role: str) -> str:
+        if role not in self._truths:
+            self._truths[role] = self.context.truth_name(role)
+        return self._truths[role]
+
+    def _weights(self, stage: Stage, key: str, backbone: BackboneSettings) -> str:
+        """Name weights by their content: a moved file changes nothing, and a new one does.
+
+        Where the file is gone its recorded name stands, so that a finished run stays readable.
+        """
+        if backbone.weights in ("imagenet", "none"):
+            return backbone.weights
+        name = Path(backbone.weights).name
+        try:
+            file = find_weights(backbone.weights, self.recipe.data)
+        except UserError:
+            plan = self._folder(stage).plan()
+            recorded = str(plan.settings.get(f"{key}.weights")) if plan else ""
+            return recorded if recorded.startswith(f"{name} ") else f"{name} missing"
+        assert file is not None
+        return f"{name} {file_name(file)}"
 
     def _fingerprints(self) -> dict[str, str]:
         names: dict[str, str] = {}
@@ -256,37 +258,30 @@ class Run:
             names[stage.name] = fingerprint([stage.name, self._settings(stage, names)])
         return names
 
-    def _status(self, stage: Stage, name: str, settings: dict[str, Any]) -> StageStatus:
+    def _status(self, stage: Stage, names: dict[str, str]) -> StageStatus:
         folder = self._folder(stage)
-        plan, record = folder.plan(), folder.record()
-        if plan is None:
+        if not folder.holds_results():
             return StageStatus(stage.name, "to do")
-        if plan["fingerprint"] != name:
-            return StageStatus(stage.name, "stale", _difference(plan["settings"], settings))
-        if record:
+        plan = folder.plan()
+        if plan is None:
+            return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
+        if plan.fingerprint != names[stage.name]:
+            changes = difference(plan.settings, self._settings(stage, names))
+            return StageStatus(stage.name, "stale", f"({changes})")
+        if record := folder.record():
             return StageStatus(stage.name, "done", seconds=record.seconds)
-        if stage.samples is None:
+        if not stage.suffix:
             return StageStatus(stage.name, "partial")
-        samples = stage.samples(self.context)
+        samples = self.context.samples(*stage.roles(self.recipe))
         done = sum(self.context.file(stage.folder, s, stage.suffix).exists() for s in samples)
         return StageStatus(stage.name, "partial", f"{done} of {len(samples)}")
 
-    def _refuse_stale(self, stage: Stage, names: dict[str, str]) -> None:
-        status = self._status(stage, names[stage.name], self._settings(stage, names))
-        if status.state == "stale":
-            raise UserError(
-                f"{self.recipe.out}: stage {stage.name} was made with other settings "
-                f"{status.detail}; make it and what follows anew with --redo {stage.name}, "
-                "or choose another --out"
-            )
-
-    def _discard(self, first: Stage) -> None:
-        gone = {first.name}
-        for stage in STAGES:
-            if stage.name in gone or gone & set(stage.reads):
-                gone.add(stage.name)
-                for folder in (stage.folder, *stage.also_writes):
-                    shutil.rmtree(self.recipe.out / folder, ignore_errors=True)
+    def _discard(self, stages: Sequence[Stage]) -> None:
+        # The last first: whatever stops this, no stage is left without what it was made from.
+        for stage in reversed(stages):
+            discard(self.recipe.out / stage.folder)
+            for folder in stage.also_writes:
+                remove_tree(self.recipe.out / folder)
 
     def _write_inputs(self) -> None:
         for name, text in ((RECIPE, self.recipe.dump()), (RUN_FILE, self.manifest.to_json())):
@@ -324,18 +319,6 @@ def read_data(recipe: Recipe) -> Manifest:
     )
 
 
-def find_stage(name: str) -> Stage:
-    """Return the stage of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    for stage in STAGES:
-        if stage.name == name:
-            return stage
-    raise UserError(f"{name!r} is no stage: choose from {', '.join(NAMES)}")
-
-
 def versions() -> dict[str, str]:
     """Return what a figure depends on beside settings: library versions and the machine."""
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
@@ -344,35 +327,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found, "machine": machine}
 
 
-def _pick(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
+def _refuse_stale(out: Path, status: StageStatus) -> None:
+    if status.state == "stale":
+        raise UserError(
+            f"{out}: stage {status.name} was made with something else {status.detail}; "
+            f"make it and what follows anew with --redo {status.name}, or choose another --out"
+        )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _weights_name(backbone: BackboneSettings, data: Path | None) -> str:
-    """Name weights by their content, so that a moved file changes nothing and a new one does."""
-    file = find_weights(backbone.weights, data)
-    if file is None:
-        return backbone.weights
-    with file.open("rb") as handle:
-        return f"{file.name} {hashlib.file_digest(handle, 'sha256').hexdigest()[:16]}"
-
-
-def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
-    changed = [
-        f"{key} was {json.dumps(was.get(key))}, is {json.dumps(now.get(key))}"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key) and not key.startswith("after ")
-    ]
-    return f"({'; '.join(changed) or 'an earlier stage changed'})"
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        say(f"  warning: {warning}")

@@ -1,6 +1,7 @@
 """One training loop for all three networks: SGD with poly decay, resumable to the same weights."""
 
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from affinitynet.errors import UserError
 from affinitynet.progress import task
@@ -18,6 +19,9 @@ from affinitynet.recipe import TrainingSettings
 from affinitynet.run_folder import atomic_write
 
 CHECKPOINT = "checkpoint.pt"
+
+# What torch raises on a damaged checkpoint.
+_DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.PickleError)
 
 
 class EpochDataset(Protocol):
@@ -34,14 +38,14 @@ class EpochDataset(Protocol):
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how a network runs."""
+    """Where and how a network runs; `workers` counts processes that load and CPU threads."""
 
     device: str = "auto"
     precision: str = "float32"
     workers: int = 2
 
     def accelerator(self) -> Accelerator:
-        """Return the Accelerator that moves models and batches, and splits them over processes.
+        """Return the Accelerator that moves models and batches.
 
         Raises:
             UserError: CUDA was asked for and is not there.
@@ -98,7 +102,8 @@ def fit(
     (seed, epoch) alone.
 
     Raises:
-        UserError: the loss is no longer finite, or CUDA was asked for and is missing.
+        UserError: loss or weights are no longer finite, a batch of one is too small for the
+            network, an image can't be read, the checkpoint is damaged, or CUDA is missing.
     """
     accelerator = hardware.accelerator()
     optimizer = torch.optim.SGD(
@@ -108,9 +113,8 @@ def fit(
     )
     model.to(memory_format=torch.channels_last)
     model, optimizer = accelerator.prepare(model, optimizer)
-    plain = accelerator.unwrap_model(model)
-    first, means = _resume(folder / CHECKPOINT, plain, optimizer, accelerator.device)
-    per_epoch = _steps_per_epoch(dataset, settings, accelerator.num_processes)
+    first, means = _resume(folder / CHECKPOINT, model, optimizer, accelerator.device)
+    per_epoch = _steps_per_epoch(dataset, settings)
     total = per_epoch * settings.epochs
     with task(name, total, first * per_epoch) as progress:
         for epoch in range(first, settings.epochs):
@@ -119,25 +123,24 @@ def fit(
             model.train()
             sums: dict[str, float] = {}
             for index, batch in enumerate(loader):
+                if isinstance(batch, UserError):
+                    raise batch
                 _set_rate(optimizer, settings, epoch * per_epoch + index, total)
                 optimizer.zero_grad()
-                with accelerator.autocast():
+                with accelerator.autocast(), needs_larger_batch(name):
                     parts = losses(model, batch)
                 value = float(parts["loss"].detach())
                 if not math.isfinite(value):
-                    raise UserError(
-                        f"{name}: the loss is {value} in epoch {epoch + 1}; "
-                        f"lower learning_rate (now {settings.learning_rate})"
-                    )
+                    raise _diverged(name, f"loss is {value}", epoch, settings)
                 accelerator.backward(parts["loss"])
                 optimizer.step()
                 for key, part in parts.items():
                     sums[key] = sums.get(key, 0.0) + float(part.detach())
                 progress.advance(f"epoch {epoch + 1}/{settings.epochs} loss {value:.3f}")
             means = {key: total_ / per_epoch for key, total_ in sums.items()}
-            if accelerator.is_main_process:
-                _save(folder / CHECKPOINT, plain, optimizer, epoch + 1, means)
-            accelerator.wait_for_everyone()
+            if not all(value.isfinite().all() for value in model.state_dict().values()):
+                raise _diverged(name, "weights are not finite", epoch, settings)
+            _save(folder / CHECKPOINT, model, optimizer, epoch + 1, means)
     model.eval()
     return {**means, "steps": total}
 
@@ -145,6 +148,23 @@ def fit(
 def discard_checkpoint(folder: Path) -> None:
     """Delete the checkpoint of a finished training."""
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+@contextmanager
+def needs_larger_batch(name: str) -> Iterator[None]:
+    """Say in words that batch normalisation has a single value to average over.
+
+    It happens to a batch of one image where a network pools all positions into one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"{name}: this network's batch normalisation can't learn from one image a step; "
+            "give it batch_size 2 or more, and as many training images"
+        ) from error
 
 
 @contextmanager
@@ -160,9 +180,36 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
-def _steps_per_epoch(dataset: EpochDataset, settings: TrainingSettings, processes: int) -> int:
-    batches = len(dataset) // settings.batch_size or 1  # a set below one batch is one small batch
-    return math.ceil(batches / processes)
+def _diverged(name: str, what: str, epoch: int, settings: TrainingSettings) -> UserError:
+    return UserError(
+        f"{name}: the {what} in epoch {epoch + 1}; "
+        f"lower learning_rate (now {settings.learning_rate})"
+    )
+
+
+def _steps_per_epoch(dataset: EpochDataset, settings: TrainingSettings) -> int:
+    return len(dataset) // settings.batch_size or 1  # a set below one batch is one small batch
+
+
+@dataclass(frozen=True)
+class _Handing:
+    """Hands a user's error on as a value: a loading process would dress it in a traceback."""
+
+    dataset: EpochDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: list[Any]) -> Any:
+    error = next((sample for sample in samples if isinstance(sample, UserError)), None)
+    return error or default_collate(samples)
 
 
 def _loader(
@@ -170,13 +217,14 @@ def _loader(
 ) -> DataLoader[Any]:
     dataset.epoch = epoch
     order = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
-    source: Dataset[Any] = dataset  # type: ignore[assignment]
+    source: Dataset[Any] = _Handing(dataset)  # type: ignore[assignment]
     return DataLoader(
         source,
         batch_size=settings.batch_size,
         shuffle=True,
         drop_last=len(dataset) >= settings.batch_size,
         generator=order,
+        collate_fn=_collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
@@ -195,8 +243,9 @@ def _save(path: Path, model: nn.Module, optimizer: Any, epochs: int, means: dict
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    # Given a file, torch keeps the reason of a failed write; given a path, it loses it.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def _resume(
@@ -204,7 +253,14 @@ def _resume(
 ) -> tuple[int, dict[str, float]]:
     if not path.is_file():
         return 0, {}
-    state = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["epochs"], state["means"]
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["epochs"]), dict(state["means"])
+    except _DAMAGE as error:
+        # Not torch's reason: it is long, and advises to load the file without its safeguard.
+        raise UserError(
+            f"{path}: is no checkpoint of this training, or damaged; delete it: the training then "
+            "starts again"
+        ) from error

@@ -1,5 +1,6 @@
 """Figures against slow twins, and folders of masks that don't fit."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from affinitynet.stages.evaluate import (
     evaluate_masks,
     intersection_over_union,
     precision_and_coverage,
-    sweep_confusions,
+    sweep_counts,
 )
 
 CLASSES = ("cat", "dog", "hen")
@@ -100,18 +101,62 @@ def test_the_sweep_equals_one_argmax_a_threshold(tmp_path: Path) -> None:
     cams = {str(i): rng.random((2, 6, 7)).astype(np.float32) for i in range(len(truths))}
     cams["1"][:, 2, 2] = 0.5  # a score equal to a threshold is background, as argmax says
     thresholds = np.array([0.0, 0.25, 0.5, 0.9])
-    swept = sweep_confusions(
-        manifest, manifest.split("train"), lambda s: (classes, cams[s.id]), thresholds
+    cams["2"] = cams["2"][:0]  # an image without tags is all background
+    tagged = {"0": classes, "1": classes, "2": classes[:0]}
+    swept = sweep_counts(
+        manifest, manifest.split("train"), lambda s: (tagged[s.id], cams[s.id]), thresholds
     )
-    for threshold, confusion in zip(thresholds, swept, strict=True):
-        expected = np.zeros((4, 4), np.int64)
-        for index, truth in enumerate(truths):
-            scores = np.concatenate([np.full((1, 6, 7), threshold), cams[str(index)]])
-            labels = np.array([0, *(classes + 1)])[scores.argmax(0)]
-            for t, p in zip(truth.ravel(), labels.ravel(), strict=True):
-                if t != 255:
-                    expected[t, p] += 1
-        np.testing.assert_array_equal(confusion, expected)
+    for index, threshold in enumerate(thresholds):
+        confusion = slow_confusion(truths, tagged, cams, threshold)
+        np.testing.assert_array_equal(swept.hits[index], np.diag(confusion))
+        np.testing.assert_array_equal(swept.predicted[index], confusion.sum(0))
+        np.testing.assert_array_equal(swept.true[index], confusion.sum(1))
+
+
+def slow_confusion(
+    truths: list[NDArray[np.uint8]],
+    tagged: dict[str, NDArray[np.int64]],
+    cams: dict[str, NDArray[np.float32]],
+    threshold: float,
+) -> NDArray[np.int64]:
+    """Pixels (true label, label of the largest score) of all images, counted one by one."""
+    confusion = np.zeros((4, 4), np.int64)
+    for index, truth in enumerate(truths):
+        scores = np.concatenate([np.full((1, 6, 7), threshold), cams[str(index)]])
+        labels = np.array([0, *(tagged[str(index)] + 1)])[scores.argmax(0)]
+        for t, p in zip(truth.ravel(), labels.ravel(), strict=True):
+            if t != 255:
+                confusion[t, p] += 1
+    return confusion
+
+
+def test_the_sweep_needs_no_more_memory_than_the_classes(tmp_path: Path) -> None:
+    """A thousand classes and sixty thresholds: a matrix a threshold would be half a gigabyte."""
+    names = tuple(f"class {number}" for number in range(1000))
+    truth = np.random.default_rng(0).integers(0, 1001, (64, 64)).astype(np.uint16)
+    Image.new("RGB", (64, 64)).save(tmp_path / "0.jpg")
+    write_labels(tmp_path / "0.png", truth, voc_palette())
+    sample = Sample("0", tmp_path / "0.jpg", (5,), tmp_path / "0.png")
+    manifest = Manifest(tmp_path, names, {"train": (sample,)})
+    cams = np.full((1, 64, 64), 0.5, np.float32)
+    tracemalloc.start()
+    counts = sweep_counts(
+        manifest, (sample,), lambda _: (np.array([5]), cams), np.linspace(0, 0.6, 61)
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert counts.hits[0, 6] == (truth == 6).sum()
+    assert counts.hits[-1, 0] == (truth == 0).sum()
+
+
+def test_cams_of_another_size_than_their_truth_are_named(tmp_path: Path) -> None:
+    manifest, _ = make_data(tmp_path, 1)
+    cams = np.zeros((1, 5, 7), np.float32)
+    with pytest.raises(UserError, match=r"image 0: its CAMs are \(5, 7\).*0\.png is \(6, 7\)"):
+        sweep_counts(
+            manifest, manifest.split("train"), lambda _: (np.array([0]), cams), np.array([0.1])
+        )
 
 
 def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -124,3 +169,6 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     write_labels(tmp_path / "b" / "0.png", np.full_like(truths[0], 9), voc_palette())
     with pytest.raises(UserError, match="label 9 is above the 3 classes"):
         evaluate_masks(manifest, "train", tmp_path / "b")
+    write_labels(tmp_path / "c" / "0.png", np.full_like(truths[0], 4), voc_palette())
+    with pytest.raises(UserError, match="label 4 is above the 3 classes"):
+        evaluate_masks(manifest, "train", tmp_path / "c")

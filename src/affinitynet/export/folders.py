@@ -11,6 +11,8 @@ from PIL import Image
 
 from affinitynet.data import Manifest, Sample, load_image, output_path
 from affinitynet.errors import UserError
+from affinitynet.ingredients import outdated
+from affinitynet.progress import say
 from affinitynet.run_folder import RECORD
 
 # Folder of masks -> folder of the stage that makes them, whose record says that all are there.
@@ -48,6 +50,8 @@ def export_run(
     _check_choice("stage", stage, STAGES)
     manifest = Manifest.of_run(run_folder)
     samples = _masked_samples(run_folder, manifest, stage)
+    if changes := outdated(run_folder, STAGES[stage]):
+        say(f"warning: the {stage} masks are older than the run's settings ({changes})")
     with _new_folder(out) as folder:
         _FORMATS[format](run_folder / stage, folder, manifest, samples)
         names = "".join(f"{name}\n" for name in ("background", *manifest.classes))

@@ -1,15 +1,14 @@
 """A model on disk: `weights.safetensors` beside `model.json`, which says how to build it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from affinitynet.errors import UserError
-from affinitynet.run_folder import atomic_write, read_json
+from affinitynet.run_folder import atomic_write, read_json, write_json
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
@@ -19,25 +18,28 @@ def save_model(folder: Path, model: nn.Module, description: dict[str, Any]) -> N
     """Write the model's weights and, after them, what it takes to build it again."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary)
-    with atomic_write(folder / DESCRIPTION) as temporary:
-        temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        # Not `save_file`: its files are the owner's alone, and its errors don't say their cause.
+        temporary.write_bytes(save(tensors))
+    write_json(folder / DESCRIPTION, description)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """Return what `save_model` wrote beside the weights.
+def read_description(folder: Path, stage: str) -> dict[str, Any]:
+    """Return what `save_model` wrote beside the weights, in the folder of `stage`.
 
     Raises:
-        UserError: the folder holds no model.
+        UserError: the folder holds no model, or its description is damaged.
     """
     file = folder / DESCRIPTION
     if not file.is_file():
         raise UserError(f"{folder}: holds no trained model ({DESCRIPTION} is missing)")
-    return dict(read_json(file))
+    description = read_json(file, stage)
+    if not isinstance(description, dict):
+        raise UserError(f"{file}: describes no model; make it anew with --redo {stage}")
+    return description
 
 
-def load_weights_into(model: nn.Module, folder: Path) -> None:
-    """Load the folder's weights into a model built from its description.
+def load_weights_into(model: nn.Module, folder: Path, stage: str) -> None:
+    """Load the folder's weights, which `stage` made, into a model built from its description.
 
     Raises:
         UserError: the file is missing, damaged or of another model.
@@ -47,4 +49,6 @@ def load_weights_into(model: nn.Module, folder: Path) -> None:
         model.load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file}: cannot be loaded ({reason}); redo the stage") from error
+        raise UserError(
+            f"{file}: cannot be loaded ({reason}); make it anew with --redo {stage}"
+        ) from error

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from affinitynet.data.images import load_image
@@ -19,13 +20,14 @@ from affinitynet.errors import UserError
 from affinitynet.models.backbone import build_backbone, find_weights, set_norm_to_eval
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.normalization import Normalization
-from affinitynet.models.saved import load_weights_into, read_description
+from affinitynet.models.saved import DESCRIPTION, load_weights_into, read_description
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
 from affinitynet.ops.crf import dense_crf
 from affinitynet.progress import say
 from affinitynet.recipe import BackboneSettings, SegmenterSettings
 
+STAGE = "train_segmenter"  # that makes what `Segmenter.load` reads
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
 
 
@@ -215,14 +217,21 @@ class Segmenter:
             UserError: the folder holds no segmenter, or a damaged one.
         """
         folder = Path(folder)
-        description = read_description(folder)
-        net = build_segmentation_net(
-            SegmenterSettings.model_validate(description["settings"]),
-            BackboneSettings.model_validate(description["backbone"]),
-            len(description["classes"]) + 1,
-            pretrained=False,
-        )
-        load_weights_into(net, folder)
+        description = read_description(folder, STAGE)
+        try:
+            net = build_segmentation_net(
+                SegmenterSettings.model_validate(description["settings"]),
+                BackboneSettings.model_validate(description["backbone"]),
+                len(description["classes"]) + 1,
+                pretrained=False,
+            )
+        except (KeyError, TypeError, ValidationError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{folder / DESCRIPTION}: describes no segmenter ({reason}); "
+                f"make it anew with --redo {STAGE}"
+            ) from error
+        load_weights_into(net, folder, STAGE)
         return cls(net.to(memory_format=torch.channels_last).to(device), description)
 
     def scores(self, image: Tensor) -> Tensor:

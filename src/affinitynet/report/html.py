@@ -14,6 +14,7 @@ from PIL import Image
 
 from affinitynet.data import Manifest, Sample, output_path
 from affinitynet.errors import UserError
+from affinitynet.progress import say
 from affinitynet.report.figures import (
     FigureSheet,
     read_facts,
@@ -49,6 +50,9 @@ def write_report(
     manifest = Manifest.of_run(run_folder)
     settings = read_settings(run_folder)
     stages = read_stages(run_folder, states)
+    for row in stages:
+        if row.state.startswith("stale"):
+            say(f"warning: {row.name} is {row.state}; the report shows what it made before")
     sections = [_training_section(run_folder, manifest, settings, samples)]
     sections += _prediction_sections(run_folder, manifest, settings, (samples + 1) // 2)
     page = _template().render(

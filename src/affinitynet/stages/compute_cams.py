@@ -37,9 +37,10 @@ def work(context: Context) -> dict[str, Any]:
             if not sample.tags:
                 return torch.zeros(0, *image.shape[-2:])
             pixels = image.to(device)
-            return multi_scale_cams(
+            cams = multi_scale_cams(
                 model, normalization, pixels, sample.tags, settings.scales, settings.flip
-            ).cpu()
+            )
+            return _finite(cams).cpu()
 
         return each_image(
             "compute_cams",
@@ -82,6 +83,15 @@ def multi_scale_cams(
     return normalize_cams(total)
 
 
+def _finite(cams: Tensor) -> Tensor:
+    if not cams.isfinite().all():
+        raise UserError(
+            "its CAMs are not finite: train with a lower classifier.learning_rate, "
+            "or compute with precision = float32"
+        )
+    return cams
+
+
 def save_cams(path: Path, classes: Sequence[int], cams: Tensor) -> None:
     """Write one image's CAMs: `classes` (K,) int64 and `cams` (K, H, W) float16."""
     with atomic_write(path) as temporary:
@@ -98,4 +108,6 @@ def load_cams(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["classes"], arrays["cams"].astype(np.float32)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it to have it redone") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); make all CAMs anew with --redo compute_cams"
+        ) from error

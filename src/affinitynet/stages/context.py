@@ -11,8 +11,10 @@ from typing import TypeVar
 from affinitynet.data import Manifest, Sample
 from affinitynet.data.sample import output_path
 from affinitynet.errors import UserError
+from affinitynet.ingredients import file_name
 from affinitynet.progress import task
 from affinitynet.recipe import Recipe
+from affinitynet.run_folder import fingerprint
 from affinitynet.training import Hardware
 
 Loaded = TypeVar("Loaded")
@@ -41,6 +43,18 @@ class Context:
                 found |= {sample.id: sample for sample in self.manifest.split(split)}
         return tuple(found.values())
 
+    def images_name(self, role: str) -> str:
+        """Name a role's images and tags; where they lie and what else there is, is left out."""
+        images = [[sample.id, sample.tags] for sample in self.samples(role)]
+        return fingerprint([self.manifest.classes, images])
+
+    def truth_name(self, role: str) -> str:
+        """Name a role's ground truth by its content, so that copies of a data set are equal."""
+        files = {s.id: s.mask for s in self.samples(role) if s.mask is not None}
+        contents = {file: file_name(file) for file in set(files.values())}
+        masks = {sample_id: contents[file] for sample_id, file in files.items()}
+        return fingerprint([self.manifest.classes, self.manifest.truth_values, masks])
+
     def file(self, folder: str, sample: Sample, suffix: str = ".png") -> Path:
         """Return where a stage keeps an image's result."""
         return output_path(self.root / folder, sample.id, suffix)
@@ -49,7 +63,7 @@ class Context:
 def each_image(
     name: str,
     samples: Sequence[Sample],
-    output: Callable[[Sample], Path],
+    output: Callable[[Sample], Path] | None,
     *,
     load: Callable[[Sample], Loaded],
     compute: Callable[[Sample, Loaded], Computed],
@@ -58,13 +72,13 @@ def each_image(
 ) -> dict[str, int]:
     """Make the missing outputs: load and finish in threads, compute (the network) in between.
 
-    An image whose `output` exists is skipped, so `finish` must write that file last. Returns the
-    counts `total` and `done` (done in this call).
+    An image whose `output` exists is skipped, so `finish` must write that file last; without
+    `output` all are made. Returns the counts `total` and `done` (done in this call).
 
     Raises:
         UserError: the first image that fails, by stage and name; what is done stays.
     """
-    todo = [sample for sample in samples if not output(sample).exists()]
+    todo = [sample for sample in samples if output is None or not output(sample).exists()]
     ahead = 2 * max(1, workers)
     with (
         ThreadPoolExecutor(max(1, workers)) as pool,
@@ -76,7 +90,7 @@ def each_image(
             for index, sample in enumerate(todo):
                 for next_sample in todo[index + len(loading) : index + ahead]:
                     loading.append(pool.submit(load, next_sample))
-                with _blaming(name, sample):
+                with blaming(name, sample):
                     computed = compute(sample, loading.popleft().result())
                 finishing.append((sample, pool.submit(finish, sample, computed)))
                 while len(finishing) > ahead or (finishing and finishing[0][1].done()):
@@ -92,12 +106,12 @@ def each_image(
 
 
 def _settle(name: str, sample: Sample, future: Future[None]) -> None:
-    with _blaming(name, sample):
+    with blaming(name, sample):
         future.result()
 
 
 @contextmanager
-def _blaming(name: str, sample: Sample) -> Iterator[None]:
+def blaming(name: str, sample: Sample) -> Iterator[None]:
     """Put the stage's and the image's name before a user's error."""
     try:
         yield
@@ -106,3 +120,16 @@ def _blaming(name: str, sample: Sample) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in stage {name}, image {sample.id}")
         raise
+
+
+def check_size(image: Sequence[int], made: Sequence[int], file: Path) -> None:
+    """Refuse an image (H, W) that is not of the size of what an earlier stage made of it.
+
+    Raises:
+        UserError: the sizes differ, so the image was replaced in between.
+    """
+    if tuple(image) != tuple(made):
+        raise UserError(
+            f"the image is {image[0]} x {image[1]}, but {file} is {made[0]} x {made[1]}: the image "
+            "was replaced; put the old one back, or make all anew with --redo compute_cams"
+        )

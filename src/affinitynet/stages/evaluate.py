@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +25,56 @@ FOLDER = "evaluation"
 Confusion = NDArray[np.int64]
 
 
+class Counts(NamedTuple):
+    """Pixels per label: hits, predicted as it, truly it; each (..., C + 1)."""
+
+    hits: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    true: NDArray[np.int64]
+
+
+class Findings(NamedTuple):
+    """Rows of figures, and what one should know before trusting them."""
+
+    rows: list[dict[str, Any]]
+    warnings: list[str]
+
+
 def work(context: Context) -> dict[str, Any]:
     """Write the figures of all masks there are, on the splits that have ground truth."""
+    rows, warnings = measure(context)
+    write_json(
+        context.root / FOLDER / "figures.json",
+        {"classes": ["background", *context.manifest.classes], "figures": rows},
+    )
+    return {
+        "miou": {f"{row['stage']} on {row['split']}": row["miou"] for row in rows},
+        "warnings": warnings,
+    }
+
+
+def measure(context: Context) -> Findings:
+    """Measure all masks there are, on the splits that have ground truth."""
     rows: list[dict[str, Any]] = []
+    warnings: list[str] = []
     dataset = context.recipe.dataset
     train = dataset.figures or dataset.train
     for split in dict.fromkeys(name for name in (train, dataset.val) if name):
         samples = _with_truth(context.manifest.splits.get(split, ()))
         if samples:
             rows += _rows(context, split, samples, split == train)
-    write_json(
-        context.root / FOLDER / "figures.json",
-        {"classes": ["background", *context.manifest.classes], "figures": rows},
-    )
-    warnings = [] if rows else ["no ground truth: there are no figures to tell good from bad"]
-    return {
-        "miou": {f"{row['stage']} on {row['split']}": row["miou"] for row in rows},
-        "warnings": warnings,
-    }
+            warnings += _gaps(context, split, samples)
+    if not rows and not warnings:
+        warnings = ["no masks, or no ground truth: there are no figures to tell good from bad"]
+    return Findings(rows, warnings)
+
+
+def _gaps(context: Context, split: str, samples: Sequence[Sample]) -> Iterable[str]:
+    """Name the folders that hold masks of some images of a split, and so were not measured."""
+    for folder in (CONFIDENT, WALK, PSEUDO, PREDICTIONS):
+        there = sum(context.file(folder, sample).exists() for sample in samples)
+        if 0 < there < len(samples):
+            yield f"{folder} holds {there} of {len(samples)} masks of {split}: not measured"
 
 
 def _rows(
@@ -133,9 +165,10 @@ def confusion_of_folder(
             truth, mask = load_truth(manifest, sample), read_labels(file).astype(np.int64)
             if mask.shape != truth.shape:
                 raise UserError(f"{file}: is {mask.shape}, its ground truth {truth.shape}")
-            mask[mask == manifest.ignore_index] = labels
-            if mask.max(initial=0) > labels:
-                raise UserError(f"{file}: label {mask.max()} is above the {labels - 1} classes")
+            neutral = mask == manifest.ignore_index
+            if (unknown := mask[(mask >= labels) & ~neutral]).size:
+                raise UserError(f"{file}: label {unknown[0]} is above the {labels - 1} classes")
+            mask[neutral] = labels
             valid = truth != manifest.ignore_index
             confusion += count_pairs(truth[valid], mask[valid], confusion.shape)
             progress.advance()
@@ -156,9 +189,13 @@ def intersection_over_union(confusion: Confusion) -> dict[str, Any]:
     IoU_c = n_cc / (row_c + column_c - n_cc); labels that occur in neither are null and left out of
     the mean. Background counts as a label. A last column counts neutral predictions: misses.
     """
-    hits = np.diag(confusion).astype(float)
-    union = confusion[:, : len(hits)].sum(0) + confusion.sum(1) - np.diag(confusion)
-    iou = [float(h / u) if u else None for h, u in zip(hits, union, strict=True)]
+    predicted = confusion[:, : len(confusion)].sum(0)
+    return _score(Counts(np.diag(confusion), predicted, confusion.sum(1)))
+
+
+def _score(counts: Counts) -> dict[str, Any]:
+    union = counts.predicted + counts.true - counts.hits
+    iou = [float(h / u) if u else None for h, u in zip(counts.hits, union, strict=True)]
     present = [value for value in iou if value is not None]
     return {"miou": float(np.mean(present)) if present else None, "iou": iou}
 
@@ -189,16 +226,17 @@ def _cam_rows(
 ) -> Iterable[dict[str, Any]]:
     settings = context.recipe.evaluate
     start, stop, step = settings.sweep
-    thresholds = np.append(np.arange(start, stop + step / 2, step), settings.cam_background)
-    confusions = sweep_confusions(
+    swept = np.arange(start, stop + step / 2, step)
+    thresholds = np.sort(np.append(swept, settings.cam_background))
+    counts = sweep_counts(
         context.manifest,
         samples,
         lambda sample: load_cams(context.file(CAMS, sample, ".npz")),
-        np.sort(thresholds),
+        thresholds,
     )
     scored = [
-        (float(threshold), intersection_over_union(confusion))
-        for threshold, confusion in zip(np.sort(thresholds), confusions, strict=True)
+        (float(threshold), _score(Counts(*vectors)))
+        for threshold, *vectors in zip(thresholds, *counts, strict=True)
     ]
     best = max(scored, key=lambda item: item[1]["miou"] or 0.0)
     fixed = min(scored, key=lambda item: abs(item[0] - settings.cam_background))
@@ -218,38 +256,61 @@ def _cam_rows(
         )
 
 
-def sweep_confusions(
+def sweep_counts(
     manifest: Manifest,
     samples: Sequence[Sample],
     load: Callable[[Sample], tuple[NDArray[np.int64], NDArray[np.float32]]],
     thresholds: NDArray[np.float64],
-) -> Confusion:
-    """Confusion matrices of the CAMs against a constant background, for all thresholds at once.
+) -> Counts:
+    """Count the CAMs' pixels against a constant background, for all thresholds at once.
 
     A pixel is its strongest tagged class where that score is above the threshold (ascending),
     else background. Each image is read once: its scores go into bins between thresholds, and sums
-    over bins give every matrix. Returns (thresholds, C + 1, C + 1).
+    over bins give the counts at every threshold, each (thresholds, C + 1).
+
+    Raises:
+        UserError: CAMs of another size than their truth.
     """
     labels, bins = len(manifest.classes) + 1, len(thresholds) + 1
-    binned = np.zeros((labels, labels, bins), np.int64)
+    predicted, hits = np.zeros((2, labels, bins), np.int64)  # by label and bin of the score
+    true = np.zeros(labels, np.int64)
+    correct_background = np.zeros(bins, np.int64)
     with task("evaluate cam", len(samples)) as progress:
         for sample in samples:
-            truth = load_truth(manifest, sample)
-            classes, cams = load(sample)
+            truth, (classes, cams) = load_truth(manifest, sample), load(sample)
+            if cams.shape[1:] != truth.shape:
+                raise UserError(
+                    f"image {sample.id}: its CAMs are {cams.shape[1:]}, its ground truth "
+                    f"{sample.mask} is {truth.shape}"
+                )
             valid = truth != manifest.ignore_index
-            if len(classes):
-                strongest = classes[cams.argmax(0)] + 1
-                place = np.searchsorted(thresholds, cams.max(0), side="left")
-            else:
-                strongest, place = np.zeros_like(truth, np.int64), np.zeros_like(truth, np.int64)
-            pairs = strongest[valid] * bins + place[valid]
-            counts = count_pairs(truth[valid], pairs, (labels, labels * bins))
-            binned += counts.reshape(labels, labels, bins)
+            label, place = _strongest(classes, cams[:, valid], thresholds)
+            truth = truth[valid]
+            predicted += count_pairs(label, place, (labels, bins))
+            right = truth == label
+            hits += count_pairs(label[right], place[right], (labels, bins))
+            true += np.bincount(truth, minlength=labels)
+            correct_background += np.bincount(place[truth == 0], minlength=bins)
             progress.advance()
-    background = np.cumsum(binned, axis=2)[..., :-1].sum(1)  # score at or below each threshold
-    foreground = np.cumsum(binned[..., ::-1], axis=2)[..., ::-1][..., 1:]
-    foreground[:, 0] += background
-    return np.moveaxis(foreground, 2, 0)
+    background = predicted.sum(0).cumsum()[:-1]  # scores at or below each threshold
+    predicted, hits = _above(predicted), _above(hits)
+    predicted[:, 0], hits[:, 0] = background, correct_background.cumsum()[:-1]
+    return Counts(hits, predicted, np.broadcast_to(true, hits.shape))
+
+
+def _strongest(
+    classes: NDArray[np.int64], scores: NDArray[np.float32], thresholds: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Label of the strongest class of each pixel (K, N), and how many thresholds it is above."""
+    if not len(classes):
+        none = np.zeros(scores.shape[1], np.int64)
+        return none, none
+    return classes[scores.argmax(0)] + 1, np.searchsorted(thresholds, scores.max(0), side="left")
+
+
+def _above(binned: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(C + 1, bins) -> (thresholds, C + 1): how many scores lie above each threshold."""
+    return np.cumsum(binned[:, ::-1], axis=1)[:, ::-1][:, 1:].T.copy()
 
 
 def _with_truth(samples: Iterable[Sample]) -> tuple[Sample, ...]:

@@ -11,7 +11,7 @@ from affinitynet.errors import UserError
 from affinitynet.ops.confidence import confident_labels
 from affinitynet.stages.compute_cams import FOLDER as CAMS
 from affinitynet.stages.compute_cams import load_cams
-from affinitynet.stages.context import Context, each_image
+from affinitynet.stages.context import Context, check_size, each_image
 
 FOLDER = "confident"
 
@@ -37,9 +37,11 @@ def work(context: Context) -> dict[str, Any]:
 
 def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
     settings = context.recipe.confident
-    classes, cams = load_cams(context.file(CAMS, sample, ".npz"))
+    image, file = load_image(sample.image), context.file(CAMS, sample, ".npz")
+    classes, cams = load_cams(file)
+    check_size(image.shape[:2], cams.shape[1:], file)
     local = confident_labels(
-        torch.from_numpy(load_image(sample.image)),
+        torch.from_numpy(image),
         torch.from_numpy(cams),
         settings.low_alpha,
         settings.high_alpha,
@@ -64,4 +66,7 @@ def to_labels(
 def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
     if sample.mask is None:
         raise UserError("confident.source = truth, but this image has no ground truth")
-    return load_truth(context.manifest, sample)
+    truth, size = load_truth(context.manifest, sample), load_image(sample.image).shape[:2]
+    if truth.shape != size:
+        raise UserError(f"{sample.mask}: is {truth.shape}, its image {size}")
+    return truth

@@ -1,5 +1,6 @@
 """Masks of photographs outside the data set, by a trained segmenter."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -13,20 +14,23 @@ from affinitynet.stages.context import each_image
 
 
 def predict_folder(model: Path, images: Path, out: Path, device: str = "cpu") -> Path:
-    """Write a palette PNG into `out` for each image that has none there; returns `out`.
+    """Write a palette PNG into `out` for each image, over what is there; returns `out`.
+
+    Images below `out`, where that lies inside the folder of images, are masks and left out.
 
     Raises:
-        UserError: no model, no images, or an image that can't be read (the others' masks stay).
+        UserError: no model, no images, `out` is the folder of the images, or an image can't be
+            read (the masks of those before it stay).
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is usable here")
     segmenter = Segmenter.load(model, device)
-    samples = find_images(images)
+    samples = find_images(images, out)
     with torch.inference_mode():
         each_image(
             "predict",
             samples,
-            lambda sample: output_path(out, sample.id),
+            None,  # what is there may be an older network's, or another image's
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
             compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
             finish=lambda sample, result: write_labels(
@@ -37,19 +41,27 @@ def predict_folder(model: Path, images: Path, out: Path, device: str = "cpu") ->
     return out
 
 
-def find_images(path: Path) -> list[Sample]:
-    """List an image, or the images below a folder, in the order of their names.
+def find_images(path: Path, out: Path) -> list[Sample]:
+    """List an image, or the images below a folder but not below `out`, in order of their names.
 
     Raises:
-        UserError: there is none, or two would have the same mask name.
+        UserError: there is none, two would have the same mask name, or `out` is their folder.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    base = path.parent if path.is_file() else path
+    if out.resolve() == base.resolve():
+        raise UserError(f"--out {out}: is the folder of the images; name another one for the masks")
+    files = [path] if path.is_file() else _files_below(path, out)
     files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise UserError(f"{path}: no image here ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    base = path.parent if path.is_file() else path
     samples = [Sample(f.relative_to(base).with_suffix("").as_posix(), f, ()) for f in files]
-    names = [sample.id for sample in samples]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    names = Counter(sample.id for sample in samples)
+    if twice := next((name for name, count in names.items() if count > 1), None):
         raise UserError(f"{path}: two images are named {twice}; their masks would be one file")
     return samples
+
+
+def _files_below(folder: Path, out: Path) -> list[Path]:
+    masks = out.resolve()
+    found = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in found if masks not in file.resolve().parents)

@@ -15,7 +15,7 @@ from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.random_walk import random_walk
 from affinitynet.stages.compute_cams import FOLDER as CAMS
 from affinitynet.stages.compute_cams import load_cams, save_cams
-from affinitynet.stages.context import Context, each_image
+from affinitynet.stages.context import Context, check_size, each_image
 from affinitynet.stages.mine_confident import to_labels
 from affinitynet.stages.train_affinity import load_affinity_net
 from affinitynet.training import inference
@@ -78,7 +78,9 @@ def walk_cams(
 
 def _finish(context: Context, sample: Sample, image: Tensor, affinity: Tensor, stride: int) -> None:
     settings, grid = context.recipe.walk, context.recipe.affinity
-    classes, cams = load_cams(context.file(CAMS, sample, ".npz"))
+    file = context.file(CAMS, sample, ".npz")
+    classes, cams = load_cams(file)
+    check_size(image.shape[1:], cams.shape[1:], file)
     if grid.pairs == "cropped":
         affinity = cropped_pairs(affinity, grid.radius)
     scores = walk_cams(

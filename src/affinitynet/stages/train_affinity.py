@@ -21,7 +21,7 @@ from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
 from affinitynet.recipe import AffinitySettings
-from affinitynet.stages.context import Context
+from affinitynet.stages.context import Context, blaming, check_size
 from affinitynet.stages.mine_confident import FOLDER as CONFIDENT
 from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import discard_checkpoint, fit
@@ -48,9 +48,13 @@ class ConfidentCrops:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
+        sample, file = self.samples[index], self.files[index]
+        with blaming("train_affinity", sample):
+            image, labels = load_image(sample.image), read_labels(file)
+            check_size(image.shape[:2], labels.shape, file)
         return affinity_augment(
-            load_image(self.samples[index].image),
-            read_labels(self.files[index]),
+            image,
+            labels,
             sample_generator(self.seed, self.epoch, index),
             normalization=self.normalization,
             size=self.settings.crop,
@@ -133,5 +137,5 @@ def build_affinity_net(context: Context, *, pretrained: bool) -> AffinityNet:
 def load_affinity_net(context: Context) -> AffinityNet:
     """Return the run's trained affinity network."""
     model = build_affinity_net(context, pretrained=False)
-    load_weights_into(model, context.root / FOLDER)
+    load_weights_into(model, context.root / FOLDER, "train_affinity")
     return model

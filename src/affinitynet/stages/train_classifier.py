@@ -21,7 +21,7 @@ from affinitynet.models.classifier import Classifier
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, save_model
 from affinitynet.recipe import ClassifierSettings
-from affinitynet.stages.context import Context
+from affinitynet.stages.context import Context, blaming
 from affinitynet.training import discard_checkpoint, fit
 
 FOLDER = "classifier"
@@ -45,8 +45,10 @@ class TaggedImages:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
         sample = self.samples[index]
+        with blaming("train_classifier", sample):
+            pixels = load_image(sample.image)
         image = classifier_augment(
-            load_image(sample.image),
+            pixels,
             sample_generator(self.seed, self.epoch, index),
             normalization=self.normalization,
             size=self.settings.crop,
@@ -98,7 +100,7 @@ def load_classifier(context: Context) -> Classifier:
         recipe.backbone, recipe.classifier.output_stride, data=recipe.data, pretrained=False
     )
     model = Classifier(backbone, len(context.manifest.classes))
-    load_weights_into(model, context.root / FOLDER)
+    load_weights_into(model, context.root / FOLDER, "train_classifier")
     return model
 
 

@@ -18,13 +18,18 @@ from affinitynet.data.transforms import (
 )
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
-from affinitynet.models.segmenter import Segmenter, build_segmentation_net, load_encoder
+from affinitynet.models.segmenter import (
+    SegmentationNet,
+    Segmenter,
+    build_segmentation_net,
+    load_encoder,
+)
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.recipe import SegmenterSettings
-from affinitynet.stages.context import Context, each_image
+from affinitynet.stages.context import Context, blaming, check_size, each_image
 from affinitynet.stages.propagate import FOLDER as PSEUDO
 from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import discard_checkpoint, fit, inference
+from affinitynet.training import discard_checkpoint, fit, inference, needs_larger_batch
 
 FOLDER = "segmenter"
 PREDICTIONS = "predictions"
@@ -48,9 +53,13 @@ class MaskedImages:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
+        sample, file = self.samples[index], self.files[index]
+        with blaming("train_segmenter", sample):
+            image, labels = load_image(sample.image), read_labels(file)
+            check_size(image.shape[:2], labels.shape, file)
         return segmentation_augment(
-            load_image(self.samples[index].image),
-            read_labels(self.files[index]),
+            image,
+            labels,
             sample_generator(self.seed, self.epoch, index),
             normalization=self.normalization,
             size=self.settings.crop,
@@ -91,13 +100,7 @@ def work(context: Context) -> dict[str, Any]:
     settings = recipe.segmenter
     samples = context.samples("train")
     backbone = settings.backbone or recipe.backbone
-    torch.manual_seed(recipe.seed)
-    fresh = settings.start == "backbone"
-    net = build_segmentation_net(
-        settings, backbone, len(manifest.classes) + 1, data=recipe.data, pretrained=fresh
-    )
-    if not fresh:
-        load_encoder(net, load_classifier(context).state_dict(), "the classifier")
+    net = _build_net(context)
     dataset = MaskedImages(
         samples,
         tuple(context.file(PSEUDO, sample) for sample in samples),
@@ -132,6 +135,39 @@ def work(context: Context) -> dict[str, Any]:
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
     return {**figures, "images": len(samples)}
+
+
+def check_net(context: Context) -> None:
+    """Refuse at the start of a run a network that could not be made or trained after hours.
+
+    Raises:
+        UserError: no such architecture or backbone, or it can't learn from one image a step.
+    """
+    recipe, settings = context.recipe, context.recipe.segmenter
+    backbone = settings.backbone or recipe.backbone
+    net = build_segmentation_net(
+        settings, backbone, len(context.manifest.classes) + 1, pretrained=False
+    )
+    if min(settings.batch_size, len(context.samples("train"))) == 1:
+        with torch.no_grad(), needs_larger_batch("train_segmenter"):
+            net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
+
+
+def _build_net(context: Context) -> SegmentationNet:
+    """Make the network with the weights that its training starts from."""
+    recipe, settings = context.recipe, context.recipe.segmenter
+    torch.manual_seed(recipe.seed)
+    fresh = settings.start == "backbone"
+    net = build_segmentation_net(
+        settings,
+        settings.backbone or recipe.backbone,
+        len(context.manifest.classes) + 1,
+        data=recipe.data,
+        pretrained=fresh,
+    )
+    if not fresh:
+        load_encoder(net, load_classifier(context).state_dict(), "the classifier")
+    return net
 
 
 def predict_split(context: Context, segmenter: Segmenter) -> None:
