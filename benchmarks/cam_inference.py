@@ -24,7 +24,7 @@ from original_pipeline import original_cams
 
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
-from affinitynet.recipe import BackboneSettings
+from affinitynet.settings import BackboneSettings
 from affinitynet.stages.compute_cams import multi_scale_cams
 
 BF16_UNITS = ("avx512_bf16", "amx_bf16")

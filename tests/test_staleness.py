@@ -202,7 +202,7 @@ def test_segmenter_weights_count_by_content(home: Path) -> None:
 
 def test_a_finished_run_outlives_its_weights_file(home: Path, tmp_path: Path) -> None:
     from affinitynet.models.backbone import build_backbone
-    from affinitynet.recipe import BackboneSettings
+    from affinitynet.settings import BackboneSettings
 
     file = tmp_path / "w.pth"
     net = build_backbone(BackboneSettings(name="test_resnet", weights="none"), 8)

@@ -27,7 +27,7 @@ from affinitynet.models.backbone import find_weights
 from affinitynet.order import FOLDERS, NAMES, STAGES, Stage, find_stage, with_all_behind
 from affinitynet.preflight import check_alone, check_place, check_roles, check_tools
 from affinitynet.progress import say
-from affinitynet.recipe import BackboneSettings, Recipe
+from affinitynet.recipe import Recipe
 from affinitynet.run_folder import (
     StageFolder,
     StagePlan,
@@ -40,6 +40,7 @@ from affinitynet.run_folder import (
     remove_leftovers,
     remove_tree,
 )
+from affinitynet.settings import BackboneSettings
 from affinitynet.stages import evaluate
 from affinitynet.stages.context import Context
 

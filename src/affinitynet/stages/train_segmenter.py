@@ -25,7 +25,7 @@ from affinitynet.models.segmenter import (
     load_encoder,
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
-from affinitynet.recipe import SegmenterSettings
+from affinitynet.settings import SegmenterSettings
 from affinitynet.stages.context import Context, blaming, check_size, each_image
 from affinitynet.stages.propagate import FOLDER as PSEUDO
 from affinitynet.stages.train_classifier import load_classifier

@@ -1,0 +1,205 @@
+"""The sections of a recipe: every setting with its bounds and what it means."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+MOST_THRESHOLDS = 1000  # of a sweep: three counts a class each
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("a range is given as its lower end, then its upper end")
+    return pair
+
+
+def _countable(sweep: tuple[float, float, float]) -> tuple[float, float, float]:
+    start, stop, step = sweep
+    if start > stop or step <= 0:
+        raise ValueError("give start, stop and step: start at most stop, the step above 0")
+    if (stop - start) / step > MOST_THRESHOLDS:
+        raise ValueError(f"more than {MOST_THRESHOLDS} steps: take a larger step")
+    return sweep
+
+
+def _with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
+    if "train" not in roles:
+        raise ValueError("train must be among them: all later stages need its CAMs")
+    return roles
+
+
+class Settings(BaseModel):
+    """A section of a recipe: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DatasetSettings(Settings):
+    """How to read the folder of images and tags."""
+
+    format: Literal["auto", "voc", "table", "folder", "coco"] = Field(
+        "auto", description="layout of the folder; auto recognises it"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="class names in order, without background; null: those that occur"
+    )
+    tags: Literal["auto", "table", "annotations", "masks"] = Field(
+        "auto", description="where the tags come from; masks makes sense for experiments only"
+    )
+    train: str = Field("train", description="split whose tags everything is learnt from")
+    val: str | None = Field("val", description="split for figures on unseen images, if any")
+    figures: str | None = Field(
+        None, description="split with ground truth for figures on training images; null: train"
+    )
+
+
+class BackboneSettings(Settings):
+    """The network that classifier and affinity network stand on."""
+
+    name: str = Field(
+        "mobilenetv2_100", description="resnet38, vgg16 (the paper's), or any timm model name"
+    )
+    weights: str = Field(
+        "imagenet",
+        description="imagenet (timm downloads them), none (random), or a local weights file; "
+        "a relative path is looked up from the working folder, then from the data folder",
+    )
+
+
+class TrainingSettings(Settings):
+    """What the three trainings share: SGD with poly decay, as the paper's code."""
+
+    epochs: int = Field(15, ge=1, description="passes over the training split")
+    batch_size: int = Field(16, ge=1, description="images a step")
+    learning_rate: float = Field(
+        0.001, gt=0, description="of pretrained weights, at step 0; 0.01 without momentum"
+    )
+    head_rate: float = Field(10.0, gt=0, description="learning rate of new layers, as a multiple")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="of SGD; the original code ran with 5e-4 by accident"
+    )
+    weight_decay: float = Field(5e-4, ge=0, description="on weights; biases have none")
+    power: float = Field(0.9, ge=0, description="learning rate x (1 - step / steps) ** power")
+    crop: int = Field(448, ge=32, description="side of the square training crop, pixels")
+    jitter: bool = Field(True, description="colour jitter 0.3, 0.3, 0.3, hue 0.1")
+
+
+class ClassifierSettings(TrainingSettings):
+    """Stage 1: the multi-label classifier whose weights make the CAMs."""
+
+    output_stride: Literal[8, 16, 32] = Field(16, description="of timm backbones; the paper's: 8")
+    long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)] = Field(
+        (256, 512), description="range of the long side an image is resized to before the crop"
+    )
+
+
+class CamSettings(Settings):
+    """Stage 2: class activation maps."""
+
+    scales: tuple[PositiveFloat, ...] = Field(
+        (0.5, 1.0, 1.5, 2.0), min_length=1, description="summed"
+    )
+    flip: bool = Field(True, description="add the horizontally flipped image at each scale")
+    splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(_with_train)] = Field(
+        ("train", "val"), description="roles to make CAMs for: val's tags are used for figures only"
+    )
+
+
+class CrfSettings(Settings):
+    """Dense CRF: mean-field steps, and the two kernels' widths and weights."""
+
+    # The lattice holds features up to 50,000 deviations: at a width of 0.1, images of 5,000 pixels.
+    iterations: int = Field(10, ge=0, description="mean-field steps")
+    gaussian_sxy: float = Field(3, ge=0.1, description="width of the smoothness kernel, pixels")
+    gaussian_compat: float = Field(3, ge=0, description="weight of the smoothness kernel")
+    bilateral_sxy: float = Field(80, ge=0.1, description="spatial width of the appearance kernel")
+    bilateral_srgb: float = Field(13, ge=0.1, description="its width in colour, 0..255 units")
+    bilateral_compat: float = Field(10, ge=0, description="weight of the appearance kernel")
+
+
+class ConfidentSettings(Settings):
+    """Stage 3: confident foreground and background out of the CAMs."""
+
+    low_alpha: float = Field(4, gt=0, description="strong background: what stays is foreground")
+    high_alpha: float = Field(32, gt=0, description="weak background: what stays is background")
+    priority: Literal["background", "foreground"] = Field(
+        "background", description="who wins where both claim a pixel: the code's, or IRN's choice"
+    )
+    source: Literal["cams", "truth"] = Field(
+        "cams", description="truth takes ground-truth masks instead: the upper bound, for ablations"
+    )
+    crf: CrfSettings = CrfSettings()
+
+
+class AffinitySettings(TrainingSettings):
+    """Stage 4: the affinity network."""
+
+    epochs: int = Field(8, ge=1, description="passes over the training split")
+    batch_size: int = Field(8, ge=1, description="images a step")
+    output_stride: Literal[8, 16] = Field(
+        8,
+        description="of timm backbones; the grid that walks is at stride 8 in either case",
+    )
+    scale: Literal[1, 2, 4] = Field(
+        1, description="enlarge images before the network: finer cells, for small objects"
+    )
+    radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
+    padding: Literal["mean", "black"] = Field(
+        "mean", description="around images smaller than the crop; the original code: black"
+    )
+    start: Literal["backbone", "classifier"] = Field(
+        "backbone", description="weights to start from: backbone.weights (the paper), or stage 1's"
+    )
+    distance: Literal["mean", "sum"] = Field(
+        "mean", description="of |f_i - f_j| over channels: the code's mean or the paper's sum"
+    )
+    pairs: Literal["grid", "cropped"] = Field(
+        "grid", description="all pairs in the grid (the paper), or the code's cropped set"
+    )
+
+
+class WalkSettings(Settings):
+    """Stage 5: the random walk and the masks that come of it."""
+
+    beta: float = Field(8, gt=0, description="Hadamard power of the affinities")
+    steps: int = Field(256, ge=0, description="of the walk (t)")
+    alpha: float = Field(16, gt=0, description="exponent of the background map that walks along")
+    refine: bool = Field(True, description="dense CRF after the walk (the paper; not its code)")
+    scores: bool = Field(False, description="also save the walk's maps, for tuning and the report")
+    crf: CrfSettings = CrfSettings()
+
+
+class SegmenterSettings(TrainingSettings):
+    """Stage 6: the segmentation network that the pseudo masks train."""
+
+    architecture: str = Field(
+        "deeplabv3plus",
+        description="a segmentation-models-pytorch architecture, or largefov (DeepLab-v1 head on "
+        "the paper's backbones)",
+    )
+    backbone: BackboneSettings | None = Field(None, description="null: the same as `backbone`")
+    start: Literal["backbone", "classifier"] = Field(
+        "backbone", description="encoder weights to start from: the backbone's, or stage 1's"
+    )
+    output_stride: Literal[8, 16] = Field(16, description="of the encoder, where it can be chosen")
+    scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = Field(
+        (0.5, 2.0), description="random resize in training"
+    )
+    boundary_weight: float = Field(
+        0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"
+    )
+    scales: tuple[PositiveFloat, ...] = Field(
+        (0.75, 1.0, 1.25), min_length=1, description="at prediction"
+    )
+    flip: bool = Field(True, description="average with the flipped image at prediction")
+    refine: bool = Field(False, description="dense CRF on predictions")
+    crf: CrfSettings = CrfSettings()
+
+
+class EvaluateSettings(Settings):
+    """Stage 7: figures against ground truth, where there is any."""
+
+    cam_background: float = Field(0.2, ge=0, le=1, description="fixed background score of CAMs")
+    sweep: Annotated[tuple[float, float, float], AfterValidator(_countable)] = Field(
+        (0.0, 0.6, 0.01), description="start, stop, step of the best-background search"
+    )
