@@ -92,6 +92,7 @@ def test_figures_say_their_conditions(finished: Run) -> None:
 
 def test_metrics_of_a_stage(finished: Run) -> None:
     figures = finished.metrics("propagate")
+    assert figures["precision"] == finished.context.hardware_at("auto").chosen_precision
     assert {row["stage"] for row in figures["evaluation"]} == {"walk", "pseudo"}
     with pytest.raises(UserError, match="is no stage: choose from"):
         finished.metrics("propagation")

@@ -242,3 +242,29 @@ def test_inference_is_in_eval_mode_and_without_gradients() -> None:
 def test_cuda_where_there_is_none_is_a_users_error() -> None:
     with pytest.raises(UserError, match="device = 'cuda'"):
         Hardware("cuda").accelerator()
+
+
+@pytest.mark.parametrize(
+    ("units", "chosen"),
+    [
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
+        ({"avx2": True}, "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_takes_bf16_where_there_are_units_for_it(
+    units: dict[str, bool] | None, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if units is None:  # a torch that cannot tell
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+    assert Hardware("cpu", "auto").chosen_precision == chosen
+    assert Hardware("cpu", "float32").chosen_precision == "float32"
+
+
+def test_bf16_is_what_the_network_computes_in() -> None:
+    with inference(Net(), Hardware("cpu", "bf16")), torch.inference_mode():
+        layer = nn.Linear(4, 4)
+        assert layer(torch.ones(1, 4)).dtype == torch.bfloat16

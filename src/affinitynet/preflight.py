@@ -86,7 +86,7 @@ def check_tools(context: Context, todo: Set[str]) -> None:
         UserError: what is missing or does not fit, with its setting.
     """
     if todo & WITH_NETWORK:
-        context.hardware.accelerator()
+        context.hardware.place()
     for weights in _weights_read(context.recipe, todo):
         find_weights(weights, context.recipe.data)
     if "train_segmenter" in todo:

@@ -33,7 +33,7 @@ class Recipe(Settings):
     seed: int = Field(0, ge=0, lt=2**31, description="of every random choice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
     precision: Literal["float32", "bf16", "fp16"] = Field(
-        "float32", description="of the networks; bf16 needs hardware for it to gain"
+        "float32", description="of the trainings; bf16 needs hardware for it to gain"
     )
     workers: int = Field(
         2, ge=0, description="processes that load training images, threads that run the CPU kernels"

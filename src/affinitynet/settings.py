@@ -34,6 +34,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+PRECISION = "of the network; auto: bf16 where the hardware multiplies it, else float32"
+
+
 class DatasetSettings(Settings):
     """How to read the folder of images and tags."""
 
@@ -100,6 +104,7 @@ class CamSettings(Settings):
         (0.5, 1.0, 1.5, 2.0), min_length=1, description="summed"
     )
     flip: bool = Field(True, description="add the horizontally flipped image at each scale")
+    precision: Precision = Field("auto", description=PRECISION)
     splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(_with_train)] = Field(
         ("train", "val"), description="roles to make CAMs for: val's tags are used for figures only"
     )
@@ -166,6 +171,7 @@ class WalkSettings(Settings):
     alpha: float = Field(16, gt=0, description="exponent of the background map that walks along")
     refine: bool = Field(True, description="dense CRF after the walk (the paper; not its code)")
     scores: bool = Field(False, description="also save the walk's maps, for tuning and the report")
+    precision: Precision = Field("auto", description=PRECISION)
     crf: CrfSettings = CrfSettings()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -44,16 +44,43 @@ class Hardware:
     precision: str = "float32"
     workers: int = 2
 
-    def accelerator(self) -> Accelerator:
-        """Return the Accelerator that moves models and batches.
+    def place(self) -> torch.device:
+        """Return the device.
 
         Raises:
             UserError: CUDA was asked for and is not there.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device = 'cuda': no CUDA device is usable here; use auto or cpu")
-        precision = {"float32": "no"}.get(self.precision, self.precision)
-        return Accelerator(mixed_precision=precision, cpu=self.device == "cpu")
+        device: torch.device = PartialState(cpu=self.device == "cpu").device
+        return device
+
+    def accelerator(self) -> Accelerator:
+        """Return the Accelerator that moves models and batches.
+
+        Raises:
+            UserError: as `place`.
+        """
+        self.place()
+        mixed = {"float32": "no"}.get(self.chosen_precision, self.chosen_precision)
+        return Accelerator(mixed_precision=mixed, cpu=self.device == "cpu")
+
+    @property
+    def chosen_precision(self) -> str:
+        """The precision; for `auto` bf16 where the device has units for it, else float32.
+
+        Without such units bfloat16 is emulated, and slower than float32.
+        """
+        if self.precision != "auto":
+            return self.precision
+        if self.device != "cpu" and torch.cuda.is_available():
+            found = torch.cuda.is_bf16_supported(including_emulation=False)
+        elif hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
+            units = torch.cpu.get_capabilities()
+            found = any(units.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        else:
+            found = False
+        return "bf16" if found else "float32"
 
 
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
@@ -170,10 +197,12 @@ def needs_larger_batch(name: str) -> Iterator[None]:
 @contextmanager
 def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
     """Run `model` in eval mode on the device, without gradients, in the precision asked for."""
-    accelerator = hardware.accelerator()
-    model.to(memory_format=torch.channels_last).to(accelerator.device).eval()
-    with torch.inference_mode(), accelerator.autocast():
-        yield accelerator.device
+    # Not Accelerate's autocast: a process has one, and the trainings' precision may be another.
+    device = hardware.place()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(hardware.chosen_precision)
+    model.to(memory_format=torch.channels_last).to(device).eval()
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        yield device
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -31,7 +31,8 @@ def work(context: Context) -> dict[str, Any]:
     model = load_classifier(context)
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     settings = context.recipe.cams
-    with inference(model, context.hardware) as device:
+    hardware = context.hardware_at(settings.precision)
+    with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Tensor:
             if not sample.tags:
@@ -42,7 +43,7 @@ def work(context: Context) -> dict[str, Any]:
             )
             return _finite(cams).cpu()
 
-        return each_image(
+        counts = each_image(
             "compute_cams",
             context.samples(*settings.splits, "figures"),
             lambda sample: context.file(FOLDER, sample, ".npz"),
@@ -53,6 +54,7 @@ def work(context: Context) -> dict[str, Any]:
             ),
             workers=context.recipe.workers,
         )
+    return {**counts, "precision": hardware.chosen_precision}
 
 
 def multi_scale_cams(

@@ -31,8 +31,12 @@ class Context:
 
     @property
     def hardware(self) -> Hardware:
-        """Where and how networks run."""
-        return Hardware(self.recipe.device, self.recipe.precision, self.recipe.workers)
+        """Where and how networks are trained."""
+        return self.hardware_at(self.recipe.precision)
+
+    def hardware_at(self, precision: str) -> Hardware:
+        """Where networks run, in a precision of a stage's own."""
+        return Hardware(self.recipe.device, precision, self.recipe.workers)
 
     def samples(self, *roles: str) -> tuple[Sample, ...]:
         """Return the samples of the roles `train`, `val`, `figures`, each image once."""

@@ -29,14 +29,15 @@ def work(context: Context) -> dict[str, Any]:
     """Write the walk's and the refined masks of every training image."""
     model = load_affinity_net(context)
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
-    with inference(model, context.hardware) as device:
+    hardware = context.hardware_at(context.recipe.walk.precision)
+    with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> tuple[Tensor, Tensor]:
             pixels = pad_to_stride(normalization.apply(image[None].to(device)), model.stride)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             return image, model(pixels).float().cpu()
 
-        return each_image(
+        counts = each_image(
             "propagate",
             context.samples("train", "figures"),
             lambda sample: context.file(FOLDER, sample),
@@ -45,6 +46,7 @@ def work(context: Context) -> dict[str, Any]:
             finish=lambda sample, computed: _finish(context, sample, *computed, model.stride),
             workers=context.recipe.workers,
         )
+    return {**counts, "precision": hardware.chosen_precision}
 
 
 def pad_to_stride(maps: Tensor, stride: int) -> Tensor:
