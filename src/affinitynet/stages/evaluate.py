@@ -62,7 +62,7 @@ def measure(context: Context) -> Findings:
     for split in dict.fromkeys(name for name in (train, dataset.val) if name):
         samples = _with_truth(context.manifest.splits.get(split, ()))
         if samples:
-            rows += _rows(context, split, samples, split == train)
+            rows += _rows(context, split, samples)
             warnings += _gaps(context, split, samples)
     if not rows and not warnings:
         warnings = ["no masks, or no ground truth: there are no figures to tell good from bad"]
@@ -77,9 +77,7 @@ def _gaps(context: Context, split: str, samples: Sequence[Sample]) -> Iterable[s
             yield f"{folder} holds {there} of {len(samples)} masks of {split}: not measured"
 
 
-def _rows(
-    context: Context, split: str, samples: Sequence[Sample], learnt: bool
-) -> Iterable[dict[str, Any]]:
+def _rows(context: Context, split: str, samples: Sequence[Sample]) -> Iterable[dict[str, Any]]:
     recipe = context.recipe
     tta = _augmentation(recipe.cams.scales, recipe.cams.flip)
     if all(context.file(CAMS, s, ".npz").exists() for s in samples):

@@ -1,11 +1,13 @@
 """Stage 1: images and tags -> classifier/."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from affinitynet.data import Sample, load_image
@@ -25,6 +27,7 @@ from affinitynet.stages.context import Context, blaming
 from affinitynet.training import discard_checkpoint, fit
 
 FOLDER = "classifier"
+UNLEARNT = 0.8  # of the loss without looking: what CAMs such a classifier has are no use
 
 
 @dataclass
@@ -90,7 +93,13 @@ def work(context: Context) -> dict[str, Any]:
     )
     save_model(folder, model, {"kind": "classifier", "classes": list(classes)})
     discard_checkpoint(folder)
-    return {**figures, "images": len(samples), "warnings": _rare(samples, classes)}
+    frequencies = tag_frequencies(samples, len(classes))
+    chance = chance_loss(frequencies)
+    warnings = [
+        *_rare(frequencies * len(samples), classes),
+        *_unlearnt(figures["loss"], chance),
+    ]
+    return {**figures, "chance": chance, "images": len(samples), "warnings": warnings}
 
 
 def load_classifier(context: Context) -> Classifier:
@@ -111,12 +120,36 @@ def _check(samples: tuple[Sample, ...], context: Context) -> None:
         raise UserError(f"{context.manifest.root}: no training image has a tag, nothing to learn")
 
 
-def _rare(samples: tuple[Sample, ...], classes: tuple[str, ...]) -> list[str]:
-    counts = np.zeros(len(classes), dtype=np.int64)
+def tag_frequencies(samples: Sequence[Sample], classes: int) -> NDArray[np.float64]:
+    """Return the share of the images that show each class, (C,)."""
+    counts = np.zeros(classes)
     for sample in samples:
         counts[list(sample.tags)] += 1
+    return counts / len(samples)
+
+
+def chance_loss(frequencies: NDArray[np.float64]) -> float:
+    """Return the loss of a classifier that looks at no image: the mean entropy of the tags, nats.
+
+    -p log p - (1 - p) log (1 - p) for each class's frequency p is the least that the soft-margin
+    loss can be when every image gets the same scores.
+    """
+    p = np.clip(frequencies, 1e-12, 1 - 1e-12)
+    return float(np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p)))
+
+
+def _rare(counts: NDArray[np.float64], classes: tuple[str, ...]) -> list[str]:
     return [
-        f"class {name} has {count} training images: expect poor CAMs"
+        f"class {name} has {count:.0f} training images: expect poor CAMs"
         for name, count in zip(classes, counts.tolist(), strict=True)
         if count < 20
+    ]
+
+
+def _unlearnt(loss: float, chance: float) -> list[str]:
+    if loss < UNLEARNT * chance:
+        return []
+    return [
+        f"the classifier learnt next to nothing: its loss is {loss:.2f}, without looking at the "
+        f"images it could be {chance:.2f}; change classifier.learning_rate or classifier.epochs"
     ]
