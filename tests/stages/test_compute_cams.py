@@ -190,3 +190,23 @@ def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
     np.savez(file, classes=np.array([{}]), cams=np.zeros((1, 2, 2)))  # a pickle is never opened
     with pytest.raises(UserError, match="allow_pickle"):
         load_cams(file)
+
+
+def test_a_file_cut_anywhere_is_refused_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    save_cams(file, (3,), torch.rand(1, 5, 7))
+    whole = file.read_bytes()
+    for length in (*range(0, len(whole), 7), len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"a\.npz: cannot be read"):
+            load_cams(file)
+
+
+def test_a_file_said_to_be_encrypted_is_refused_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    save_cams(file, (3,), torch.rand(1, 5, 7))
+    damaged = bytearray(file.read_bytes())
+    damaged[damaged.index(b"PK\x01\x02") + 8] = 1
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read"):
+        load_cams(file)

@@ -1,6 +1,7 @@
 """Stage 2: classifier -> cams/<id>.npz, the tagged classes' maps at image size."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import inference
 
 FOLDER = "cams"
+# What numpy and zipfile raise on a damaged archive.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def work(context: Context) -> dict[str, Any]:
@@ -107,9 +110,10 @@ def load_cams(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32
         UserError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: numpy leaves a damaged archive's file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return arrays["classes"], arrays["cams"].astype(np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(
             f"{path}: cannot be read ({error}); make all CAMs anew with --redo compute_cams"
         ) from error
