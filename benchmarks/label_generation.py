@@ -256,7 +256,8 @@ def report(
     print(machine_line("cuda" if torch.cuda.is_available() else "cpu"))
     print(
         f"{recipe.backbone.name}, scales {scales}{' and flip' if recipe.cams.flip else ''}, "
-        f"{recipe.precision}, {recipe.workers} workers, "
+        f"networks in {run.context.hardware_at(recipe.cams.precision).chosen_precision} (the "
+        f"original's in float32), {recipe.workers} workers, "
         f"{images} images of {run.manifest.root.name}; images per second:"
     )
     print(
