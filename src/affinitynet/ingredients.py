@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from affinitynet.recipe import Recipe
-from affinitynet.run_folder import StageFolder, StageRecord
+from affinitynet.run_folder import RECIPE, StageFolder, StageRecord
 
 # What the names of ingredients begin with that are no settings.
 IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "
@@ -39,7 +39,7 @@ def outdated(run_folder: Path, folder: str) -> str:
 
     By the run's own files alone, so a change of the data set goes unseen: `Run.status` sees it.
     """
-    recipe = run_folder / "recipe.yaml"
+    recipe = run_folder / RECIPE
     if not recipe.is_file():
         return ""
     settings = _flat(Recipe.load(recipe).model_dump(mode="json"))

@@ -29,6 +29,7 @@ from affinitynet.preflight import check_alone, check_place, check_roles, check_t
 from affinitynet.progress import say
 from affinitynet.recipe import Recipe
 from affinitynet.run_folder import (
+    RECIPE,
     StageFolder,
     StagePlan,
     StageRecord,
@@ -44,7 +45,6 @@ from affinitynet.settings import BackboneSettings
 from affinitynet.stages import evaluate
 from affinitynet.stages.context import Context
 
-RECIPE = "recipe.yaml"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "numba", "segmentation-models-pytorch")
 
 
@@ -229,11 +229,15 @@ class Run:
     @cached_property
     def _images(self) -> dict[str, str]:
         """Names of the images and tags of each role: hashed once, as there may be many."""
-        return {role: self.context.images_name(role) for role in ("train", "val", "figures")}
+        return {
+            role: self.manifest.fingerprint(getattr(self.recipe.dataset, role))
+            for role in ("train", "val", "figures")
+        }
 
     def _truth(self, role: str) -> str:
         if role not in self._truths:
-            self._truths[role] = self.context.truth_name(role)
+            split = getattr(self.recipe.dataset, role)
+            self._truths[role] = self.manifest.truth_fingerprint(split)
         return self._truths[role]
 
     def _weights(self, stage: Stage, key: str, backbone: BackboneSettings) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from affinitynet.errors import UserError
 
+RECIPE = "recipe.yaml"
 RECORD = "stage.json"
 PLAN = "plan.json"
 

@@ -10,9 +10,10 @@ from affinitynet.data.sample import Sample
 from affinitynet.data.table import DEFAULT_SPLIT
 from affinitynet.data.tags import BACKGROUND, class_index, class_names, look_alikes, tag_indices
 from affinitynet.errors import UserError
+from affinitynet.run_folder import RECIPE
 
 SPLITS = ("train", "val", "test")
-RUN_FILES = ("recipe.yaml", RUN_FILE)  # what every run folder holds
+RUN_FILES = (RECIPE, RUN_FILE)  # what every run folder holds
 
 
 def class_folders(root: Path) -> dict[str, dict[str, list[Path]]]:

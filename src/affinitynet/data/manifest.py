@@ -1,15 +1,15 @@
 """The record in the middle: what a data set holds, whatever layout it came in."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from affinitynet.data.labels import ignore_index, voc_palette
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.errors import UserError
+from affinitynet.ingredients import file_name
+from affinitynet.run_folder import fingerprint
 
 RUN_FILE = "manifest.json"  # in a run folder
 
@@ -84,22 +84,28 @@ class Manifest:
         """VOC's colour map, 768 integers R, G, B, R, ... for `write_labels`."""
         return voc_palette()
 
-    def fingerprint(self) -> str:
-        """SHA-256 over classes, splits, ids and tags: what the training stages depend on.
+    def fingerprint(self, *names: str | None) -> str:
+        """Name classes, ids and tags of the splits named, or of all, by a hash.
 
-        The place of the data on the disk and the ground truth are left out, so moving a data set
-        or adding masks to it makes no trained stage stale.
+        It is what trainings depend on. The place of the data on the disk and the ground truth are
+        left out, so moving a data set or adding masks to it makes no trained stage stale.
         """
         splits = {
             name: [[sample.id, sample.tags] for sample in samples]
-            for name, samples in self.splits.items()
+            for name, samples in self._chosen(names).items()
         }
-        return _digest([self.classes, splits])
+        return fingerprint([self.classes, splits])
 
-    def truth_fingerprint(self) -> str:
-        """SHA-256 over `fingerprint`, the ground truth's relative paths and its values."""
-        masks = {s.id: self._relative(s.mask) for s in self.samples if s.mask is not None}
-        return _digest([self.fingerprint(), masks, self.truth_values])
+    def truth_fingerprint(self, *names: str | None) -> str:
+        """Name ground truth likewise, by its content, so that copies of a data set are equal."""
+        chosen = (sample for samples in self._chosen(names).values() for sample in samples)
+        files = {sample.id: sample.mask for sample in chosen if sample.mask is not None}
+        contents = {file: file_name(file) for file in set(files.values())}
+        masks = {sample_id: contents[file] for sample_id, file in files.items()}
+        return fingerprint([self.classes, self.truth_values, masks])
+
+    def _chosen(self, names: tuple[str | None, ...]) -> dict[str, tuple[Sample, ...]]:
+        return {name: split for name, split in self.splits.items() if not names or name in names}
 
     def to_json(self) -> str:
         """The manifest as JSON text; image and mask paths are relative to the root."""
@@ -184,8 +190,3 @@ def _check_tags(sample: Sample, classes: int) -> None:
         raise UserError(
             f"The tags {tags} of {sample.id!r} must be sorted class indices below {classes}."
         )
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,7 @@ import yaml
 
 from affinitynet.data import Manifest
 from affinitynet.errors import UserError
-from affinitynet.run_folder import RECORD, read_json
+from affinitynet.run_folder import RECIPE, RECORD, read_json
 
 # The order in which a reader meets the stages, and the folder of each.
 STAGE_FOLDERS = (
@@ -95,7 +95,7 @@ def read_settings(run_folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the file can't be read, or is not YAML.
     """
-    path = run_folder / "recipe.yaml"
+    path = run_folder / RECIPE
     if not path.is_file():
         return {}
     try:

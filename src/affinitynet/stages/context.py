@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from affinitynet.data import Manifest, Sample
+from affinitynet.data import Manifest, Sample, load_image, read_labels
 from affinitynet.data.sample import output_path
+from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import UserError
-from affinitynet.ingredients import file_name
 from affinitynet.progress import task
 from affinitynet.recipe import Recipe
-from affinitynet.run_folder import fingerprint
 from affinitynet.training import Hardware
 
 Loaded = TypeVar("Loaded")
@@ -46,18 +45,6 @@ class Context:
             if split in self.manifest.splits or (split and role == "train"):
                 found |= {sample.id: sample for sample in self.manifest.split(split)}
         return tuple(found.values())
-
-    def images_name(self, role: str) -> str:
-        """Name a role's images and tags; where they lie and what else there is, is left out."""
-        images = [[sample.id, sample.tags] for sample in self.samples(role)]
-        return fingerprint([self.manifest.classes, images])
-
-    def truth_name(self, role: str) -> str:
-        """Name a role's ground truth by its content, so that copies of a data set are equal."""
-        files = {s.id: s.mask for s in self.samples(role) if s.mask is not None}
-        contents = {file: file_name(file) for file in set(files.values())}
-        masks = {sample_id: contents[file] for sample_id, file in files.items()}
-        return fingerprint([self.manifest.classes, self.manifest.truth_values, masks])
 
     def file(self, folder: str, sample: Sample, suffix: str = ".png") -> Path:
         """Return where a stage keeps an image's result."""
@@ -137,3 +124,15 @@ def check_size(image: Sequence[int], made: Sequence[int], file: Path) -> None:
             f"the image is {image[0]} x {image[1]}, but {file} is {made[0]} x {made[1]}: the image "
             "was replaced; put the old one back, or make all anew with --redo compute_cams"
         )
+
+
+def load_labelled(stage: str, sample: Sample, file: Path) -> tuple[Pixels, LabelMap]:
+    """Load an image (H, W, 3) and the labels (H, W) that an earlier stage made of it.
+
+    Raises:
+        UserError: one can't be read or they do not fit each other, by stage and name.
+    """
+    with blaming(stage, sample):
+        image, labels = load_image(sample.image), read_labels(file)
+        check_size(image.shape[:2], labels.shape, file)
+    return image, labels

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from affinitynet.data import Sample, load_image, read_labels
+from affinitynet.data import Sample
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
@@ -21,7 +21,7 @@ from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
 from affinitynet.settings import AffinitySettings
-from affinitynet.stages.context import Context, blaming, check_size
+from affinitynet.stages.context import Context, load_labelled
 from affinitynet.stages.mine_confident import FOLDER as CONFIDENT
 from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import discard_checkpoint, fit
@@ -48,10 +48,7 @@ class ConfidentCrops:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
-        sample, file = self.samples[index], self.files[index]
-        with blaming("train_affinity", sample):
-            image, labels = load_image(sample.image), read_labels(file)
-            check_size(image.shape[:2], labels.shape, file)
+        image, labels = load_labelled("train_affinity", self.samples[index], self.files[index])
         return affinity_augment(
             image,
             labels,

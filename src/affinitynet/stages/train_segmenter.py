@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affinitynet.data import Sample, load_image, read_labels, write_labels
+from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
@@ -26,7 +26,7 @@ from affinitynet.models.segmenter import (
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.settings import SegmenterSettings
-from affinitynet.stages.context import Context, blaming, check_size, each_image
+from affinitynet.stages.context import Context, each_image, load_labelled
 from affinitynet.stages.propagate import FOLDER as PSEUDO
 from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import discard_checkpoint, fit, inference, needs_larger_batch
@@ -53,10 +53,7 @@ class MaskedImages:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
-        sample, file = self.samples[index], self.files[index]
-        with blaming("train_segmenter", sample):
-            image, labels = load_image(sample.image), read_labels(file)
-            check_size(image.shape[:2], labels.shape, file)
+        image, labels = load_labelled("train_segmenter", self.samples[index], self.files[index])
         return segmentation_augment(
             image,
             labels,
@@ -100,7 +97,7 @@ def work(context: Context) -> dict[str, Any]:
     settings = recipe.segmenter
     samples = context.samples("train")
     backbone = settings.backbone or recipe.backbone
-    net = _build_net(context)
+    net = _start_net(context)
     dataset = MaskedImages(
         samples,
         tuple(context.file(PSEUDO, sample) for sample in samples),
@@ -143,31 +140,32 @@ def check_net(context: Context) -> None:
     Raises:
         UserError: no such architecture or backbone, or it can't learn from one image a step.
     """
-    recipe, settings = context.recipe, context.recipe.segmenter
-    backbone = settings.backbone or recipe.backbone
-    net = build_segmentation_net(
-        settings, backbone, len(context.manifest.classes) + 1, pretrained=False
-    )
+    settings = context.recipe.segmenter
+    net = _make_net(context, pretrained=False)
     if min(settings.batch_size, len(context.samples("train"))) == 1:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
             net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
 
 
-def _build_net(context: Context) -> SegmentationNet:
+def _start_net(context: Context) -> SegmentationNet:
     """Make the network with the weights that its training starts from."""
+    torch.manual_seed(context.recipe.seed)
+    fresh = context.recipe.segmenter.start == "backbone"
+    net = _make_net(context, pretrained=fresh)
+    if not fresh:
+        load_encoder(net, load_classifier(context).state_dict(), "the classifier")
+    return net
+
+
+def _make_net(context: Context, *, pretrained: bool) -> SegmentationNet:
     recipe, settings = context.recipe, context.recipe.segmenter
-    torch.manual_seed(recipe.seed)
-    fresh = settings.start == "backbone"
-    net = build_segmentation_net(
+    return build_segmentation_net(
         settings,
         settings.backbone or recipe.backbone,
         len(context.manifest.classes) + 1,
         data=recipe.data,
-        pretrained=fresh,
+        pretrained=pretrained,
     )
-    if not fresh:
-        load_encoder(net, load_classifier(context).state_dict(), "the classifier")
-    return net
 
 
 def predict_split(context: Context, segmenter: Segmenter) -> None:
