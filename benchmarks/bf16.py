@@ -9,6 +9,7 @@ the background score that ground truth shows to be best, of the walk without a d
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from affinitynet.data import Sample, load_image, load_truth
 from affinitynet.pipeline import Run
 from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.stages.context import Context
-from affinitynet.stages.evaluate import count_pairs, intersection_over_union
+from affinitynet.stages.evaluate import count_pairs, intersection_over_union, sweep_counts
 from affinitynet.stages.mine_confident import to_labels
 from affinitynet.stages.propagate import pad_to_stride, walk_cams
 from affinitynet.stages.train_affinity import load_affinity_net
@@ -31,22 +32,21 @@ THRESHOLDS = np.arange(0.1, 0.4, 0.01)
 
 
 class Precision:
-    """One precision's maps and what they are worth."""
+    """One precision's networks, the masks of its walk, and what its maps are worth."""
 
     def __init__(self, name: str, context: Context) -> None:
         """Load the networks anew."""
         self.name, self.context = name, context
         self.hardware = Hardware(context.recipe.device, name, context.recipe.workers)
         self.classifier, self.affinity_net = load_classifier(context), load_affinity_net(context)
-        side = len(context.manifest.classes) + 1
-        self.cams = np.zeros((len(THRESHOLDS), side, side), np.int64)
-        self.walk = np.zeros((side, side), np.int64)
+        self.cams: dict[str, Tensor] = {}
+        self.masks: dict[str, np.ndarray] = {}
         self.seconds = {"CAMs": 0.0, "affinities": 0.0}
 
-    def maps(self, sample: Sample, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute one image's CAMs (K, H, W) and what they are after the walk (K + 1, H, W)."""
-        recipe = self.context.recipe
-        normalization = self.classifier.backbone.normalization
+    def label(self, sample: Sample) -> None:
+        """Compute one image's CAMs (K, H, W) and the mask (H, W) after the walk."""
+        recipe, normalization = self.context.recipe, self.classifier.backbone.normalization
+        image = torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
         began = time.perf_counter()
         with inference(self.classifier, self.hardware) as device:
             cams = multi_scale_cams(
@@ -73,30 +73,28 @@ class Precision:
             radius=recipe.affinity.radius,
             stride=self.affinity_net.stride,
         )
-        return cams, walked
-
-    def count(self, sample: Sample, cams: Tensor, walked: Tensor) -> np.ndarray:
-        """Compare one image's maps with its ground truth; return the walk's mask."""
-        manifest = self.context.manifest
-        truth = load_truth(manifest, sample)
-        valid = truth != manifest.ignore_index
+        local = walked.argmax(0).numpy().astype(np.uint8)
         tags = np.array(sample.tags, np.int64)
+        self.cams[sample.id] = cams
+        self.masks[sample.id] = to_labels(local, tags, self.context.manifest.ignore_index)
 
-        def confusion(local: np.ndarray) -> np.ndarray:
-            labels = to_labels(local.astype(np.uint8), tags, manifest.ignore_index)
-            return count_pairs(truth[valid], labels[valid], self.walk.shape)
-
-        strongest, score = cams.argmax(0).numpy() + 1, cams.amax(0).numpy()
-        for index, threshold in enumerate(THRESHOLDS):
-            self.cams[index] += confusion(np.where(score > threshold, strongest, 0))
-        mask = walked.argmax(0).numpy()
-        self.walk += confusion(mask)
-        return mask
-
-    def figures(self) -> tuple[float, float]:
+    def figures(self, samples: Sequence[Sample]) -> tuple[float, float]:
         """Answer the mIoU in percent of the CAMs and of the walk."""
-        best = max(intersection_over_union(c)["miou"] for c in self.cams)
-        return 100 * best, 100 * intersection_over_union(self.walk)["miou"]
+        manifest = self.context.manifest
+
+        def cams_of(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+            return np.array(sample.tags, np.int64), self.cams[sample.id].numpy()
+
+        hits, predicted, true = sweep_counts(manifest, samples, cams_of, THRESHOLDS)
+        cam = np.nanmean(hits / (predicted + true - hits), axis=1).max()
+        side = len(manifest.classes) + 1
+        confusion = np.zeros((side, side), np.int64)
+        for sample in samples:
+            truth = load_truth(manifest, sample)
+            valid = truth != manifest.ignore_index
+            mask = self.masks[sample.id][valid]
+            confusion += count_pairs(truth[valid], mask, confusion.shape)
+        return 100 * float(cam), 100 * intersection_over_union(confusion)["miou"]
 
 
 def main() -> None:
@@ -110,16 +108,14 @@ def main() -> None:
     samples = [s for s in run.manifest.split(split) if s.mask and s.tags]
     samples = samples[:: max(1, len(samples) // arguments.images)][: arguments.images]
     precisions = [Precision(name, run.context) for name in ("float32", "bf16")]
-    same, difference = 0.0, 0.0
     for sample in samples:
-        image = torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
-        (cams, walked), (cams16, walked16) = (p.maps(sample, image) for p in precisions)
-        masks = [
-            precisions[0].count(sample, cams, walked),
-            precisions[1].count(sample, cams16, walked16),
-        ]
-        same += float((masks[0] == masks[1]).mean()) / len(samples)
-        difference += float((cams - cams16).abs().mean()) / len(samples)
+        for precision in precisions:
+            precision.label(sample)
+    plain, short = precisions
+    same = np.mean([(plain.masks[s.id] == short.masks[s.id]).mean() for s in samples])
+    difference = np.mean(
+        [float((plain.cams[s.id] - short.cams[s.id]).abs().mean()) for s in samples]
+    )
 
     print(machine_line())
     print(
@@ -129,7 +125,7 @@ def main() -> None:
     print("| precision | mIoU, CAM | mIoU, walk | CAMs, ms an image | affinities, ms an image |")
     print("|---|---|---|---|---|")
     for precision in precisions:
-        cam, walk = precision.figures()
+        cam, walk = precision.figures(samples)
         spent = [1e3 * seconds / len(samples) for seconds in precision.seconds.values()]
         print(f"| {precision.name} | {cam:.2f} | {walk:.2f} | {spent[0]:.0f} | {spent[1]:.0f} |")
     print(f"\nPixels labelled alike after the walk: {same:.2%}; CAMs differ by {difference:.1e}.")
