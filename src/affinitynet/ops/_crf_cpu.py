@@ -4,12 +4,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from affinitynet.ops import _crf_kernels, _lattice_kernels
+from affinitynet.ops._crf_kernels import Kernel
 from affinitynet.ops._mean_field import Settings
+from affinitynet.ops._memory import Memory, New, fresh
 from affinitynet.ops._vectors import Count, count
 from affinitynet.ops.permutohedral import elevation_scale, key_strides
 
@@ -19,16 +20,10 @@ Offsets = NDArray[np.uint32]
 
 TILE = 16  # pixels; the lattice points of one tile stay in the first-level cache
 WIDTHS = (2, 4, 8)  # channels side by side; each is compiled once, however many labels there are
-KEPT = 1 << 18  # pixels up to which the lattice of positions is kept for the next image
+ROOM = 1 << 16  # lattice points expected at most; there may be more
+KEPT = 1 << 18  # pixels up to which memory and the lattice of positions are kept for the next image
 
-
-class Kernel(NamedTuple):
-    """One of the CRF's two Gaussians over an image, its weights normalised."""
-
-    corners: Offsets
-    weights: Floats
-    neighbours: Offsets
-    axes: Count
+_memory = Memory()
 
 
 class Layout(NamedTuple):
@@ -40,12 +35,16 @@ class Layout(NamedTuple):
 
 
 def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
-    """Run the mean field for label sets (A, L, H * W) on an image (H, W, channels) float32."""
+    """Run the mean field for label sets (A, L, H * W) on an image (H, W, channels) float32.
+
+    The unary energies, contiguous, are overwritten by the answer.
+    """
     H, W, _ = image.shape
     channels = unary.shape[0] * (unary.shape[1] - 1)  # the last label follows from the others
     lanes = count(next((width for width in WIDTHS if channels <= width), WIDTHS[-1]))
     row = max(1, -(-channels // len(lanes))) * len(lanes)
-    layout = _layout if H * W <= KEPT else _layout.__wrapped__
+    _memory.clear()
+    layout, new = (_layout, _memory.new) if H * W <= KEPT else (_layout.__wrapped__, fresh)
     order, positions, near = layout(
         H, W, settings.gaussian_sxy, settings.gaussian_compat, row, lanes
     )
@@ -58,11 +57,14 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
         settings.bilateral_compat,
         row,
         lanes,
+        new,
     )
-    energies = unary.contiguous().numpy()
-    kernels = (*far, *near)
-    q = _crf_kernels.mean_field(energies, order, settings.iterations, *kernels, row, lanes)
-    return torch.from_numpy(q)
+    points = far.neighbours.shape[1] + near.neighbours.shape[1]
+    memory = new((3 * points * row + len(far.corners) * channels,), np.float32)
+    _crf_kernels.mean_field(
+        unary.numpy(), order, settings.iterations, far, near, row, lanes, memory
+    )
+    return unary
 
 
 @lru_cache(maxsize=16)
@@ -72,7 +74,8 @@ def _layout(H: int, W: int, sxy: float, compat: float, row: int, lanes: Count) -
     order = np.concatenate([grid[y : y + TILE, x : x + TILE].ravel() for y, x in corners])
     positions = np.stack([order % W, order // W]).astype(np.float32)
     none = np.empty((H * W, 0), np.float32)
-    return Layout(order, positions, _kernel(order, positions, none, sxy, 1, compat, row, lanes))
+    near = _kernel(order, positions, none, sxy, 1, compat, row, lanes, fresh)
+    return Layout(order, positions, near)
 
 
 def _kernel(
@@ -84,6 +87,7 @@ def _kernel(
     compat: float,
     row: int,
     lanes: Count,
+    new: New,
 ) -> Kernel:
     channels = colours.shape[1]
     low, high = (colours.min(), colours.max()) if channels else (0, 0)
@@ -93,11 +97,10 @@ def _kernel(
         np.array([*positions.max(1)] + [high] * channels) / deviations,
     )
     axes = count(3 + channels)
-    # Allocated by numpy, which asks for huge pages: fewer page faults and misses in the TLB.
     rows = -(-len(order) // _crf_kernels.BLOCK) * _crf_kernels.BLOCK
-    corners = np.empty((rows, len(axes)), np.uint32)
-    weights = np.empty((rows, len(axes)), np.float32)
-    neighbours = _lattice_kernels.build(
+    corners = new((rows, len(axes)), np.uint32)
+    weights = new((rows, len(axes)), np.float32)
+    points, table = _lattice_kernels.embed(
         positions,
         colours,
         order,
@@ -109,6 +112,12 @@ def _kernel(
         axes,
         corners,
         weights,
+        new((ROOM,), np.int64),
+        new((2 * ROOM, 2), np.int64),
     )
-    _crf_kernels.normalize(corners, weights, neighbours, row, float(compat), axes, lanes)
-    return Kernel(corners, weights, neighbours, axes)
+    neighbours = new((len(axes), len(points) + 1, 2), np.uint32)
+    _lattice_kernels.connect(points, table, strides, row, neighbours)
+    kernel = Kernel(corners, weights, neighbours, axes)
+    memory = new((2, neighbours.shape[1] * row), np.float32)
+    _crf_kernels.normalize(kernel, row, float(compat), lanes, memory)
+    return kernel

@@ -1,4 +1,4 @@
-"""CPU kernel that builds a permutohedral lattice; permutohedral.py is its plain twin."""
+"""CPU kernels that build a permutohedral lattice; permutohedral.py is its plain twin."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,22 +177,7 @@ def number(
 
 
 @compiled
-def connect(points: Longs, table: Longs, strides: Longs, row: int) -> Offsets:
-    """Find the points before and after each point along each axis: (d + 1, M + 1, 2)."""
-    D = len(strides)
-    neighbours = np.zeros((D, len(points) + 1, 2), np.uint32)
-    for axis in range(D):
-        ahead = strides.sum() - D * strides[axis]
-        for m in range(len(points)):
-            other = table[find(table, points[m] + ahead), 1]
-            if other != 0:
-                neighbours[axis, m + 1, 1] = np.uint32(other * row)
-                neighbours[axis, other, 0] = np.uint32((m + 1) * row)
-    return neighbours
-
-
-@compiled
-def build(
+def embed(
     positions: Floats,
     colours: Floats,
     order: Ints,
@@ -204,8 +189,10 @@ def build(
     axes: Count,
     corners: Offsets,
     weights: Floats,
-) -> Offsets:
-    """Embed pixels in the lattice, number its points and find their neighbours.
+    points: Longs,
+    table: Longs,
+) -> tuple[Longs, Longs]:
+    """Embed pixels in the lattice and number the points around them.
 
     A lattice point is known by the sum of coordinate times stride over its first d coordinates;
     `permutohedral.key_strides` chooses strides for which this tells all points apart.
@@ -223,11 +210,13 @@ def build(
         corners: (rows, d + 1), written: the offsets of the points around each pixel; rows is N
             rounded up to whole blocks, and what is added is 0.
         weights: (rows, d + 1), written: the barycentric weights likewise.
+        points: (room,) memory for the points' keys.
+        table: (2 room, 2) memory for the hash table, room a power of two; where there are more
+            points, others take their place.
 
     Returns:
-        Neighbours (d + 1, M + 1, 2), the offsets of the points before and after along each axis.
-        Points count from 1 in the order in which pixels first touch them, and 0 stands for every
-        point that is not there.
+        The keys of the M points and the hash table, for `connect`. Points count from 1 in the
+        order in which pixels first touch them.
 
     Raises:
         MemoryError: more points than 32 bits can address.
@@ -241,9 +230,8 @@ def build(
     rank = np.zeros((D, BLOCK), np.int32)
     keys = np.zeros((D, BLOCK), np.int64)
     M = 0
-    room = 1 << 12
-    points = np.empty(room, np.int64)
-    table = np.zeros((2 * room, 2), np.int64)
+    room = len(points)
+    table[:] = 0
     recent = np.zeros((RECENT, 2), np.int64)
 
     for start in range(0, N, BLOCK):
@@ -264,4 +252,21 @@ def build(
         M = number(keys, corners[start:stop], row, M, points, table, recent, axes)
     if (M + 1) * row >= 2**32:
         raise MemoryError("the image has too many lattice points for the dense CRF: tile it")
-    return connect(points[:M], table, strides, row)
+    return points[:M], table
+
+
+@compiled
+def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbours: Offsets) -> None:
+    """Write the offsets of the points before and after each point along each axis.
+
+    neighbours: (d + 1, M + 1, 2); 0 stands for every point that is not there.
+    """
+    D = len(strides)
+    neighbours[:] = 0
+    for axis in range(D):
+        ahead = strides.sum() - D * strides[axis]
+        for m in range(len(points)):
+            other = table[find(table, points[m] + ahead), 1]
+            if other != 0:
+                neighbours[axis, m + 1, 1] = np.uint32(other * row)
+                neighbours[axis, other, 0] = np.uint32((m + 1) * row)

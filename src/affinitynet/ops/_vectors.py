@@ -1,17 +1,22 @@
 """Floats side by side in one register: what numba leaves out, so that kernels can say it.
 
-LLVM's own vector type, lowered to whatever the processor has; no hardware intrinsics. Where a
+LLVM's own vector type, lowered to whatever the processor has; no hardware intrinsics. Vectors
+take + - * / among themselves and with single floats; a product and a sum become one instruction
+where there is one. Addresses are offsets from an array's beginning, not checked and never
+counted from the end, which in the innermost loops costs as much as the arithmetic. Where a
 width or a count has to be known to the compiler it comes as a tuple of that length: the type of
 a tuple holds its length, so that one function compiles for each, and loops over it unroll.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.core.datamodel import models
-from numba.extending import intrinsic, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, register_model
 
 Count = tuple[int, ...]
 
@@ -73,29 +78,103 @@ def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
 
 
 @operation
+def element(typing: Any, array: Any, offset: Any) -> Any:
+    """Read one element of a contiguous array, `offset` of them from its beginning."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), generate
+
+
+def _filled(builder: Any, kind: Any, value: Any) -> Any:
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.VectorType(ir.IntType(32), kind.count)([0] * kind.count)
+    return builder.shuffle_vector(first, nothing, zeros)
+
+
+@operation
 def broadcast(typing: Any, value: Any, lanes: Any) -> Any:
     """Fill a vector with one float32."""
     vector = Vector(len(lanes))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        nothing = ir.Constant(vector.kind, ir.Undefined)
-        first = builder.insert_element(nothing, args[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.VectorType(ir.IntType(32), vector.lanes)([0] * vector.lanes)
-        return builder.shuffle_vector(first, nothing, zeros)
+        return _filled(builder, vector.kind, args[0])
 
     return vector(types.float32, lanes), generate
 
 
+def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
+    """Let an operator of Python work lane by lane, on vectors or a vector and a float32."""
+
+    def typed(template: Any, args: Any, keywords: Any) -> Any:
+        vectors = {kind for kind in args if isinstance(kind, Vector)}
+        if len(vectors) == 1 and set(args) <= {*vectors, types.float32}:
+            return signature(*vectors, *args)  # type: ignore[no-untyped-call]
+        return None
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.return_type.kind
+        pair = [arg if arg.type == kind else _filled(builder, kind, arg) for arg in args]
+        return getattr(builder, instruction)(*pair, flags=("contract",))
+
+    template = type("Arithmetic", (AbstractTemplate,), {"generic": typed})
+    infer_global(function)(template)  # type: ignore[no-untyped-call]
+    for kinds in ((Vector, Vector), (Vector, types.Float), (types.Float, Vector)):
+        lower_builtin(function, *kinds)(lower)  # type: ignore[no-untyped-call]
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")
+
+
 @operation
-def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """Give a * b + c, lane by lane, in one instruction where there is one."""
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """Give the larger one of two vectors, lane by lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(a.kind, [a.kind] * 3)
-        name = f"llvm.fmuladd.v{a.lanes}f32"
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return a(a, a), generate
+
+
+@operation
+def any_over(typing: Any, a: Any, b: Any) -> Any:
+    """Say whether a is larger than b in any lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        over = builder.bitcast(builder.fcmp_ordered(">", *args), ir.IntType(a.lanes))
+        return builder.icmp_unsigned("!=", over, over.type(0))
+
+    return types.boolean(a, a), generate
+
+
+@operation
+def nearest(typing: Any, a: Any) -> Any:
+    """Round to whole numbers, lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(a.kind, [a.kind])
+        name = f"llvm.rint.v{a.lanes}f32"
         return builder.call(builder.module.declare_intrinsic(name, (), kind), args)
 
-    return a(a, a, a), generate
+    return a(a), generate
+
+
+@operation
+def power_of_two(typing: Any, a: Any) -> Any:
+    """Give 2^a, lane by lane, for whole numbers from -126 to 127."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.VectorType(ir.IntType(32), a.lanes)
+        biased = builder.add(builder.fptosi(args[0], whole), whole([127] * a.lanes))
+        return builder.bitcast(builder.shl(biased, whole([23] * a.lanes)), a.kind)
+
+    return a(a), generate
 
 
 @operation
@@ -131,13 +210,3 @@ def transpose(
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp, lanes), (
         generate
     )
-
-
-@operation
-def float_of_bits(typing: Any, bits: Any) -> Any:
-    """Read the bits of an int32 as a float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), generate

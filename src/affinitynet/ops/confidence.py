@@ -86,7 +86,7 @@ def confident_labels(
     )
     # The largest label by comparisons; torch's argmax over planes takes longer than the CRF.
     low, high = refined
-    labels = torch.full(low.shape[1:], NEUTRAL, device=low.device)
+    labels = torch.full(low.shape[1:], NEUTRAL, dtype=torch.uint8, device=low.device)
     best = low[0]
     for label in range(1, len(low)):
         labels.masked_fill_(low[label] > best, label)
@@ -94,4 +94,4 @@ def confident_labels(
     background = high[0] >= high.amax(0)
     if not background_priority:
         background &= labels == NEUTRAL
-    return labels.masked_fill_(background, 0)
+    return labels.masked_fill_(background, 0).long()

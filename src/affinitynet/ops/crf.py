@@ -75,7 +75,7 @@ def dense_crf(
 
     L, H, W = scores.shape[-3:]
     unary = scores.float().clamp(1e-5, 1).log_().neg_()
-    sets = unary.reshape(len(pixels) if batched else 1, -1, L, H * W)
+    sets = unary.contiguous().reshape(len(pixels) if batched else 1, -1, L, H * W)
     settings = Settings(
         iterations,
         gaussian_sxy,
