@@ -50,7 +50,7 @@ class Precision:
         began = time.perf_counter()
         with inference(self.classifier, self.hardware) as device:
             cams = multi_scale_cams(
-                self.classifier,
+                self.classifier.cams,
                 normalization,
                 image.to(device),
                 sample.tags,

@@ -1,6 +1,7 @@
 """CAM inference, scales and mirror images: ours against one image at a time in float32.
 
     python benchmarks/cam_inference.py                       ResNet-50, stride 16, 375x500
+    python benchmarks/cam_inference.py --compile             with cams.compile as well
     python benchmarks/cam_inference.py --device cuda         on an accelerator
 
 The peer is the original's arithmetic: each scale and each mirror image is a forward pass of its
@@ -10,22 +11,30 @@ float32 and, where the hardware multiplies bfloat16 (AVX512_BF16 or AMX on a CPU
 autocast. Weights are random: speed does not depend on them, masks do, so that nothing here says
 whether bf16 is harmless. The variants take turns; a run of each before the first is not counted.
 Where other work shares a CPU, trust the ratio of processor times, with --threads 1.
+
+Two lines say what the arithmetic alone would take: the operations of the forward passes, at the
+rate at which this machine multiplies two matrices of 1024 x 1024.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from machine import machine_line, processor_flags, settle
 from original_pipeline import original_cams
+from torch.utils.flop_counter import FlopCounterMode
 
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
 from affinitynet.settings import BackboneSettings
 from affinitynet.stages.compute_cams import multi_scale_cams
+from affinitynet.training import compiled
+
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 BF16_UNITS = ("avx512_bf16", "amx_bf16")
 
@@ -47,6 +56,7 @@ def main() -> None:
     parser.add_argument("--tags", type=int, nargs="+", default=[0, 1], help="the image's classes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch; default: all cores")
+    parser.add_argument("--compile", action="store_true", help="measure cams.compile too")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -68,12 +78,12 @@ def main() -> None:
     image = (255 * torch.nn.functional.interpolate(coarse, (height, width))[0]).to(torch.uint8)
     pixels, picture = image.to(device), image.permute(1, 2, 0).numpy()
 
-    def in_float32() -> torch.Tensor:
-        return multi_scale_cams(ours, normalization, pixels, tags, scales, True).cpu()
+    def in_float32(network: Network = ours.cams) -> torch.Tensor:
+        return multi_scale_cams(network, normalization, pixels, tags, scales, True).cpu()
 
-    def in_bf16() -> torch.Tensor:
+    def in_bf16(network: Network = ours.cams) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return in_float32()
+            return in_float32(network)
 
     def one_at_a_time() -> torch.Tensor:
         return torch.from_numpy(original_cams(peer, normalization, picture, tags, scales))
@@ -84,9 +94,16 @@ def main() -> None:
     }
     if units := bf16_units(device):
         variants[f"ours, bf16 ({units})"] = in_bf16
+    if arguments.compile:
+        variants["ours, compiled"] = partial(in_bf16 if units else in_float32, compiled(ours.cams))
     with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            in_float32()
+        began = time.perf_counter()
         results = {name: function() for name, function in variants.items()}
+        first = time.perf_counter() - began
         times = alternate(variants, arguments.repeats)
+        rates = {dtype: matrix_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
 
     print(machine_line(device))
     print(
@@ -109,9 +126,30 @@ def main() -> None:
             f"| {name} | {middle:.3g} s ({min(wall):.3g} to {max(wall):.3g}) | {1 / middle:.3g} | "
             f"{ratios[0]:.2f} | {ratios[1]:.2f} | {error:.1e} |"
         )
+    operations = counter.get_total_flops()
+    print()
+    for dtype, rate in rates.items():
+        print(
+            f"{operations / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s of matrix products in "
+            f"{dtype}: {operations / rate:.3g} s"
+        )
+    print(f"First run of all variants, with compilation: {first:.0f} s")
     if not units:
         print("\nbf16: no bf16 units here (AVX512_BF16 or AMX), not measured")
     print("\nThe difference is that of CAMs in [0, 1]; the ratio is the median of the rounds'.")
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Answer the operations a second of a product of matrices, the best of ten."""
+    matrix = torch.rand(1024, 1024, device=device).to(dtype)
+    seconds = []
+    for _ in range(10):
+        settle()
+        began = time.perf_counter()
+        matrix @ matrix
+        settle()
+        seconds.append(time.perf_counter() - began)
+    return 2 * len(matrix) ** 3 / min(seconds)
 
 
 def alternate(

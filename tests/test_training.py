@@ -1,11 +1,13 @@
 """The training loop: schedule, parameter groups, and resumed = uninterrupted."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from affinitynet.errors import UserError
 from affinitynet.models.affinity_net import AffinityNet
@@ -16,6 +18,7 @@ from affinitynet.settings import TrainingSettings
 from affinitynet.training import (
     CHECKPOINT,
     Hardware,
+    compiled,
     fit,
     inference,
     parameter_groups,
@@ -228,6 +231,40 @@ def test_a_loss_that_explodes_is_said_with_the_setting_to_change(tmp_path: Path)
 def test_a_set_smaller_than_a_batch_trains(tmp_path: Path) -> None:
     _, figures = train(tmp_path, Points(), batch_size=64)
     assert figures["steps"] == 4
+
+
+class Convolutions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        nn.init.uniform_(self.layers[1].running_mean)
+        nn.init.uniform_(self.layers[1].running_var, 0.5, 2)
+
+    def cams(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.layers(images).sqrt()
+        return answer
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling needs g++")
+def test_a_compiled_network_gives_the_same_for_images_of_all_sizes() -> None:
+    net = Convolutions().eval()
+    fast = compiled(net.cams)
+    with inference(net, CPU):
+        for height, width in ((32, 40), (25, 61), (64, 64), (17, 18)):
+            images = torch.rand(2, 3, height, width).contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(fast(images), net.cams(images))
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_(function: Any, dynamic: bool) -> Any:
+        def fails(images: Tensor) -> Tensor:
+            raise TorchDynamoException("No working C++ compiler found\nSet TORCH_LOGS for more")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    with pytest.raises(UserError, match=r"\(No working C\+\+ compiler found\); install a C"):
+        compiled(Convolutions().cams)(torch.rand(1, 3, 8, 8))
 
 
 def test_inference_is_in_eval_mode_and_without_gradients() -> None:

@@ -205,6 +205,35 @@ def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
         yield device
 
 
+def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Compile a network's function for images of all sizes, to be called in `inference`.
+
+    What follows a convolution, as batch normalisation and activation, becomes a part of it, and
+    the weights are fixed with the first call, which takes about half a minute.
+
+    Raises:
+        UserError: from the compiled function, where torch can't compile, as without a C++ compiler.
+    """
+    # Here, since it takes seconds to load.
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor import config
+
+    fast = torch.compile(function, dynamic=True)
+
+    def call(images: Tensor) -> Tensor:
+        try:
+            with config.patch(freezing=True):
+                return fast(images)
+        except TorchDynamoException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"compile = true: torch can't compile here ({reason}); install a C++ compiler, "
+                "such as g++, or set compile = false"
+            ) from error
+
+    return call
+
+
 def _epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 

@@ -38,7 +38,7 @@ def cams(
 ) -> Tensor:
     with torch.inference_mode():
         return multi_scale_cams(
-            model,
+            model.cams,
             model.backbone.normalization,
             image,
             tags,

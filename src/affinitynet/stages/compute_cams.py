@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from torchvision.transforms.v2 import functional as T
 
 from affinitynet.data import Sample, load_image
 from affinitynet.errors import UserError
-from affinitynet.models.classifier import Classifier
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.cam import normalize_cams
 from affinitynet.run_folder import atomic_write
 from affinitynet.stages.context import Context, each_image
 from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import inference
+from affinitynet.training import compiled, inference
 
 FOLDER = "cams"
 # What numpy and zipfile raise on a damaged archive.
@@ -35,6 +34,7 @@ def work(context: Context) -> dict[str, Any]:
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     settings = context.recipe.cams
     hardware = context.hardware_at(settings.precision)
+    network = compiled(model.cams) if settings.compile else model.cams
     with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def work(context: Context) -> dict[str, Any]:
                 return torch.zeros(0, *image.shape[-2:])
             pixels = image.to(device)
             cams = multi_scale_cams(
-                model, normalization, pixels, sample.tags, settings.scales, settings.flip
+                network, normalization, pixels, sample.tags, settings.scales, settings.flip
             )
             return _finite(cams).cpu()
 
@@ -61,7 +61,7 @@ def work(context: Context) -> dict[str, Any]:
 
 
 def multi_scale_cams(
-    model: Classifier,
+    network: Callable[[Tensor], Tensor],
     normalization: Normalization,
     image: Tensor,
     tags: Sequence[int],
@@ -70,8 +70,8 @@ def multi_scale_cams(
 ) -> Tensor:
     """Sum the rectified CAMs over scales and flips and divide each class by its maximum.
 
-    image (3, H, W) uint8; returns (K, H, W) float32 in [0, 1] for the K tagged classes. An image
-    and its mirror image go through the network as one batch.
+    network is `Classifier.cams`; image (3, H, W) uint8; returns (K, H, W) float32 in [0, 1] for
+    the K tagged classes. An image and its mirror image go through the network as one batch.
     """
     height, width = image.shape[-2:]
     total = torch.zeros(len(tags), height, width, device=image.device)
@@ -80,7 +80,7 @@ def multi_scale_cams(
         scaled = T.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
         pixels = normalization.apply(scaled[None])
         batch = torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
-        maps = model.cams(batch.contiguous(memory_format=torch.channels_last))[:, list(tags)]
+        maps = network(batch.contiguous(memory_format=torch.channels_last))[:, list(tags)]
         maps = F.interpolate(maps.float(), (height, width), mode="bilinear", align_corners=False)
         total += maps[0]
         if flip:
