@@ -94,8 +94,10 @@ def test_metrics_of_a_stage(finished: Run) -> None:
     figures = finished.metrics("propagate")
     assert figures["precision"] == finished.context.hardware_at("auto").chosen_precision
     assert {row["stage"] for row in figures["evaluation"]} == {"walk", "pseudo"}
-    with pytest.raises(UserError, match="is no stage: choose from"):
+    with pytest.raises(UserError, match=r"is no stage: did you mean propagate\?"):
         finished.metrics("propagation")
+    with pytest.raises(UserError, match="is no stage: choose from"):
+        finished.metrics("x")
 
 
 def test_the_segmenter_predicts_from_file_and_array(finished: Run) -> None:

@@ -1,5 +1,6 @@
 """The order of the stages, and what each reads, depends on and writes."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,9 @@ def find_stage(name: str) -> Stage:
     for stage in STAGES:
         if stage.name == name:
             return stage
-    raise UserError(f"{name!r} is no stage: choose from {', '.join(NAMES)}")
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? There are" if near else "choose from"
+    raise UserError(f"{name!r} is no stage: {hint} {', '.join(NAMES)}")
 
 
 def with_all_behind(first: Stage) -> tuple[Stage, ...]:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,11 @@ def test_what_a_manifest_refuses():
     for tags in ((2,), (1, 0), (0, 0), (-1,)):
         with pytest.raises(UserError, match="sorted class indices below 2"):
             manifest(splits={"train": (sample("2", *tags),)})
+    strange = Path(os.fsdecode(b"/data/caf\xe9"))  # Latin-1
+    with pytest.raises(UserError, match=r"caf.udce9': the name is not UTF-8"):
+        manifest(root=strange)
+    with pytest.raises(UserError, match="the name is not UTF-8"):
+        manifest(splits={"train": (Sample("2", strange / "2.jpg", ()),)})
     outside = manifest(splits={"train": (Sample("x", Path("/other/x.jpg"), ()),)})
     with pytest.raises(UserError, match="not inside the data set"):
         outside.to_json()

@@ -73,3 +73,9 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.jpg")
     with pytest.raises(UserError, match="two images are named a"):
         find_images(tmp_path / "in", tmp_path / "out")
+
+
+def test_what_macos_puts_beside_images_is_no_image(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "._a.png").write_bytes(b"no picture")
+    assert [sample.id for sample in find_images(tmp_path / "in", tmp_path / "out")] == ["a"]

@@ -24,7 +24,8 @@ class Manifest:
     truth_values: raw value in the ground-truth files -> label; None where they are the same.
     notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
 
-    Raises UserError for unsafe ids, ids that stand for two images, and tags out of range.
+    Raises UserError for unsafe ids, ids that stand for two images, tags out of range, and file
+    names that are not UTF-8.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Manifest:
             raise UserError(f"{self.root}: the class {twice!r} is listed twice.")
         if not any(self.splits.values()):
             raise UserError(f"{self.root} holds no images: the data set is empty.")
+        _check_encoding(self.root)
         known: dict[str, Sample] = {}
         for name, samples in self.splits.items():
             if len({sample.id for sample in samples}) < len(samples):
@@ -54,6 +56,7 @@ class Manifest:
                 first = known.setdefault(sample.id, sample)
                 if first is sample:
                     check_relative(sample.id, "The image id")
+                    _check_encoding(sample.image)
                     _check_tags(sample, len(self.classes))
                 elif first != sample:
                     raise UserError(
@@ -190,3 +193,12 @@ def _check_tags(sample: Sample, classes: int) -> None:
         raise UserError(
             f"The tags {tags} of {sample.id!r} must be sorted class indices below {classes}."
         )
+
+
+def _check_encoding(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{str(path)!r}: the name is not UTF-8, so no file can record it: rename it."
+        ) from error

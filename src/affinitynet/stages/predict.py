@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from affinitynet.data import Sample, load_image, voc_palette, write_labels
-from affinitynet.data.images import IMAGE_SUFFIXES
+from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
 from affinitynet.data.sample import output_path
 from affinitynet.errors import UserError
 from affinitynet.models.segmenter import Segmenter
@@ -51,7 +51,7 @@ def find_images(path: Path, out: Path) -> list[Sample]:
     if out.resolve() == base.resolve():
         raise UserError(f"--out {out}: is the folder of the images; name another one for the masks")
     files = [path] if path.is_file() else _files_below(path, out)
-    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    files = [file for file in files if is_image_name(file)]
     if not files:
         raise UserError(f"{path}: no image here ({', '.join(sorted(IMAGE_SUFFIXES))})")
     samples = [Sample(f.relative_to(base).with_suffix("").as_posix(), f, ()) for f in files]
