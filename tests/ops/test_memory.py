@@ -63,7 +63,7 @@ def test_threads_do_not_share_memory():
 def test_lattices_of_more_points_than_expected(monkeypatch):
     image, probabilities = case(3, side=50)
     expected = dense_crf(image, probabilities)
-    monkeypatch.setattr(_crf_cpu, "ROOM", 1 << 10)
+    monkeypatch.setattr(_crf_cpu, "ROOM", 1 << 10)  # then 1 << 12, anew
     assert torch.equal(dense_crf(image, probabilities), expected)
 
 

@@ -20,7 +20,7 @@ Offsets = NDArray[np.uint32]
 
 TILE = 16  # pixels; the lattice points of one tile stay in the first-level cache
 WIDTHS = (2, 4, 8)  # channels side by side; each is compiled once, however many labels there are
-ROOM = 1 << 16  # lattice points expected at most; there may be more
+ROOM = 1 << 18  # lattice points for which memory is kept; there may be more
 KEPT = 1 << 18  # pixels up to which memory and the lattice of positions are kept for the next image
 
 _memory = Memory()

@@ -12,6 +12,7 @@ Offsets = NDArray[np.uint32]
 Floats = NDArray[np.float32]
 
 BLOCK = 128  # pixels handled side by side, so that arithmetic runs in vector registers
+FEW = 1 << 16  # points that the hash table is made for at first: a small one stays in the caches
 RECENT = 2048  # points remembered in front of the hash table, small enough for the first cache
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over the high bits
 
@@ -210,9 +211,9 @@ def embed(
         corners: (rows, d + 1), written: the offsets of the points around each pixel; rows is N
             rounded up to whole blocks, and what is added is 0.
         weights: (rows, d + 1), written: the barycentric weights likewise.
-        points: (room,) memory for the points' keys.
-        table: (2 room, 2) memory for the hash table, room a power of two; where there are more
-            points, others take their place.
+        points: (room,) memory for the points' keys, room a power of two.
+        table: (2 room, 2) memory for the hash table, of which no more is used than needed; for
+            more points than there is room for, other memory is taken.
 
     Returns:
         The keys of the M points and the hash table, for `connect`. Points count from 1 in the
@@ -230,29 +231,33 @@ def embed(
     rank = np.zeros((D, BLOCK), np.int32)
     keys = np.zeros((D, BLOCK), np.int64)
     M = 0
-    room = len(points)
-    table[:] = 0
+    room = min(FEW, len(points))
+    slots = table[: 2 * room]
+    slots[:] = 0
     recent = np.zeros((RECENT, 2), np.int64)
 
     for start in range(0, N, BLOCK):
         stop = min(start + BLOCK, N)
         if room < M + BLOCK * D:
             room *= 4
-            longer = np.empty(room, np.int64)
-            longer[:M] = points[:M]
-            points = longer
-            table = np.zeros((2 * room, 2), np.int64)
+            if room > len(points):
+                longer = np.empty(room, np.int64)
+                longer[:M] = points[:M]
+                points = longer
+                table = np.empty((2 * room, 2), np.int64)
+            slots = table[: 2 * room]
+            slots[:] = 0
             for m in range(M):
-                found = find(table, points[m])
-                table[found, 0] = points[m]
-                table[found, 1] = m + 1
+                found = find(slots, points[m])
+                slots[found, 0] = points[m]
+                slots[found, 1] = m + 1
         place(positions[:, start:stop], colours, order[start:stop], sxy, srgb, scale, elevated)
         enclose(elevated, rem0, rank, axes)
         weigh(elevated, rem0, rank, strides, weights[start:stop], keys, axes)
-        M = number(keys, corners[start:stop], row, M, points, table, recent, axes)
+        M = number(keys, corners[start:stop], row, M, points, slots, recent, axes)
     if (M + 1) * row >= 2**32:
         raise MemoryError("the image has too many lattice points for the dense CRF: tile it")
-    return points[:M], table
+    return points[:M], slots
 
 
 @compiled
