@@ -56,6 +56,19 @@ def test_cams_hold_the_tagged_classes_only(finished: Run) -> None:
         assert not len(cams) or 0 <= cams.min() <= cams.max() <= 1
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling needs g++")
+def test_a_compiled_network_makes_the_same_cams(finished: Run, copy: Path) -> None:
+    made = {}
+    for compiled in (False, True):
+        cams = finished.recipe.cams.model_copy(update={"compile": compiled, "precision": "float32"})
+        recipe = finished.recipe.model_copy(update={"out": copy, "cams": cams})
+        Run(recipe, finished.manifest).go(until="compute_cams", redo="compute_cams")
+        for sample in finished.manifest.samples:
+            _, maps = load_cams(copy / "cams" / f"{sample.id}.npz")
+            np.testing.assert_allclose(maps, made.setdefault(sample.id, maps), atol=2e-3)
+
+
 def test_masks_hold_nothing_but_tags_background_and_neutral(finished: Run) -> None:
     for sample in finished.manifest.split("train"):
         allowed = {0, *(tag + 1 for tag in sample.tags)}

@@ -18,6 +18,7 @@ from affinitynet.data import Sample, load_image
 from affinitynet.errors import UserError
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.cam import normalize_cams
+from affinitynet.progress import say
 from affinitynet.run_folder import atomic_write
 from affinitynet.stages.context import Context, each_image
 from affinitynet.stages.train_classifier import load_classifier
@@ -34,7 +35,10 @@ def work(context: Context) -> dict[str, Any]:
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     settings = context.recipe.cams
     hardware = context.hardware_at(settings.precision)
-    network = compiled(model.cams) if settings.compile else model.cams
+    network: Callable[[Tensor], Tensor] = model.cams
+    if settings.compile:
+        say("compute_cams: compiles the network with the first image, in about half a minute")
+        network = compiled(model.cams)
     with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Tensor:
