@@ -33,6 +33,7 @@ from original_pipeline import original_cams, original_confident, original_crf, o
 
 from affinitynet.data import Sample, load_image, read_labels, write_labels
 from affinitynet.models import affinity_net
+from affinitynet.models.classifier import Classifier
 from affinitynet.pipeline import Run
 from affinitynet.stages import compute_cams, mine_confident, propagate
 from affinitynet.stages.context import Context
@@ -50,7 +51,7 @@ LINES: tuple[tuple[Any, str, str], ...] = (
     (compute_cams, "load_image", "decoding"),
     (mine_confident, "load_image", "decoding"),
     (propagate, "load_image", "decoding"),
-    (compute_cams.Classifier, "cams", "CAM network"),
+    (Classifier, "cams", "CAM network"),
     (compute_cams, "multi_scale_cams", "CAM: resize, upsample, sum"),
     (mine_confident, "confident_labels", "CRF pair of the mining"),
     (affinity_net.AffinityNet, "forward", "affinity network"),

@@ -244,7 +244,7 @@ class Segmenter:
         if self.settings.refine:
             scores = dense_crf(image.to(scores.device), scores, **self.settings.crf.model_dump())
         wide = len(self.classes) >= 255
-        return scores.argmax(0).cpu().numpy().astype(np.uint16 if wide else np.uint8)
+        return scores.max(0).indices.cpu().numpy().astype(np.uint16 if wide else np.uint8)
 
     def predict(self, image: Photograph) -> NDArray[np.integer[Any]]:
         """Return the mask of one image: (H, W), 0 background, class c of `classes` is c + 1.

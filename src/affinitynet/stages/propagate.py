@@ -100,7 +100,8 @@ def _finish(context: Context, sample: Sample, image: Tensor, affinity: Tensor, s
     if settings.refine and len(classes):
         refined = dense_crf(image.permute(1, 2, 0), scores, **settings.crf.model_dump())
     for folder, maps in ((WALK, scores), (FOLDER, refined)):  # the stage's own output last
-        labels = maps.argmax(0).numpy().astype(np.uint8)
+        # Not argmax, which takes eight times as long over planes of pixels on a CPU.
+        labels = maps.max(0).indices.numpy().astype(np.uint8)
         write_labels(
             context.file(folder, sample),
             to_labels(labels, classes, context.manifest.ignore_index),
