@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def main() -> None:
         pairs = [single(picture, labels) for picture in pictures]
         compare(f"one call, {labels} labels", pairs, arguments.repeats)
     throughput(pictures, arguments.repeats)
+    steps(pictures, arguments.repeats)
 
 
 def read(path: Path | None, count: int) -> list[np.ndarray]:
@@ -151,6 +153,32 @@ def throughput(pictures: list[np.ndarray], repeats: int) -> None:
     print(f"| low and high alpha, 3 labels, per image, {cores} threads | {cells} | |")
 
 
+def steps(pictures: list[np.ndarray], repeats: int) -> None:
+    """Print what the two lattices and the first softmax take, and what each iteration does."""
+    print("\n| our low and high alpha | no iteration | each of ten |\n|---|---|---|")
+    for widths in ((80, 13), (50, 5)):
+        for labels in (2, 4):
+            taken = []
+            for picture in pictures:
+                sets = torch.stack([maps(labels, *picture.shape[:2])] * 2)
+                runs = {
+                    str(iterations): partial(
+                        dense_crf,
+                        torch.from_numpy(picture),
+                        sets,
+                        iterations=iterations,
+                        bilateral_sxy=widths[0],
+                        bilateral_srgb=widths[1],
+                    )
+                    for iterations in (0, 10)
+                }
+                spent = alternate(runs, dict.fromkeys(runs, repeats))
+                none, ten = (statistics.median(times) for times in spent.values())
+                taken.append((1e3 * none, 1e2 * (ten - none)))
+            middle = np.median(taken, 0)
+            print(f"| widths {widths}, {labels} labels | {middle[0]:.1f} ms | {middle[1]:.2f} ms |")
+
+
 def scaling(largest: int) -> None:
     """Print time and memory against pixels, and the exponent of the best power law."""
     points = []
@@ -166,7 +194,8 @@ def scaling(largest: int) -> None:
 
         for _ in range(5 if size <= 1024 else 1):
             spent.append(seconds(run))
-        memory = peak_memory(run) / size**2
+        with ThreadPoolExecutor(1) as pool:  # a new thread has no memory from earlier calls
+            memory = peak_memory(lambda: pool.submit(run).result()) / size**2
         points.append((size**2, min(spent)))
         rate = 1e9 * min(spent) / size**2
         print(f"| {size}² | {min(spent):.3f} | {rate:.0f} | {memory:.0f} |", flush=True)

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
     parser.add_argument("--stride", type=int, default=8, help="image pixels per grid pixel")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--dense-up-to", type=int, default=512, help="longest image side for it")
+    parser.add_argument("--dense-up-to", type=int, default=1024, help="longest image side for it")
     parser.add_argument("--maps", type=int, nargs="+", default=[1, 2, 4, 8, 16, 21])
     parser.add_argument("--radii", type=int, nargs="+", default=[2, 3, 5, 7, 10])
     parser.add_argument("--out", type=Path, required=True, help="the plot, .svg or .png")

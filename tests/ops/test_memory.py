@@ -76,3 +76,14 @@ def test_large_images_do_not_keep_memory(monkeypatch):
     assert memory.new((1,), np.uint8) is not None
     memory.clear()
     assert len(memory._buffer) <= LINE
+
+
+def test_what_was_in_the_memory_does_not_matter(monkeypatch):
+    image, probabilities = case(5)
+    expected = dense_crf(image, probabilities)
+    for garbage in (np.nan, np.inf, -np.inf, 1e38):
+        monkeypatch.setattr(_crf_cpu, "_memory", memory := Memory())
+        memory.new((1 << 23,), np.float32)
+        memory.clear()
+        memory.new((1 << 23,), np.float32)[:] = garbage
+        assert torch.equal(dense_crf(image, probabilities), expected)

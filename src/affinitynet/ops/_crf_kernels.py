@@ -244,8 +244,14 @@ def update(messages: Floats, excess: Floats, b: int, centre: np.float32, last: F
 
 @compiled
 def subtract_last(unary: Floats, order: Ints, excess: Floats) -> None:
-    """Fill a block's excess (BLOCK / 8, A, L - 1, 8) with U_last - U_l; unary (A, L, N)."""
+    """Fill a block's excess (BLOCK / 8, A, L - 1, 8) with U_last - U_l; unary (A, L, N).
+
+    Where the image ends within the block, the rest becomes 0: what is splatted from there with
+    weight 0 must be a number.
+    """
     A, L, _ = unary.shape
+    if len(order) < BLOCK:
+        excess[:] = 0
     for a in range(A):
         for label in range(L - 1):
             for p in range(len(order)):
