@@ -95,7 +95,9 @@ def main() -> None:
     if units := bf16_units(device):
         variants[f"ours, bf16 ({units})"] = in_bf16
     if arguments.compile:
-        variants["ours, compiled"] = partial(in_bf16 if units else in_float32, compiled(ours.cams))
+        variants["ours, bf16, compiled" if units else "ours, compiled"] = partial(
+            in_bf16 if units else in_float32, compiled(ours.cams)
+        )
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
             in_float32()

@@ -154,7 +154,7 @@ def throughput(pictures: list[np.ndarray], repeats: int) -> None:
 
 
 def steps(pictures: list[np.ndarray], repeats: int) -> None:
-    """Print what the two lattices and the first softmax take, and what each iteration does."""
+    """Print what the bilateral lattice and the first softmax take, and what each iteration does."""
     print("\n| our low and high alpha | no iteration | each of ten |\n|---|---|---|")
     for widths in ((80, 13), (50, 5)):
         for labels in (2, 4):

@@ -227,8 +227,8 @@ def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
         except TorchDynamoException as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
-                f"compile = true: torch can't compile here ({reason}); install a C++ compiler, "
-                "such as g++, or set compile = false"
+                f"torch can't compile the network here ({reason}); set cams.compile to false (on a "
+                "CPU it needs a C++ compiler, such as g++)"
             ) from error
 
     return call

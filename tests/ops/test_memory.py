@@ -73,7 +73,6 @@ def test_large_images_do_not_keep_memory(monkeypatch):
     monkeypatch.setattr(_crf_cpu, "_memory", memory := Memory())
     monkeypatch.setattr(_crf_cpu, "KEPT", image.shape[0])
     assert torch.equal(dense_crf(image, probabilities), expected)
-    assert memory.new((1,), np.uint8) is not None
     memory.clear()
     assert len(memory._buffer) <= LINE
 

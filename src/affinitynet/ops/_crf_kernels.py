@@ -51,7 +51,7 @@ class Kernel(NamedTuple):
 
 @compiled
 def exponential(x: Any) -> Any:
-    """Give e^x within 3e-7 of it, lane by lane; below e^-87 it stays there, up to e^88.
+    """Give e^x to a relative 3e-7, lane by lane; below e^-87 it stays there, up to e^88.
 
     e^x = 2^n e^r with |r| <= ln(2) / 2, where seven terms of the power series are enough.
     """
@@ -299,12 +299,13 @@ def mean_field(
     blocks = len(far.corners) // BLOCK
     size = far.neighbours.shape[1] * row
     near_size = near.neighbours.shape[1] * row
+    # First, since its size is whole cache lines.
+    excess = memory[: blocks * A * (L - 1) * BLOCK].reshape(blocks, BLOCK // 8, A, L - 1, 8)
+    memory = memory[blocks * A * (L - 1) * BLOCK :]
     memory[: 3 * (size + near_size)] = 0
     values, spare, splatted = memory[: 3 * size].reshape(3, size)
     memory = memory[3 * size :]
     near_values, near_spare, near_splatted = memory[: 3 * near_size].reshape(3, near_size)
-    memory = memory[3 * near_size :]
-    excess = memory[: blocks * A * (L - 1) * BLOCK].reshape(blocks, BLOCK // 8, A, L - 1, 8)
     mixed = np.zeros((row // len(lanes), BLOCK, len(lanes)), np.float32)
     turned = np.zeros((BLOCK // 8, row, 8), np.float32)
     last = np.zeros((BLOCK // 8, A, 8), np.float32)

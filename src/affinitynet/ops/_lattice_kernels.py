@@ -239,7 +239,8 @@ def embed(
     for start in range(0, N, BLOCK):
         stop = min(start + BLOCK, N)
         if room < M + BLOCK * D:
-            room *= 4
+            while room < M + BLOCK * D:
+                room *= 4
             if room > len(points):
                 longer = np.empty(room, np.int64)
                 longer[:M] = points[:M]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 New = Callable[[tuple[int, ...], Any], NDArray[Any]]  # makes an array of a shape and a type
 LINE = 64  # bytes that a cache takes in at once
+MOST = 1 << 27  # bytes that a thread keeps; what goes beyond is taken anew
 
 
 def fresh(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -38,7 +39,7 @@ class Memory(threading.local):
     def clear(self) -> None:
         """Begin a call: what was handed out before may be overwritten from now on."""
         if self._taken > len(self._buffer):
-            self._buffer = fresh((self._taken,), np.uint8)
+            self._buffer = fresh((min(self._taken, MOST),), np.uint8)
         self._taken = 0
 
     def new(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
