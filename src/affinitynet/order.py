@@ -1,11 +1,10 @@
 """The order of the stages, and what each reads, depends on and writes."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from affinitynet.errors import UserError
+from affinitynet.errors import UserError, did_you_mean
 from affinitynet.recipe import Recipe
 from affinitynet.stages import (
     compute_cams,
@@ -120,8 +119,8 @@ def find_stage(name: str) -> Stage:
     for stage in STAGES:
         if stage.name == name:
             return stage
-    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? There are" if near else "choose from"
+    hint = did_you_mean(name, NAMES, cutoff=0.5)
+    hint = f"{hint} There are" if hint else "choose from"
     raise UserError(f"{name!r} is no stage: {hint} {', '.join(NAMES)}")
 
 

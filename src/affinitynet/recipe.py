@@ -1,6 +1,5 @@
 """A recipe: all settings of a run, read from YAML and flags, with mistakes said in one line."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -9,7 +8,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from affinitynet.errors import UserError
+from affinitynet.errors import UserError, did_you_mean
 from affinitynet.settings import (
     AffinitySettings,
     BackboneSettings,
@@ -182,8 +181,7 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         known = _field_names(model, place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        hint = did_you_mean(place[-1], known, cutoff=0.5) or f"known here: {', '.join(known)}"
         return f"unknown setting {where}; {hint}"
     said = first["msg"].removeprefix("Value error, ")
     if not place:  # a check over several sections names its settings itself
@@ -191,8 +189,8 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "literal_error":
         choices = [part.strip("' ") for part in first["ctx"]["expected"].split(" or ")]
         choices = [c.strip("' ") for part in choices for c in part.split(",")]
-        near = difflib.get_close_matches(str(first["input"]), choices, n=1, cutoff=0.5)
-        said += f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(first["input"]), choices, cutoff=0.5)
+        said += f"; {hint}" if hint else ""
     return f"{where} = {first['input']!r}: {said}"
 
 

@@ -1,7 +1,6 @@
 """Write a run's masks as a folder that other software reads."""
 
 import contextlib
-import difflib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample, load_image, output_path
-from affinitynet.errors import UserError
+from affinitynet.errors import UserError, did_you_mean
 from affinitynet.ingredients import outdated
 from affinitynet.progress import say
 from affinitynet.run_folder import RECORD
@@ -133,6 +132,5 @@ def _new_folder(out: Path) -> Iterator[Path]:
 def _check_choice(what: str, value: str, known: Iterable[str]) -> None:
     names = list(known)
     if value not in names:
-        near = difflib.get_close_matches(value, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+        hint = did_you_mean(value, names) or f"choose from {', '.join(names)}"
         raise UserError(f"{what} = {value!r}: not known; {hint}")

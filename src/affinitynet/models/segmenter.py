@@ -1,7 +1,6 @@
 """The segmentation network and the predictor users load."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from affinitynet.data.images import load_image
-from affinitynet.errors import UserError
+from affinitynet.errors import UserError, did_you_mean
 from affinitynet.models.backbone import build_backbone, find_weights, set_norm_to_eval
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.normalization import Normalization
@@ -152,8 +151,8 @@ def _library_net(
 ) -> nn.Module:
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if settings.architecture not in known:
-        near = get_close_matches(settings.architecture, ("largefov", *known), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(settings.architecture, ("largefov", *known))
+        hint = f"{hint} " if hint else ""
         raise UserError(
             f"segmenter.architecture = {settings.architecture!r}: {hint}choose largefov or one of "
             f"{', '.join(known)}"
