@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from affinitynet.ops import _crf_cpu, dense_crf
+from affinitynet.ops import _crf_cpu, _memory, dense_crf
 from affinitynet.ops._memory import LINE, Memory, fresh
 
 
@@ -32,6 +32,20 @@ def test_memory_is_used_again_and_grows_where_it_is_too_small():
     again = memory.new((100,), np.float32)
     memory.clear()
     assert np.shares_memory(again, memory.new((100,), np.float32))
+
+
+def test_no_more_is_kept_than_a_limit(monkeypatch):
+    monkeypatch.setattr(_memory, "MOST", 256)
+    memory = Memory()
+    kept = []
+    for _ in range(3):
+        memory.clear()
+        small, large = memory.new((64,), np.uint8), memory.new((1000,), np.uint8)
+        assert len(large) == 1000
+        assert not np.shares_memory(small, large)
+        kept.append(small)
+    assert np.shares_memory(kept[1], kept[2])
+    assert len(memory._buffer) == 256
 
 
 def case(seed: int, side: int = 40, labels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,10 +19,19 @@ def fresh(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     numpy's begin 16 bytes later where they are large, and half of all vectors would lie across
     two lines.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = np.empty(size + LINE, np.uint8)
-    begin = -buffer.ctypes.data % LINE
-    return cast(NDArray[Any], buffer[begin : begin + size].view(dtype).reshape(shape))
+    buffer = np.empty(_bytes(shape, dtype) + LINE, np.uint8)
+    return _array(buffer, -buffer.ctypes.data % LINE, shape, dtype)
+
+
+def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    return math.prod(shape) * int(np.dtype(dtype).itemsize)
+
+
+def _array(
+    buffer: NDArray[np.uint8], begin: int, shape: tuple[int, ...], dtype: Any
+) -> NDArray[Any]:
+    part = buffer[begin : begin + _bytes(shape, dtype)]
+    return cast(NDArray[Any], part.view(dtype).reshape(shape))
 
 
 class Memory(threading.local):
@@ -38,16 +47,15 @@ class Memory(threading.local):
 
     def clear(self) -> None:
         """Begin a call: what was handed out before may be overwritten from now on."""
-        if self._taken > len(self._buffer):
-            self._buffer = fresh((min(self._taken, MOST),), np.uint8)
+        wanted = min(self._taken, MOST)
+        if wanted > len(self._buffer):
+            self._buffer = fresh((wanted,), np.uint8)
         self._taken = 0
 
     def new(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Make an array as `fresh` does, in this memory if there is room."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
         begin = self._taken
-        self._taken += -(-size // LINE) * LINE
+        self._taken += -(-_bytes(shape, dtype) // LINE) * LINE
         if self._taken > len(self._buffer):
             return fresh(shape, dtype)
-        part = self._buffer[begin : begin + size]
-        return cast(NDArray[Any], part.view(dtype).reshape(shape))
+        return _array(self._buffer, begin, shape, dtype)
