@@ -36,6 +36,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         """Check what the class promises."""
+        _check_encoding(self.root)  # first, as every message names it
         if not self.classes:
             raise UserError(f"{self.root} has no classes: no image in it carries a tag.")
         if len(set(self.classes)) < len(self.classes):
@@ -43,7 +44,6 @@ class Manifest:
             raise UserError(f"{self.root}: the class {twice!r} is listed twice.")
         if not any(self.splits.values()):
             raise UserError(f"{self.root} holds no images: the data set is empty.")
-        _check_encoding(self.root)
         known: dict[str, Sample] = {}
         for name, samples in self.splits.items():
             if len({sample.id for sample in samples}) < len(samples):

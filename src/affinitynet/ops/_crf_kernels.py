@@ -77,7 +77,7 @@ def spread(values: Floats, pixel: Any, kernel: Kernel, p: int, shift: int, lanes
 
 
 @compiled
-def gather(pixel: Any, values: Floats, kernel: Kernel, p: int, shift: int, lanes: Count) -> Any:
+def gather(values: Floats, pixel: Any, kernel: Kernel, p: int, shift: int, lanes: Count) -> Any:
     """Give a pixel's channels with those of the lattice points around it added."""
     for k in range(len(kernel.axes)):
         at = p * len(kernel.axes) + k
@@ -120,8 +120,8 @@ def slice_both(
     for g in range(len(block)):
         for i in range(BLOCK):
             pixel = broadcast(np.float32(0), lanes)
-            pixel = gather(pixel, far_values, far, start + i, g * n, lanes)
-            pixel = gather(pixel, near_values, near, start + i, g * n, lanes)
+            pixel = gather(far_values, pixel, far, start + i, g * n, lanes)
+            pixel = gather(near_values, pixel, near, start + i, g * n, lanes)
             store(block, (g * BLOCK + i) * n, pixel)
 
 
@@ -165,7 +165,7 @@ def normalize(kernel: Kernel, row: int, compat: float, lanes: Count, memory: Flo
         spread(values, one, kernel, p, 0, lanes)
     values = blur(values, spare, kernel.neighbours, row, len(lanes), lanes)
     for p in range(len(kernel.corners)):
-        store(total, 0, gather(nothing, values, kernel, p, 0, lanes))
+        store(total, 0, gather(values, nothing, kernel, p, 0, lanes))
         factor = np.float32(np.sqrt(compat * gain / (gain * total[0] + 1e-20)))
         for k in range(len(kernel.axes)):
             kernel.weights[p, k] *= factor
@@ -217,6 +217,8 @@ def update(messages: Floats, excess: Floats, b: int, centre: np.float32, last: F
         for a in range(A):
             begin = (i * row + a * labels) * 8
             end = begin + labels * 8
+            # A message's own excess lies this far ahead of it: no part of excess is handed over,
+            # since addresses count from an array's beginning.
             ahead = ((b * eights + i) * A + a) * labels * 8 - begin
             total = nothing
             for at in range(begin, end, 8):

@@ -12,7 +12,7 @@ Offsets = NDArray[np.uint32]
 Floats = NDArray[np.float32]
 
 BLOCK = 128  # pixels handled side by side, so that arithmetic runs in vector registers
-FEW = 1 << 16  # points that the hash table is made for at first: a small one stays in the caches
+FEW = 1 << 16  # points that the hash table is made for at first: the fewer, the nearer they lie
 RECENT = 2048  # points remembered in front of the hash table, small enough for the first cache
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over the high bits
 
@@ -178,6 +178,16 @@ def number(
 
 
 @compiled
+def enter(points: Longs, table: Longs) -> None:
+    """Make a table hold these points and nothing else, numbered from 1."""
+    table[:] = 0
+    for m in range(len(points)):
+        slot = find(table, points[m])
+        table[slot, 0] = points[m]
+        table[slot, 1] = m + 1
+
+
+@compiled
 def embed(
     positions: Floats,
     colours: Floats,
@@ -233,7 +243,7 @@ def embed(
     M = 0
     room = min(FEW, len(points))
     slots = table[: 2 * room]
-    slots[:] = 0
+    enter(points[:M], slots)
     recent = np.zeros((RECENT, 2), np.int64)
 
     for start in range(0, N, BLOCK):
@@ -247,11 +257,7 @@ def embed(
                 points = longer
                 table = np.empty((2 * room, 2), np.int64)
             slots = table[: 2 * room]
-            slots[:] = 0
-            for m in range(M):
-                found = find(slots, points[m])
-                slots[found, 0] = points[m]
-                slots[found, 1] = m + 1
+            enter(points[:M], slots)
         place(positions[:, start:stop], colours, order[start:stop], sxy, srgb, scale, elevated)
         enclose(elevated, rem0, rank, axes)
         weigh(elevated, rem0, rank, strides, weights[start:stop], keys, axes)

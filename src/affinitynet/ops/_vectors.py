@@ -2,10 +2,11 @@
 
 LLVM's own vector type, lowered to whatever the processor has; no hardware intrinsics. Vectors
 take + - * / among themselves and with single floats; a product and a sum become one instruction
-where there is one. Addresses are offsets from an array's beginning, not checked and never
-counted from the end, which in the innermost loops costs as much as the arithmetic. Where a
-width or a count has to be known to the compiler it comes as a tuple of that length: the type of
-a tuple holds its length, so that one function compiles for each, and loops over it unroll.
+where there is one. Addresses are offsets from an array's beginning, and nothing checks them:
+numba's own indices, which may count from the end, cost as much as the arithmetic in the innermost
+loops. Where a width or a count has to be known to the compiler it comes as a tuple of that length:
+the type of a tuple holds its length, so that one function compiles for each, and loops over it
+unroll.
 """
 
 import operator
@@ -46,11 +47,15 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector.kind)  # type: ignore[no-untyped-call]
 
 
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+
+
 def _address(
     context: Any, builder: Any, vector: Vector, array_type: Any, array: Any, at: Any
 ) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at]), vector.kind.as_pointer())
+    pointer = _pointer(context, builder, array_type, array, at)
+    return builder.bitcast(pointer, vector.kind.as_pointer())
 
 
 @operation
@@ -82,8 +87,7 @@ def element(typing: Any, array: Any, offset: Any) -> Any:
     """Read one element of a contiguous array, `offset` of them from its beginning."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.load(builder.gep(data, [args[1]]))
+        return builder.load(_pointer(context, builder, signature.args[0], *args))
 
     return array.dtype(array, types.intp), generate
 
@@ -196,7 +200,7 @@ def transpose(
 
         n = vector.lanes
         rows = [builder.load(address(0, row), align=4) for row in range(n)]
-        # A perfect shuffle of the rows, as often as n has binary digits, is a transposition.
+        # A perfect shuffle of the rows, log2(n) times, is a transposition.
         indices = ir.VectorType(ir.IntType(32), n)
         pairs = [i // 2 + n * (i % 2) for i in range(2 * n)]
         low, high = indices(pairs[:n]), indices(pairs[n:])

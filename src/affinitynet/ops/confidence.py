@@ -84,7 +84,7 @@ def confident_labels(
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
     )
-    # The largest label by comparisons of bytes: torch's argmax over planes takes ten times as long.
+    # The largest label by comparisons of bytes: torch's argmax takes several times as long.
     low, high = refined
     labels = torch.full(low.shape[1:], NEUTRAL, dtype=torch.uint8, device=low.device)
     best = low[0]

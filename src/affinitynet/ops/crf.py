@@ -74,6 +74,7 @@ def dense_crf(
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
 
     L, H, W = scores.shape[-3:]
+    # A new tensor: on the CPU the mean field writes its answer over it.
     unary = scores.float().clamp(1e-5, 1).log_().neg_()
     sets = unary.contiguous().reshape(len(pixels) if batched else 1, -1, L, H * W)
     settings = Settings(

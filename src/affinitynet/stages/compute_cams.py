@@ -103,7 +103,7 @@ def _finite(cams: Tensor) -> Tensor:
 
 def save_cams(path: Path, classes: Sequence[int], cams: Tensor) -> None:
     """Write one image's CAMs: `classes` (K,) int64 and `cams` (K, H, W) float16."""
-    # Rounded by numpy: threads that torch starts beside the network's slow that down by a fifth.
+    # Rounded by numpy: torch would start threads, which beside the network's slow the network down.
     rounded = cams.numpy().astype(np.float16)
     with atomic_write(path) as temporary:
         np.savez(temporary, classes=np.array(classes, np.int64), cams=rounded)

@@ -100,7 +100,7 @@ def _finish(context: Context, sample: Sample, image: Tensor, affinity: Tensor, s
     if settings.refine and len(classes):
         refined = dense_crf(image.permute(1, 2, 0), scores, **settings.crf.model_dump())
     for folder, maps in ((WALK, scores), (FOLDER, refined)):  # the stage's own output last
-        # Not argmax, which takes eight times as long over planes of pixels on a CPU.
+        # Not argmax, which takes several times as long over planes of pixels on a CPU.
         labels = maps.max(0).indices.numpy().astype(np.uint8)
         write_labels(
             context.file(folder, sample),
