@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
-from affinitynet.settings import BackboneSettings
+from affinitynet.run_folder.settings import BackboneSettings
 from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.training import compiled
 

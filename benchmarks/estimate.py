@@ -34,7 +34,7 @@ from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.segmenter import build_segmentation_net
 from affinitynet.ops import confident_labels, dense_crf, pairwise_affinity
-from affinitynet.recipe import Recipe
+from affinitynet.run_folder.recipe import Recipe
 from affinitynet.stages.propagate import walk_cams
 
 IMAGES = {"train_aug": 10_582, "train": 1_464, "val": 1_449, "trainval": 2_913}

@@ -8,7 +8,7 @@ import affinitynet
 
 PACKAGE = Path(affinitynet.__file__).parent
 FLOORS = {
-    **dict.fromkeys(("recipe", "settings", "run_folder", "ingredients", "progress", "errors"), 0),
+    **dict.fromkeys(("run_folder", "progress", "errors"), 0),
     "ops": 1,
     **dict.fromkeys(("models", "data", "training"), 2),
     **dict.fromkeys(("stages", "report", "export"), 3),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from affinitynet.errors import UserError
 from affinitynet.models.saved import load_weights_into, save_model
-from affinitynet.settings import TrainingSettings
+from affinitynet.run_folder.settings import TrainingSettings
 from affinitynet.training import CHECKPOINT, Hardware, fit
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from affinitynet.errors import UserError
-from affinitynet.recipe import Recipe, describe, read_flag
+from affinitynet.run_folder.recipe import Recipe, describe, read_flag
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from affinitynet.errors import UserError
-from affinitynet.run_folder import (
+from affinitynet.run_folder.folder import (
     StageFolder,
     StagePlan,
     StageRecord,
@@ -171,7 +171,7 @@ def test_damaged_json_is_a_users_error(tmp_path: Path) -> None:
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from affinitynet.run_folder import locked\n"
+        "import sys; from pathlib import Path; from affinitynet.run_folder.folder import locked\n"
         "with locked(Path(sys.argv[1])): pass"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -16,7 +16,7 @@ from affinitynet.errors import UserError
 from affinitynet.export import export_run
 from affinitynet.pipeline import Run
 from affinitynet.report import write_report
-from affinitynet.run_folder import StageFolder, StagePlan
+from affinitynet.run_folder.folder import StageFolder, StagePlan
 from affinitynet.stages.compute_cams import load_cams, save_cams
 
 DONE = ["done"] * 7
@@ -202,7 +202,7 @@ def test_segmenter_weights_count_by_content(home: Path) -> None:
 
 def test_a_finished_run_outlives_its_weights_file(home: Path, tmp_path: Path) -> None:
     from affinitynet.models.backbone import build_backbone
-    from affinitynet.settings import BackboneSettings
+    from affinitynet.run_folder.settings import BackboneSettings
 
     file = tmp_path / "w.pth"
     net = build_backbone(BackboneSettings(name="test_resnet", weights="none"), 8)

@@ -14,7 +14,7 @@ from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.settings import TrainingSettings
+from affinitynet.run_folder.settings import TrainingSettings
 from affinitynet.training import (
     CHECKPOINT,
     Hardware,

@@ -9,7 +9,7 @@ __all__ = ["Manifest", "Recipe", "Run", "Sample", "Segmenter", "UserError", "ops
 # Names are looked up on first use, so that `import affinitynet` costs no torch.
 _HOMES = {
     "Manifest": "affinitynet.data",
-    "Recipe": "affinitynet.recipe",
+    "Recipe": "affinitynet.run_folder.recipe",
     "Run": "affinitynet.pipeline",
     "Sample": "affinitynet.data",
     "Segmenter": "affinitynet.models.segmenter",
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from affinitynet.errors import UserError
     from affinitynet.models.segmenter import Segmenter
     from affinitynet.pipeline import Run, run
-    from affinitynet.recipe import Recipe
+    from affinitynet.run_folder.recipe import Recipe
 
 
 def __getattr__(name: str) -> Any:

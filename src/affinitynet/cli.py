@@ -27,7 +27,7 @@ class Demo:
         from affinitynet.data.toy import make_toy
         from affinitynet.pipeline import run
         from affinitynet.progress import say
-        from affinitynet.recipe import Recipe
+        from affinitynet.run_folder.recipe import Recipe
 
         data = self.out / "toy"
         if not (data / "labels.csv").is_file():
@@ -81,7 +81,7 @@ class Run:
 
     def __call__(self, overrides: dict[str, Any]) -> None:
         """Load the recipe, do what is to do, print the figures."""
-        from affinitynet.recipe import Recipe
+        from affinitynet.run_folder.recipe import Recipe
 
         given = {"data": self.data, "out": self.out}
         overrides |= {key: value for key, value in given.items() if value is not None}
@@ -98,7 +98,7 @@ class Settings:
 
     def __call__(self) -> None:
         """Print a line a setting."""
-        from affinitynet.recipe import Recipe, describe
+        from affinitynet.run_folder.recipe import Recipe, describe
 
         for key, default, meaning in describe(Recipe):
             print(f"{key:28} {default!s:24} {meaning}")
@@ -271,7 +271,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: a value without a flag, a flag without a value, or a value that can't be read.
     """
-    from affinitynet.recipe import read_flag
+    from affinitynet.run_folder.recipe import read_flag
 
     found: dict[str, list[str]] = {}
     words: list[str] | None = None

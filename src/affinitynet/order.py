@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.recipe import Recipe
+from affinitynet.run_folder.recipe import Recipe
 from affinitynet.stages import (
     compute_cams,
     evaluate,

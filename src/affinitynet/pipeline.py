@@ -15,20 +15,11 @@ import torch
 from affinitynet.data import Manifest, read_dataset
 from affinitynet.data.manifest import RUN_FILE
 from affinitynet.errors import UserError
-from affinitynet.ingredients import (
-    AFTER,
-    IMAGES,
-    TRUTH,
-    chosen_settings,
-    difference,
-    file_name,
-)
 from affinitynet.models.backbone import find_weights
 from affinitynet.order import FOLDERS, NAMES, STAGES, Stage, find_stage, with_all_behind
 from affinitynet.preflight import check_alone, check_place, check_roles, check_tools
 from affinitynet.progress import say
-from affinitynet.recipe import Recipe
-from affinitynet.run_folder import (
+from affinitynet.run_folder.folder import (
     RECIPE,
     StageFolder,
     StagePlan,
@@ -41,7 +32,16 @@ from affinitynet.run_folder import (
     remove_leftovers,
     remove_tree,
 )
-from affinitynet.settings import BackboneSettings
+from affinitynet.run_folder.freshness import (
+    AFTER,
+    IMAGES,
+    TRUTH,
+    chosen_settings,
+    difference,
+    file_name,
+)
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.settings import BackboneSettings
 from affinitynet.stages import evaluate
 from affinitynet.stages.context import Context
 

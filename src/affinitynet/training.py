@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from affinitynet.errors import UserError
 from affinitynet.progress import task
-from affinitynet.run_folder import atomic_write
-from affinitynet.settings import TrainingSettings
+from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.settings import TrainingSettings
 
 CHECKPOINT = "checkpoint.pt"
 

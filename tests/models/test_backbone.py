@@ -11,7 +11,7 @@ from affinitynet.errors import UserError
 from affinitynet.models.backbone import TimmBackbone, build_backbone, find_weights
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.settings import BackboneSettings
+from affinitynet.run_folder.settings import BackboneSettings
 
 # name: channels of the three maps, and the first layers that are past stride 4
 NETWORKS = {

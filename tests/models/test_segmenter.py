@@ -20,7 +20,7 @@ from affinitynet.models.segmenter import (
     segment,
 )
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.settings import BackboneSettings, SegmenterSettings
+from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
 from affinitynet.training import parameter_groups
 
 # test_byobnet's feature network calls `stages.0` `stages_0`, test_resnet's keeps timm's names.

@@ -11,7 +11,7 @@ from affinitynet.data import read_labels
 from affinitynet.errors import UserError
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import build_segmentation_net
-from affinitynet.settings import BackboneSettings, SegmenterSettings
+from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
 from affinitynet.stages.predict import find_images, predict_folder
 
 

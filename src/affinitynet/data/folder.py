@@ -10,7 +10,7 @@ from affinitynet.data.sample import Sample
 from affinitynet.data.table import DEFAULT_SPLIT
 from affinitynet.data.tags import BACKGROUND, class_index, class_names, look_alikes, tag_indices
 from affinitynet.errors import UserError
-from affinitynet.run_folder import RECIPE
+from affinitynet.run_folder.folder import RECIPE
 
 SPLITS = ("train", "val", "test")
 RUN_FILES = (RECIPE, RUN_FILE)  # what every run folder holds

@@ -9,7 +9,7 @@ from PIL import Image
 
 from affinitynet.data.images import open_image
 from affinitynet.errors import UserError
-from affinitynet.run_folder import atomic_write
+from affinitynet.run_folder.folder import atomic_write
 
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 

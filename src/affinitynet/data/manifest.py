@@ -8,8 +8,8 @@ from pathlib import Path
 from affinitynet.data.labels import ignore_index, voc_palette
 from affinitynet.data.sample import Sample, check_relative
 from affinitynet.errors import UserError
-from affinitynet.ingredients import file_name
-from affinitynet.run_folder import fingerprint
+from affinitynet.run_folder.folder import fingerprint
+from affinitynet.run_folder.freshness import file_name
 
 RUN_FILE = "manifest.json"  # in a run folder
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from affinitynet.data.labels import voc_palette, write_labels
 from affinitynet.errors import UserError
-from affinitynet.run_folder import atomic_write, write_json
+from affinitynet.run_folder.folder import atomic_write, write_json
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

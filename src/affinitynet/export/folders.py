@@ -10,9 +10,9 @@ from PIL import Image
 
 from affinitynet.data import Manifest, Sample, load_image, output_path
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.ingredients import outdated
 from affinitynet.progress import say
-from affinitynet.run_folder import RECORD
+from affinitynet.run_folder.folder import RECORD
+from affinitynet.run_folder.freshness import outdated
 
 # Folder of masks -> folder of the stage that makes them, whose record says that all are there.
 STAGES = {

@@ -17,7 +17,7 @@ from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
 from affinitynet.progress import say
-from affinitynet.settings import BackboneSettings
+from affinitynet.run_folder.settings import BackboneSettings
 
 FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, as the paper's first
 

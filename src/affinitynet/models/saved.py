@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from affinitynet.errors import UserError
-from affinitynet.run_folder import atomic_write, read_json, write_json
+from affinitynet.run_folder.folder import atomic_write, read_json, write_json
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"

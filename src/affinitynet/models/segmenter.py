@@ -24,7 +24,7 @@ from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
 from affinitynet.ops.crf import dense_crf
 from affinitynet.progress import say
-from affinitynet.settings import BackboneSettings, SegmenterSettings
+from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
 
 STAGE = "train_segmenter"  # that makes what `Segmenter.load` reads
 Photograph = str | Path | Image.Image | NDArray[np.uint8]

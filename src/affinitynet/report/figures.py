@@ -11,7 +11,7 @@ import yaml
 
 from affinitynet.data import Manifest
 from affinitynet.errors import UserError
-from affinitynet.run_folder import RECIPE, RECORD, read_json
+from affinitynet.run_folder.folder import RECIPE, RECORD, read_json
 
 # The order in which a reader meets the stages, and the folder of each.
 STAGE_FOLDERS = (

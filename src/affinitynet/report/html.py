@@ -26,7 +26,7 @@ from affinitynet.report.pictures import Pixels, class_color
 from affinitynet.report.sampling import Selection, select
 from affinitynet.report.strips import PREDICTION_COLUMNS, TRAINING_COLUMNS, draw_strip
 from affinitynet.report.table import percent, yes_no
-from affinitynet.run_folder import atomic_write
+from affinitynet.run_folder.folder import atomic_write
 
 PANEL_SIDE = 320  # pixels; six panels fill a wide screen, twelve rows stay near 1 MB
 _BINS = 20

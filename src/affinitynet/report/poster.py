@@ -11,7 +11,7 @@ from affinitynet.errors import UserError
 from affinitynet.report.pictures import class_color
 from affinitynet.report.sampling import score
 from affinitynet.report.strips import TRAINING_COLUMNS, Panel, Strip, draw_strip
-from affinitynet.run_folder import atomic_write
+from affinitynet.run_folder.folder import atomic_write
 
 _PAPER, _INK, _MUTED, _EMPTY = (255, 255, 255), (32, 36, 40), (96, 102, 108), (238, 238, 236)
 _NEUTRAL = (131, 131, 131)  # the mean of the hatching in `draw_labels`

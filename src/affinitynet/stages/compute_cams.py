@@ -19,7 +19,7 @@ from affinitynet.errors import UserError
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.cam import normalize_cams
 from affinitynet.progress import say
-from affinitynet.run_folder import atomic_write
+from affinitynet.run_folder.folder import atomic_write
 from affinitynet.stages.context import Context, each_image
 from affinitynet.stages.train_classifier import load_classifier
 from affinitynet.training import compiled, inference

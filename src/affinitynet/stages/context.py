@@ -13,7 +13,7 @@ from affinitynet.data.sample import output_path
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import UserError
 from affinitynet.progress import task
-from affinitynet.recipe import Recipe
+from affinitynet.run_folder.recipe import Recipe
 from affinitynet.training import Hardware
 
 Loaded = TypeVar("Loaded")

@@ -11,7 +11,7 @@ from affinitynet.data import Manifest, Sample, load_truth, read_labels
 from affinitynet.data.sample import output_path
 from affinitynet.errors import UserError
 from affinitynet.progress import task
-from affinitynet.run_folder import write_json
+from affinitynet.run_folder.folder import write_json
 from affinitynet.stages.compute_cams import FOLDER as CAMS
 from affinitynet.stages.compute_cams import load_cams
 from affinitynet.stages.context import Context

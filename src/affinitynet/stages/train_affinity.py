@@ -20,7 +20,7 @@ from affinitynet.models.backbone import build_backbone
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
-from affinitynet.settings import AffinitySettings
+from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.stages.context import Context, load_labelled
 from affinitynet.stages.mine_confident import FOLDER as CONFIDENT
 from affinitynet.stages.train_classifier import load_classifier

@@ -22,7 +22,7 @@ from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import load_weights_into, save_model
-from affinitynet.settings import ClassifierSettings
+from affinitynet.run_folder.settings import ClassifierSettings
 from affinitynet.stages.context import Context, blaming
 from affinitynet.training import discard_checkpoint, fit
 

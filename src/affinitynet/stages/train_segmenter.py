@@ -25,7 +25,7 @@ from affinitynet.models.segmenter import (
     load_encoder,
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
-from affinitynet.settings import SegmenterSettings
+from affinitynet.run_folder.settings import SegmenterSettings
 from affinitynet.stages.context import Context, each_image, load_labelled
 from affinitynet.stages.propagate import FOLDER as PSEUDO
 from affinitynet.stages.train_classifier import load_classifier

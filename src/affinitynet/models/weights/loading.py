@@ -20,7 +20,7 @@ from affinitynet.models.weights.layouts import (
     shapes_of,
 )
 from affinitynet.models.weights.mxnet import read_mxnet, resnet38_name
-from affinitynet.run_folder import atomic_write
+from affinitynet.run_folder.folder import atomic_write
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 _WRAPPERS = ("state_dict", "model", "model_state")  # what training scripts put a state dict in

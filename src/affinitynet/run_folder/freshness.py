@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from affinitynet.recipe import Recipe
-from affinitynet.run_folder import RECIPE, StageFolder, StageRecord
+from affinitynet.run_folder.folder import RECIPE, StageFolder, StageRecord
+from affinitynet.run_folder.recipe import Recipe
 
 # What the names of ingredients begin with that are no settings.
 IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "

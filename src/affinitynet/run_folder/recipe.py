@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.settings import (
+from affinitynet.run_folder.settings import (
     AffinitySettings,
     BackboneSettings,
     CamSettings,
@@ -142,7 +142,7 @@ def _read_word(key: str, word: str) -> Any:
 
 
 def _find_recipe(path: Path) -> Path:
-    shipped = Path(__file__).parent / "recipes"
+    shipped = Path(__file__).parents[1] / "recipes"
     named = shipped / f"{path}.yaml"
     if path.is_file():
         return path
