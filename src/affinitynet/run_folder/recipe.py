@@ -10,13 +10,16 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.settings import (
+    FILES,
     AffinitySettings,
     BackboneSettings,
     CamSettings,
     ClassifierSettings,
     ConfidentSettings,
     DatasetSettings,
+    Device,
     EvaluateSettings,
+    PseudoSettings,
     SegmenterSettings,
     Settings,
     WalkSettings,
@@ -30,7 +33,9 @@ class Recipe(Settings):
     data: Path | None = Field(None, description="folder of the data set (--data)")
     out: Path = Field(Path(), description="run folder (--out)")
     seed: int = Field(0, ge=0, lt=2**31, description="of every random choice")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
+    device: Device = Field(
+        "auto", description="where networks run: auto, cpu, cuda, cuda:1 (the second card) or mps"
+    )
     precision: Literal["float32", "bf16", "fp16"] = Field(
         "float32", description="of the trainings; bf16 needs hardware for it to gain"
     )
@@ -44,6 +49,7 @@ class Recipe(Settings):
     confident: ConfidentSettings = ConfidentSettings()
     affinity: AffinitySettings = AffinitySettings()
     walk: WalkSettings = WalkSettings()
+    pseudo: PseudoSettings = PseudoSettings()
     segmenter: SegmenterSettings = SegmenterSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
@@ -213,3 +219,37 @@ def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
     union = get_origin(annotation) in (Union, UnionType)
     return get_args(annotation) if union else (annotation,)
+
+
+def find_weights(weights: str, data: Path | None) -> Path | None:
+    """Return the local weights file a setting names, None for `imagenet` and `none`.
+
+    Raises:
+        UserError: no such file in the working folder or beside the data.
+    """
+    if weights in ("imagenet", "none"):
+        return None
+    return _find(
+        weights, data, f"backbone.weights = {weights!r}: no such file", "or imagenet, or none"
+    )
+
+
+def find_files(source: str, key: str, data: Path | None) -> Path:
+    """Return the folder that a source `files:FOLDER` names; `key` is its setting.
+
+    Raises:
+        UserError: no such folder in the working folder or beside the data.
+    """
+    return _find(
+        source.removeprefix(FILES), data, f"{key} = {source!r}: no such folder", "give its path"
+    )
+
+
+def _find(name: str, data: Path | None, complaint: str, advice: str) -> Path:
+    """Look for a file or folder from the working folder, then from the data folder."""
+    places = [Path(name)] if data is None else [Path(name), data / name]
+    for place in places:
+        if place.exists():
+            return place
+    tried = " or ".join(str(place) for place in places)
+    raise UserError(f"{complaint} ({tried}); {advice}")
