@@ -4,9 +4,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Manifest", "Recipe", "Run", "Sample", "Segmenter", "UserError", "ops", "run"]
+__all__ = [
+    "Manifest",
+    "Recipe",
+    "Run",
+    "Sample",
+    "Segmenter",
+    "UserError",
+    "check_dataset",
+    "evaluate_run",
+    "export_run",
+    "ops",
+    "predict_folder",
+    "read_dataset",
+    "run",
+    "write_report",
+]
 
-# Names are looked up on first use, so that `import affinitynet` costs no torch.
+# Names are looked up on first use, so that `import affinitynet` loads no torch. No function has the
+# name of a package of ours: importing the package would replace the function.
 _HOMES = {
     "Manifest": "affinitynet.data",
     "Recipe": "affinitynet.run_folder.recipe",
@@ -14,15 +30,24 @@ _HOMES = {
     "Sample": "affinitynet.data",
     "Segmenter": "affinitynet.models.segmenter",
     "UserError": "affinitynet.errors",
+    "check_dataset": "affinitynet.data.check",
+    "evaluate_run": "affinitynet.pipeline",
+    "export_run": "affinitynet.export",
+    "predict_folder": "affinitynet.pipeline",
+    "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
+    "write_report": "affinitynet.report",
 }
 
 if TYPE_CHECKING:
     from affinitynet import ops
-    from affinitynet.data import Manifest, Sample
+    from affinitynet.data import Manifest, Sample, read_dataset
+    from affinitynet.data.check import check_dataset
     from affinitynet.errors import UserError
+    from affinitynet.export import export_run
     from affinitynet.models.segmenter import Segmenter
-    from affinitynet.pipeline import Run, run
+    from affinitynet.pipeline import Run, evaluate_run, predict_folder, run
+    from affinitynet.report import write_report
     from affinitynet.run_folder.recipe import Recipe
 
 
@@ -32,3 +57,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'affinitynet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

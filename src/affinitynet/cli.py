@@ -1,301 +1,358 @@
-"""The command line: arguments to calls, errors to one line and exit code 2."""
+"""The command line: words to one call, a mistake to one line and exit code 2."""
 
+import contextlib
+import io
+import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import tyro
-from tyro.conf import Positional, subcommand
+from affinitynet import __version__
+from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
+from affinitynet.errors import UserError, did_you_mean
+from affinitynet.progress import detail, messages_at
 
-from affinitynet.errors import UserError
+# What takes long to import is imported inside the commands, so that --help answers at once.
 
-# Everything that needs torch is imported inside the commands: `--help` answers at once.
-
-
-@dataclass
-class Demo:
-    """Make a small data set, run all stages on it, print the figures, write the report."""
-
-    out: Path = Path("runs/demo")
-    """Where data set and run folder go."""
-
-    def __call__(self) -> None:
-        """Run the demo recipe on the toy data."""
-        from affinitynet.data.toy import make_toy
-        from affinitynet.pipeline import run
-        from affinitynet.progress import say
-        from affinitynet.run_folder.recipe import Recipe
-
-        data = self.out / "toy"
-        if not (data / "labels.csv").is_file():
-            say(f"making toy images in {data}")
-            make_toy(data)
-        run(Recipe.load("demo", data=data, out=self.out / "run"))
-        _conclude(self.out / "run")
+Layout = Literal["auto", "voc", "table", "folder", "coco"]
+Tags = Literal["auto", "table", "annotations", "masks"]
+Masks = Literal["pseudo", "walk", "confident", "predictions"]
+ExportFormat = Literal["voc", "png"]
 
 
-@dataclass
-class Check:
-    """Read a data set, say what it holds and what is wrong with it."""
+def demo(out: Path) -> None:
+    """Make a toy data set, run all stages on it, write the report."""
+    from affinitynet.data.toy import make_toy
+    from affinitynet.progress import say
 
-    data: Positional[Path]
-    """Folder of the data set."""
-    format: Literal["auto", "voc", "table", "folder", "coco"] = "auto"
-    """Its layout."""
-    tags: Literal["auto", "table", "annotations", "masks"] = "auto"
-    """Where tags come from, if there are several sources."""
+    data = out / "toy"
+    if not (data / "labels.csv").is_file():
+        say(f"making toy images in {data}")
+        make_toy(data)
+    run(Path("demo"), data, out / "run", until=None, redo=None, settings={})
 
-    def __call__(self) -> None:
-        """Print the findings; exit code 2 if a run would fail on them."""
-        from affinitynet.data import read_dataset
-        from affinitynet.data.check import check_dataset
+
+def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
+    """Report what a data set holds and what is wrong with it.
+
+    The exit code is 2 if a run on it would fail.
+    """
+    from affinitynet.data import read_dataset
+    from affinitynet.data.check import check_dataset
+
+    findings = check_dataset(read_dataset(data, format=format, tags=tags))
+    if json:
+        from dataclasses import asdict
+
+        _print_json(asdict(findings))
+    else:
         from affinitynet.report.findings import print_findings
 
-        findings = check_dataset(read_dataset(self.data, format=self.format, tags=self.tags))
         print_findings(findings)
-        if findings.problems:
-            raise UserError(f"{self.data}: {len(findings.problems)} problems; see above")
+    if count := len(findings.problems):
+        raise UserError(f"{data}: {count} problem{'s' * (count > 1)}; see the list above")
 
 
-@dataclass
-class Run:
-    """Run a recipe, or go on with it where its run folder left off.
+def run(
+    recipe: Path,
+    data: Path | None,
+    out: Path | None,
+    until: str | None,
+    redo: str | None,
+    settings: dict[str, Any],
+) -> None:
+    """Run a recipe, or continue it where its run folder left off.
 
-    Any setting of the recipe can be given as a flag, e.g. --walk.beta 10 --seed 3;
-    `affinitynet settings` lists them all.
+    Every setting of the recipe is a flag as well, as in `--walk.beta 10 --cams.scales 0.5 1`. They
+    are listed below; `affinitynet settings RECIPE` lists a recipe's own values.
     """
+    from affinitynet.run_folder.recipe import Recipe
 
-    recipe: Positional[Path]
-    """YAML file, or the name of a recipe that comes with the package (demo, voc12_resnet38 ...)."""
-    data: Path | None = None
-    """Folder of the data set."""
-    out: Path | None = None
-    """Run folder; runs/<recipe> if not given."""
-    until: str | None = None
-    """Last stage to do."""
-    redo: str | None = None
-    """Stage to make anew, with all that follows from it."""
+    given = {"data": data, "out": out}
+    settings |= {key: value for key, value in given.items() if value is not None}
+    loaded = Recipe.load(recipe, **settings)
+    detail(f"data set {loaded.data}, run folder {loaded.out}")
 
-    def __call__(self, overrides: dict[str, Any]) -> None:
-        """Load the recipe, do what is to do, print the figures."""
-        from affinitynet.run_folder.recipe import Recipe
+    from affinitynet.pipeline import Run
+    from affinitynet.pipeline import run as run_recipe
+    from affinitynet.report import print_figures, write_report
 
-        given = {"data": self.data, "out": self.out}
-        overrides |= {key: value for key, value in given.items() if value is not None}
-        recipe = Recipe.load(self.recipe, **overrides)
-        from affinitynet.pipeline import run
-
-        run(recipe, until=self.until, redo=self.redo)
-        _conclude(recipe.out)
+    run_recipe(loaded, until=until, redo=redo)
+    opened = Run.open(loaded.out)
+    if rows := opened.figures():
+        print_figures(("background", *opened.manifest.classes), rows)
+    print(f"report: {write_report(loaded.out)}")
 
 
-@dataclass
-class Settings:
-    """List every setting of a recipe, with its default and what it means."""
+def settings(recipe: Path | None, json: bool) -> None:
+    """List every setting with its value and what it means.
 
-    def __call__(self) -> None:
-        """Print a line a setting."""
-        from affinitynet.run_folder.recipe import Recipe, describe
+    With a recipe, `*` marks the values that differ from the default.
+    """
+    from affinitynet.run_folder.flags import list_settings, show_value
+    from affinitynet.run_folder.recipe import Recipe
 
-        for key, default, meaning in describe(Recipe):
-            print(f"{key:28} {default!s:24} {meaning}")
-
-
-@dataclass
-class Status:
-    """Say how far each stage of a run is."""
-
-    run: Positional[Path]
-    """Run folder."""
-
-    def __call__(self) -> None:
-        """Print a line a stage."""
-        from affinitynet.pipeline import Run as OpenRun
-
-        for status in OpenRun.open(self.run).status():
-            seconds = f"  {status.seconds:8.0f} s" if status.seconds else ""
-            print(f"{status.name:18} {status}{seconds}")
+    found = list(list_settings(Recipe.load(recipe) if recipe else Recipe(), Recipe()))
+    if json:
+        rows = [setting._asdict() | {"changed": setting.changed} for setting in found]
+        _print_json({"recipe": recipe, "settings": rows})
+        return
+    width = max(len(setting.name) for setting in found)
+    for setting in found:
+        mark, default = " ", ""
+        if setting.changed:
+            mark, default = "*", f" (default: {show_value(setting.default)})"
+        value = show_value(setting.value)
+        print(f"{mark} {setting.name:{width}}  {value:22}  {setting.meaning}{default}")
 
 
-@dataclass
-class Report:
-    """Write a run's report: one HTML file with its figures and a sample of its pictures."""
+def status(run: Path, verify: bool, json: bool) -> None:
+    """Print how far each stage of a run is."""
+    from affinitynet.pipeline import Run
 
-    run: Positional[Path]
-    """Run folder."""
-    samples: int = 12
-    """Images to show."""
-
-    def __call__(self) -> None:
-        """Write the report and say where it is."""
-        from affinitynet.pipeline import Run as OpenRun
-        from affinitynet.report import write_report
-
-        states = {status.name: str(status) for status in OpenRun.open(self.run).status()}
-        print(write_report(self.run, samples=self.samples, states=states))
+    stages = Run.open(run).status(verify=verify)
+    if json:
+        fields = ("name", "state", "detail", "seconds")
+        rows = [{field: getattr(stage, field) for field in fields} for stage in stages]
+        _print_json({"run": run, "stages": rows})
+        return
+    for stage in stages:
+        seconds = f"  {stage.seconds:8.0f} s" if stage.seconds else ""
+        print(f"{stage.name:18} {stage}{seconds}")
 
 
-@dataclass
-class Evaluate:
-    """Compare a run's masks, or any folder of masks, with ground truth."""
+def report(run: Path, samples: int) -> None:
+    """Write a run's report: metrics and pictures in one HTML file."""
+    from affinitynet.pipeline import Run
+    from affinitynet.report import write_report
 
-    run: Positional[Path]
-    """Run folder: its data set says what is true."""
-    masks: Path | None = None
-    """Folder of mask PNGs by image name; the run's own masks if not given."""
-    split: str | None = None
-    """Split that --masks is measured on."""
+    states = {stage.name: str(stage) for stage in Run.open(run).status()}
+    print(write_report(run, samples=samples, states=states))
 
-    def __call__(self) -> None:
-        """Print the table of figures."""
-        from affinitynet.pipeline import Run as OpenRun
-        from affinitynet.pipeline import evaluate_folder
+
+def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> None:
+    """Compare masks, a run's or any folder's, with ground truth."""
+    from affinitynet.pipeline import Run, evaluate_run
+
+    opened = Run.open(run)
+    classes = ("background", *opened.manifest.classes)
+    rows = evaluate_run(opened, masks, split)
+    if json:
+        _print_json({"classes": classes, "rows": rows})
+    else:
         from affinitynet.report import print_figures
 
-        opened = OpenRun.open(self.run)
-        if self.masks:
-            classes = ("background", *opened.manifest.classes)
-            print_figures(classes, [evaluate_folder(opened, self.masks, self.split)])
-            return
-        print_figures(("background", *opened.manifest.classes), opened.evaluate())
+        print_figures(classes, rows)
 
 
-@dataclass
-class Export:
-    """Copy a run's masks out, in a layout other tools read."""
+def export(run: Path, out: Path, format: ExportFormat, stage: Masks) -> None:
+    """Copy a run's masks to a new folder, for other tools to read."""
+    from affinitynet.export import export_run
 
-    run: Positional[Path]
-    """Run folder."""
-    out: Path
-    """New folder to write to."""
-    format: Literal["voc", "png"] = "voc"
-    """voc: a devkit folder to train on; png: the masks alone."""
-    stage: Literal["pseudo", "walk", "confident", "predictions"] = "pseudo"
-    """Which masks."""
-
-    def __call__(self) -> None:
-        """Export and say where to."""
-        from affinitynet.export import export_run
-
-        print(export_run(self.run, self.out, format=self.format, stage=self.stage))
+    print(export_run(run, out, format=format, stage=stage))
 
 
-@dataclass
-class Predict:
+def predict(run: Path, images: Path, out: Path, device: str) -> None:
     """Segment photographs with a run's trained network."""
+    from affinitynet.pipeline import predict_folder
 
-    run: Positional[Path]
-    """Run folder."""
-    images: Positional[Path]
-    """An image, or a folder of images."""
-    out: Path
-    """Folder for the masks (palette PNGs)."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the network runs."""
-
-    def __call__(self) -> None:
-        """Write a mask an image."""
-        from affinitynet.stages.predict import predict_folder
-
-        print(predict_folder(self.run / "segmenter", self.images, self.out, self.device))
+    print(predict_folder(run, images, out, device=device))
 
 
-@dataclass
-class ConvertWeights:
-    """Turn published weights (MXNet, Caffe, PyTorch) into a safetensors file."""
+def convert_weights(source: Path, target: Path) -> None:
+    """Convert weights (MXNet, Caffe, PyTorch) to safetensors."""
+    from affinitynet.models.weights import convert
 
-    source: Positional[Path]
-    """.params, .caffemodel, .pth or .safetensors file."""
-    target: Positional[Path]
-    """.safetensors file to write."""
-
-    def __call__(self) -> None:
-        """Convert and say what was recognised, dropped and missing."""
-        from affinitynet.models.weights import convert
-
-        print(convert(self.source, self.target))
+    print(convert(source, target))
 
 
-Command = (
-    Annotated[Demo, subcommand("demo")]
-    | Annotated[Check, subcommand("check")]
-    | Annotated[Run, subcommand("run")]
-    | Annotated[Settings, subcommand("settings")]
-    | Annotated[Status, subcommand("status")]
-    | Annotated[Report, subcommand("report")]
-    | Annotated[Evaluate, subcommand("evaluate")]
-    | Annotated[Export, subcommand("export")]
-    | Annotated[Predict, subcommand("predict")]
-    | Annotated[ConvertWeights, subcommand("convert-weights")]
-)
+class Command(NamedTuple):
+    """A function, and the arguments that become its parameters."""
+
+    work: Callable[..., None]
+    arguments: tuple[Argument, ...]
+
+
+RUN = argument("run", "run folder")
+JSON = switch("--json", "print one JSON document instead of text")
+COMMANDS = {
+    "demo": Command(
+        demo,
+        (argument("--out", "folder for data set and run folder", default=Path("runs/demo")),),
+    ),
+    "check": Command(
+        check,
+        (
+            argument("data", "folder of the data set"),
+            choice("--format", "its layout", Layout),
+            choice("--tags", "where tags come from, if there are several sources", Tags),
+            JSON,
+        ),
+    ),
+    "run": Command(
+        run,
+        (
+            argument("recipe", "a YAML file, or the name of a recipe of the package (own_images)"),
+            argument("--data", "folder of the data set"),
+            argument("--out", "run folder (default: runs/<name of the recipe>)"),
+            argument("--until", "last stage to do", str),
+            argument("--redo", "stage to do again, with all stages that depend on it", str),
+        ),
+    ),
+    "settings": Command(
+        settings,
+        (
+            argument("recipe", "a YAML file, or the name of a recipe of the package", nargs="?"),
+            JSON,
+        ),
+    ),
+    "status": Command(
+        status,
+        (RUN, switch("--verify", "look at every file, not only at the records"), JSON),
+    ),
+    "report": Command(
+        report, (RUN, argument("--samples", "images to show (default: 12)", int, default=12))
+    ),
+    "evaluate": Command(
+        evaluate,
+        (
+            RUN,
+            argument("--masks", "folder of mask PNGs by image name (default: the run's masks)"),
+            argument("--split", "split to compare --masks with", str),
+            JSON,
+        ),
+    ),
+    "export": Command(
+        export,
+        (
+            RUN,
+            argument("--out", "new folder to write to", required=True),
+            choice("--format", "voc: a devkit folder; png: only the masks", ExportFormat),
+            choice("--stage", "which masks", Masks),
+        ),
+    ),
+    "predict": Command(
+        predict,
+        (
+            RUN,
+            argument("images", "an image, or a folder of images"),
+            argument("--out", "folder for the masks (palette PNGs)", required=True),
+            argument("--device", "auto (the default), cpu, cuda, cuda:1, mps", str, default="auto"),
+        ),
+    ),
+    "convert-weights": Command(
+        convert_weights,
+        (
+            argument("source", ".params, .caffemodel, .pth or .safetensors file"),
+            argument("target", ".safetensors file to write"),
+        ),
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the arguments and carry out one command."""
-    command, unknown = tyro.cli(
-        Command,
-        prog="affinitynet",
-        description="Image tags in, pixel masks out.",
-        args=arguments,
-        return_unknown_args=True,
-        config=(tyro.conf.FlagConversionOff,),
-    )
-    try:
-        if isinstance(command, Run):
-            command(parse_overrides(unknown))
-        elif unknown:
-            raise UserError(f"unknown argument {unknown[0]}; see affinitynet --help")
-        else:
-            command()
-    except UserError as error:
-        print(f"affinitynet: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # who reads us, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"affinitynet: {place}{error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("affinitynet: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-
-
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Turn `--walk.beta 10 --cams.scales 0.5 1` into settings, each read as its field asks.
+    """Parse the arguments and carry out one command.
 
     Raises:
-        UserError: a value without a flag, a flag without a value, or a value that can't be read.
+        SystemExit: with code 2 after a mistake in the input or a file that can't be read or
+            written, 130 after Ctrl-C, 141 when the reader of a pipe has gone, 1 after a bug.
     """
-    from affinitynet.run_folder.recipe import read_flag
-
-    found: dict[str, list[str]] = {}
-    words: list[str] | None = None
-    for argument in arguments:
-        if argument.startswith("--"):
-            key, equals, value = argument[2:].partition("=")
-            words = found.setdefault(key.replace("-", "_"), [])
-            if equals:
-                words.append(value)
-        elif words is None:
-            raise UserError(f"unexpected argument {argument!r}; see affinitynet run --help")
-        else:
-            words.append(argument)
-    for key, given in found.items():
-        if not given:
-            raise UserError(f"--{key} needs a value")
-    return {key: read_flag(key, given) for key, given in found.items()}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe's encoding may lack a letter of a class name: it becomes a question mark.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        _carry_out(sys.argv[1:] if arguments is None else arguments)
+        print(end="", flush=True)  # so that a broken pipe is noticed here
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(report_error(error))
 
 
-def _conclude(run: Path) -> None:
-    from affinitynet.pipeline import Run as OpenRun
-    from affinitynet.report import print_figures, write_report
+def report_error(error: BaseException) -> int:
+    """Print an error to stderr: one line, and before it the traceback of a bug; return the code."""
+    if isinstance(error, BrokenPipeError):  # `affinitynet settings | head` has read enough
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a stdout without a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if isinstance(error, KeyboardInterrupt):
+        return _complain("interrupted; give the same command again to continue", 130)
+    if isinstance(error, UserError):
+        return _complain(str(error), 2)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{place}{error.strerror or error}", 2)
+    traceback.print_exception(error)
+    said = f"unexpected error; please report it with the traceback above and: {_versions()}"
+    return _complain(said, 1)
 
-    opened = OpenRun.open(run)
-    if opened.figures():
-        print_figures(("background", *opened.manifest.classes), opened.figures())
-    print(f"report: {write_report(run)}")
+
+def _complain(text: str, code: int) -> int:
+    print(f"affinitynet: {' '.join(text.splitlines())}", file=sys.stderr)
+    return code
+
+
+def _carry_out(words: Sequence[str]) -> None:
+    # Flags that all commands have may stand before the command's name too.
+    place = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    options = _read_main(words[:place])
+    if place == len(words):
+        raise UserError("no command given; see affinitynet --help")
+    name = words[place].replace("_", "-")
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
+        raise UserError(f"no command {words[place]!r}: {hint}")
+    options |= _read_command(name, words[place + 1 :])
+    with messages_at(options.pop("level", logging.INFO)):
+        detail(_versions)
+        began = time.monotonic()
+        COMMANDS[name].work(**options)
+        detail(lambda: f"{name}: {time.monotonic() - began:.1f} s in all")
+
+
+def _read_main(words: Sequence[str]) -> dict[str, Any]:
+    arguments = (switch("--version", "print the versions of affinitynet, Python and torch"),)
+    parser = Parser("affinitynet", "Image tags in, pixel masks out.", arguments)
+    parser.usage = "affinitynet [options] COMMAND ..."
+    lines = [f"  {n:17} {(c.work.__doc__ or '').splitlines()[0]}" for n, c in COMMANDS.items()]
+    lines += ["", "affinitynet COMMAND --help lists the arguments of one command"]
+    parser.epilog = "\n".join(["commands:", *lines])
+    options = parser.read(words)
+    if options.pop("version"):
+        print(_versions())
+        parser.exit()
+    return options
+
+
+def _read_command(name: str, words: Sequence[str]) -> dict[str, Any]:
+    command = COMMANDS[name]
+    parser = Parser(f"affinitynet {name}", command.work.__doc__ or "", command.arguments)
+    if name != "run":
+        return parser.read(words)
+    from affinitynet.run_folder.flags import split_flags
+    from affinitynet.run_folder.recipe import Recipe
+
+    # The settings come out first: a list takes any number of words, and argparse can't tell a
+    # setting's value from the recipe's name.
+    rest, settings = split_flags(Recipe, words, parser.flags)
+    parser.add_settings(Recipe())
+    return {**parser.read(rest), "settings": settings}
+
+
+def _versions() -> str:
+    """Return the versions that matter for a report of a bug; loads no torch."""
+    import platform
+    from importlib import metadata
+
+    torch = "not installed"
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        torch = metadata.version("torch")
+    return f"affinitynet {__version__}, Python {platform.python_version()}, torch {torch}"
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(document, indent=2, default=str))

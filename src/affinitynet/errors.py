@@ -1,17 +1,31 @@
-"""The one exception that means: the user can fix this, and the message says how."""
+"""The exception for the user's mistakes, and suggestions for mistyped names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake in the user's input: what is wrong, with which file or setting, what to do.
+    """A mistake in the user's input: what is wrong, in which file or setting, what to do.
 
     The command line prints it as one line and ends with exit code 2.
     """
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Ask for the known name nearest to one that is not; empty where none is as near as cutoff."""
-    near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    """Return "did you mean X?" with the known name nearest to `name`; "" if none is near.
+
+    cutoff: the least similarity, from 0 to 1, of the two names.
+    """
+    near = close_names(name, known, cutoff)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def close_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Return the known name nearest to `name` in a list of one; an empty list if none is near."""
+    return get_close_matches(name, list(known), n=1, cutoff=cutoff)
+
+
+def either(names: Sequence[str]) -> str:
+    """Join names as an English choice: "a, b or c"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last

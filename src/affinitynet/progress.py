@@ -1,30 +1,85 @@
-"""Progress with an ETA: a bar on a terminal, a plain line now and then elsewhere."""
+"""Messages and progress: status lines through `logging`, a bar on a terminal.
 
+Every message is a record of the logger `affinitynet`. Until a program configures that logger, its
+messages go to stderr, one plain line each, so that `affinitynet.run()` shows its progress in a
+notebook. To take them over, give the logger a level or a handler of your own before the first
+message:
+
+    logging.getLogger("affinitynet").setLevel("WARNING")           # warnings only, no bar
+    logging.getLogger("affinitynet").setLevel("INFO")              # to your root logger's handlers
+"""
+
+import logging
+import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+# rich is imported where it draws: --help and --version don't wait for it.
 
 PLAIN_LINE_EVERY = 15.0  # seconds; a log file stays readable
 
-console = Console(stderr=True, highlight=False)
+logger = logging.getLogger("affinitynet")
+
+
+class _StderrHandler(logging.Handler):
+    """Print records to stderr, whatever stderr is then: a bar or a test may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; warnings and errors say that they are one."""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        if logger.isEnabledFor(logging.DEBUG):
+            prefix = f"{record.relativeCreated / 1000:8.2f} s  {prefix}"
+        with suppress(OSError):  # nobody reads stderr any more: the work goes on
+            print(prefix + self.format(record), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Write one line for the person who waits, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a status line to stderr (level INFO)."""
+    _log(logging.INFO, text)
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr, as `warning: text` (level WARNING)."""
+    _log(logging.WARNING, text)
+
+
+def detail(text: str | Callable[[], str]) -> None:
+    """Print what only `--verbose` shows: a time, a file, a version (level DEBUG).
+
+    text: a function if making the text takes time; it is called only if the text is shown.
+    """
+    if _shows(logging.DEBUG):
+        _log(logging.DEBUG, text() if callable(text) else text)
+
+
+@contextmanager
+def messages_at(level: int) -> Iterator[None]:
+    """Print messages of at least this level to stderr meanwhile; the command line's setting."""
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers, logger.propagate = [_StderrHandler()], False
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.handlers, _, logger.propagate = before
+        logger.setLevel(before[1])
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Make a rich console for stdout or stderr that writes no styles where NO_COLOR is set."""
+    from rich.console import Console
+
+    # rich's own reading of NO_COLOR keeps bold and dim, which are escape codes as well.
+    plain = bool(os.environ.get("NO_COLOR"))
+    return Console(stderr=stderr, highlight=False, color_system=None if plain else "auto")
 
 
 class Task:
@@ -37,17 +92,9 @@ class Task:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        """Show the bar, if someone is looking."""
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=console,
-            )
+        """Show a bar if stderr is a terminal and status lines are shown at all."""
+        if sys.stderr is not None and sys.stderr.isatty() and _shows(logging.INFO):
+            self._bar = _make_bar()
             self._bar.start()
             self._id = self._bar.add_task(self.name, total=self.total, completed=self.done, note="")
         return self
@@ -58,14 +105,14 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away, or say how it ended."""
+        """Stop the bar, or say how far the work came."""
         if self._bar:
             self._bar.stop()
         elif self._said > self._began:
             self._say(f"{self.done}/{self.total} in {_clock(time.monotonic() - self._began)}")
 
     def advance(self, note: str = "") -> None:
-        """Count one more; `note` stands behind the bar."""
+        """Count one more; `note` is shown behind the bar."""
         self.done += 1
         self.note = note or self.note
         if self._bar:
@@ -87,6 +134,44 @@ def task(name: str, total: int, done: int = 0) -> Iterator[Task]:
     """Give a running `Task` of `total` items, `done` of them finished before."""
     with Task(name, total, done) as running:
         yield running
+
+
+def _log(level: int, text: str) -> None:
+    _prepare()
+    logger.log(level, text)
+
+
+def _shows(level: int) -> bool:
+    _prepare()
+    return logger.isEnabledFor(level)
+
+
+def _prepare() -> None:
+    """Print to stderr by default, until the program that imports us says otherwise."""
+    if not logger.handlers and logger.level == logging.NOTSET:
+        logger.handlers, logger.propagate = [_StderrHandler()], False
+        logger.setLevel(logging.INFO)
+
+
+def _make_bar() -> "Progress":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=make_console(stderr=True),
+    )
 
 
 def _clock(seconds: float) -> str:

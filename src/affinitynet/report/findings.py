@@ -1,17 +1,17 @@
 """What a data set holds and what is wrong with it, for the terminal (`affinitynet check`)."""
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from affinitynet.data.check import CheckReport
+from affinitynet.progress import make_console
 
 SHOWN = 20  # problems; a folder of a wrong kind has one for each image
 
 
 def print_findings(findings: CheckReport) -> None:
     """Print counts by split and class, image sizes, warnings, and the first 20 problems."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("images", overflow="fold")
     for split in findings.splits:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from affinitynet.progress import make_console
 from affinitynet.report.figures import Figure, read_figure
 
 CONDITIONS = ("tags", "CRF", "TTA", "threshold")
@@ -19,7 +19,7 @@ def print_figures(classes: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> 
     classes: names, background first, as in a row's ``iou``.
     """
     figures = [read_figure(row) for row in rows]
-    console = Console()
+    console = make_console()
     console.print(make_table(figures))
     measured = [figure for figure in figures if figure.measures_classes]
     if measured:

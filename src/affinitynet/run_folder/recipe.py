@@ -1,14 +1,13 @@
 """A recipe: all settings of a run, read from YAML and flags, with mistakes said in one line."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from affinitynet.errors import UserError, did_you_mean
+from affinitynet.run_folder.flags import find_section, nearest_settings
 from affinitynet.run_folder.settings import (
     FILES,
     AffinitySettings,
@@ -94,59 +93,6 @@ class Recipe(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yield (name with dots, default, meaning) of each setting, section by section."""
-    for name, field in model.model_fields.items():
-        default = field.get_default()
-        if isinstance(default, Settings):
-            yield from describe(type(default), f"{prefix}{name}.")
-        else:
-            yield prefix + name, default, field.description or ""
-
-
-def read_flag(key: str, words: Sequence[str]) -> Any:
-    """Read the words that follow a flag as a value of the setting `key`.
-
-    What is text stays as typed (`--dataset.classes no on` names two classes, and no YAML booleans)
-    and a list may have one word; all else is YAML, and null stands for none where that is allowed.
-
-    Raises:
-        UserError: a word that is not YAML where YAML is meant.
-    """
-    kinds = _kinds(key)
-    if NoneType in kinds and list(words) in (["null"], ["~"], [""]):
-        return None
-    items = next((get_args(kind) for kind in kinds if get_origin(kind) is tuple), ())
-    bracketed = len(words) == 1 and words[0].startswith("[")
-    as_text = any(map(_is_text, items or kinds)) and not (items and bracketed)
-    values = list(words) if as_text else [_read_word(key, word) for word in words]
-    return values[0] if len(values) == 1 and (bracketed or not items) else values
-
-
-def _kinds(key: str) -> tuple[Any, ...]:
-    """Return the types a setting may have; none where there is no such setting."""
-    *sections, last = key.split(".")
-    model: type[BaseModel] | None = Recipe
-    for section in sections:
-        model = model and _section(model, section)
-    if model is None or last not in model.model_fields:
-        return ()
-    return _alternatives(model.model_fields[last].annotation)
-
-
-def _is_text(kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return all(isinstance(value, str) for value in get_args(kind))
-    return kind in (str, Path)
-
-
-def _read_word(key: str, word: str) -> Any:
-    try:
-        return yaml.safe_load(word)
-    except yaml.YAMLError as error:
-        raise UserError(f"--{key} {word}: not a value ({' '.join(str(error).split())})") from error
-
-
 def _find_recipe(path: Path) -> Path:
     shipped = Path(__file__).parents[1] / "recipes"
     named = shipped / f"{path}.yaml"
@@ -181,14 +127,13 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
-    """Say the first of pydantic's complaints in one line, with the nearest known name."""
+    """Turn the first of pydantic's complaints into one line, with the nearest known name."""
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
-        known = _field_names(model, place[:-1])
-        hint = did_you_mean(place[-1], known, cutoff=0.5) or f"known here: {', '.join(known)}"
-        return f"unknown setting {where}; {hint}"
+        hint = nearest_settings(model, where) or f"known here: {_names_beside(model, place)}"
+        return f"unknown setting {where}: {hint}"
     said = first["msg"].removeprefix("Value error, ")
     if not place:  # a check over several sections names its settings itself
         return said
@@ -200,25 +145,12 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     return f"{where} = {first['input']!r}: {said}"
 
 
-def _field_names(model: type[BaseModel], place: list[str]) -> list[str]:
-    for part in place:
-        section = _section(model, part)
-        if section is None:
-            return []
-        model = section
-    return list(model.model_fields)
-
-
-def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """Return the section of that name, or None where there is none or it is a single setting."""
-    field = model.model_fields.get(name)
-    kinds = _alternatives(field.annotation) if field else ()
-    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    union = get_origin(annotation) in (Union, UnionType)
-    return get_args(annotation) if union else (annotation,)
+def _names_beside(model: type[BaseModel], place: list[str]) -> str:
+    """List the settings of the section that an unknown one was given in."""
+    section: type[BaseModel] | None = model
+    for part in place[:-1]:
+        section = section and find_section(section, part)
+    return ", ".join(section.model_fields) if section else "none"
 
 
 def find_weights(weights: str, data: Path | None) -> Path | None:

@@ -1,0 +1,1 @@
+"""How the words of a command line are read: arguments, flags and help, by argparse."""
