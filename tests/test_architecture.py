@@ -1,4 +1,4 @@
-"""Imports point down the floors that docs/architecture.md draws, and what looks on loads no torch."""
+"""Imports point down the floors of docs/architecture.md; what only looks loads no torch."""
 
 import ast
 import subprocess
