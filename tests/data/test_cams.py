@@ -107,7 +107,7 @@ def test_bad_shapes_are_not_written(tmp_path):
         ({"cams": None}, "'cams' is missing"),
         ({"cams": np.zeros((2, 5, 7), np.float16)}, "'cams' is float16, not uint8"),
         ({"cams": np.zeros((3, 5, 7), np.uint8)}, r"'cams' has shape \(3, 5, 7\)"),
-        ({"cams": np.zeros((2, 5, 8), np.uint8)}, r"\(2, 5, 8\), not \(2, 5, 7\)"),
+        ({"cams": np.zeros((2, 5, 8), np.uint8)}, r"'cams' has shape \(2, 5, 8\), not \(2, 5, 7\)"),
         ({"cams": np.array([[["x"]]], object)}, "'cams' is object, not uint8"),
     ],
 )
