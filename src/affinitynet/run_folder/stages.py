@@ -163,7 +163,7 @@ def _mine_confident(recipe: Recipe) -> Stage:
         "mine_confident",
         (CONFIDENT,),
         ("compute_cams",) if source == "cams" else (),
-        ("confident.source",) if imported else ("confident",),
+        ("confident.source", "cams.classes") if imported else ("confident",),
         ("train", "figures"),
         truth=source == "truth",
         source=source if imported else "",
@@ -193,7 +193,11 @@ def _propagate(recipe: Recipe) -> Stage:
     source = recipe.pseudo.source
     if is_imported(source):
         return Stage(
-            "propagate", (PSEUDO,), settings=("pseudo.source",), roles=roles, source=source
+            "propagate",
+            (PSEUDO,),
+            settings=("pseudo.source", "cams.classes"),
+            roles=roles,
+            source=source,
         )
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):

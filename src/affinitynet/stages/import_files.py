@@ -149,7 +149,7 @@ def _checked_maps(made: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def _bring_labels(artifact: Any, context: Context, files: Files, sample: Sample) -> None:
     manifest = context.manifest
     labels = read_labels_source(
-        files[sample.id], _numbered(context), manifest.classes, _size(sample)
+        files[sample.id], _numbered(context), manifest.classes, sample.tags, _size(sample)
     )
     write_labels(context.file(artifact, sample), labels, manifest.palette)
 
