@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from affinitynet.data.sample import check_relative
+from affinitynet.run_folder.folder import check_relative
 from affinitynet.errors import UserError
 
 Kind = Literal["cams", "labels", "affinity"]
