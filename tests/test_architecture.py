@@ -8,8 +8,8 @@ import affinitynet
 
 PACKAGE = Path(affinitynet.__file__).parent
 FLOORS = {
-    **dict.fromkeys(("run_folder", "progress", "errors"), 0),
-    "ops": 1,
+    **dict.fromkeys(("run_folder", "progress", "errors", "_threads"), 0),
+    **dict.fromkeys(("ops", "hardware"), 1),
     **dict.fromkeys(("models", "data", "training"), 2),
     **dict.fromkeys(("stages", "report", "export"), 3),
     **dict.fromkeys(("order", "preflight"), 4),

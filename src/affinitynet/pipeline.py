@@ -15,7 +15,6 @@ import torch
 from affinitynet.data import Manifest, read_dataset
 from affinitynet.data.manifest import RUN_FILE
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import find_weights
 from affinitynet.order import FOLDERS, NAMES, STAGES, Stage, find_stage, with_all_behind
 from affinitynet.preflight import check_alone, check_place, check_roles, check_tools
 from affinitynet.progress import say
@@ -40,7 +39,7 @@ from affinitynet.run_folder.freshness import (
     difference,
     file_name,
 )
-from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.recipe import Recipe, find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 from affinitynet.stages import evaluate
 from affinitynet.stages.context import Context

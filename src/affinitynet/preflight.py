@@ -8,8 +8,7 @@ from affinitynet.data import Manifest
 from affinitynet.data.manifest import RUN_FILE
 from affinitynet.data.read import detect_format
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import find_weights
-from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.recipe import Recipe, find_weights
 from affinitynet.run_folder.settings import DatasetSettings
 from affinitynet.stages.context import Context
 from affinitynet.stages.train_segmenter import check_net

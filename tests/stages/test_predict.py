@@ -10,7 +10,7 @@ from PIL import Image
 from affinitynet.data import read_labels
 from affinitynet.errors import UserError
 from affinitynet.models.saved import save_model
-from affinitynet.models.segmenter import build_segmentation_net
+from affinitynet.models.segmenter import build_segmentation_net, describe_segmenter
 from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
 from affinitynet.stages.predict import find_images, predict_folder
 
@@ -21,11 +21,7 @@ def model(tmp_path: Path) -> Path:
     settings = SegmenterSettings(architecture="unet", scales=(1.0,), flip=False)
     backbone = BackboneSettings(name="test_resnet", weights="none")
     net = build_segmentation_net(settings, backbone, 3)
-    description = {
-        "classes": ["cat", "dog"],
-        "settings": settings.model_dump(mode="json"),
-        "backbone": backbone.model_dump(mode="json"),
-    }
+    description = describe_segmenter(backbone, settings, ["cat", "dog"])
     for name, label in (("one", 1), ("two", 2)):
         with torch.no_grad():
             net.network.segmentation_head[0].bias.copy_(torch.eye(3)[label] * 1000)

@@ -98,6 +98,22 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, default, field.description or ""
 
 
+def find_weights(weights: str, data: Path | None) -> Path | None:
+    """Return the local weights file a setting names, None for `imagenet` and `none`.
+
+    Raises:
+        UserError: no such file in the working folder or beside the data.
+    """
+    if weights in ("imagenet", "none"):
+        return None
+    places = [Path(weights)] if data is None else [Path(weights), data / weights]
+    for place in places:
+        if place.is_file():
+            return place
+    tried = " or ".join(str(p) for p in places)
+    raise UserError(f"backbone.weights = {weights!r}: no such file ({tried}); or imagenet, or none")
+
+
 def read_flag(key: str, words: Sequence[str]) -> Any:
     """Read the words that follow a flag as a value of the setting `key`.
 

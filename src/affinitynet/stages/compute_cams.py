@@ -16,13 +16,13 @@ from torchvision.transforms.v2 import functional as T
 
 from affinitynet.data import Sample, load_image
 from affinitynet.errors import UserError
+from affinitynet.hardware import compiled, inference
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.cam import normalize_cams
 from affinitynet.progress import say
 from affinitynet.run_folder.folder import atomic_write
 from affinitynet.stages.context import Context, each_image
 from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import compiled, inference
 
 FOLDER = "cams"
 # What numpy and zipfile raise on a damaged archive.

@@ -12,9 +12,9 @@ from affinitynet.data import Manifest, Sample, load_image, read_labels
 from affinitynet.data.sample import output_path
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import UserError
+from affinitynet.hardware import Hardware
 from affinitynet.progress import task
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.training import Hardware
 
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")

@@ -9,6 +9,7 @@ from affinitynet.data import Sample, load_image, voc_palette, write_labels
 from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
 from affinitynet.data.sample import output_path
 from affinitynet.errors import UserError
+from affinitynet.hardware import find_device
 from affinitynet.models.segmenter import Segmenter
 from affinitynet.stages.context import each_image
 
@@ -19,12 +20,11 @@ def predict_folder(model: Path, images: Path, out: Path, device: str = "cpu") ->
     Images below `out`, where that lies inside the folder of images, are masks and left out.
 
     Raises:
-        UserError: no model, no images, `out` is the folder of the images, or an image can't be
-            read (the masks of those before it stay).
+        UserError: no model, no images, `out` is the folder of the images, or no
+            such device, or an image can't be read (the masks of those before it stay).
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is usable here")
-    segmenter = Segmenter.load(model, device)
+    place = find_device(device)
+    segmenter = Segmenter.load(model, place)
     samples = find_images(images, out)
     with torch.inference_mode():
         each_image(
@@ -32,7 +32,7 @@ def predict_folder(model: Path, images: Path, out: Path, device: str = "cpu") ->
             samples,
             None,  # what is there may be an older network's, or another image's
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
-            compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
+            compute=lambda sample, image: (image, segmenter.scores(image.to(place))),
             finish=lambda sample, result: write_labels(
                 output_path(out, sample.id), segmenter.decide(*result), voc_palette()
             ),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, write_labels
+from affinitynet.hardware import inference
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.ops.confidence import background_map
@@ -18,7 +19,6 @@ from affinitynet.stages.compute_cams import load_cams, save_cams
 from affinitynet.stages.context import Context, check_size, each_image
 from affinitynet.stages.mine_confident import to_labels
 from affinitynet.stages.train_affinity import load_affinity_net
-from affinitynet.training import inference
 
 FOLDER = "pseudo"
 WALK = "walk"

@@ -15,10 +15,13 @@ from affinitynet.data.transforms import (
     affinity_augment,
     sample_generator,
 )
-from affinitynet.models.affinity_net import AffinityNet
-from affinitynet.models.backbone import build_backbone
+from affinitynet.models.affinity_net import (
+    AffinityNet,
+    build_affinity_net,
+    describe_affinity_net,
+)
 from affinitynet.models.normalization import Normalization
-from affinitynet.models.saved import load_weights_into, save_model
+from affinitynet.models.saved import save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
 from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.stages.context import Context, load_labelled
@@ -80,8 +83,9 @@ def work(context: Context) -> dict[str, Any]:
     recipe = context.recipe
     samples = context.samples("train")
     torch.manual_seed(recipe.seed)
-    model = build_affinity_net(context, pretrained=recipe.affinity.start == "backbone")
-    if recipe.affinity.start == "classifier":
+    fresh = recipe.affinity.start == "backbone"
+    model = build_affinity_net(recipe.backbone, recipe.affinity, data=recipe.data, pretrained=fresh)
+    if not fresh:
         model.backbone.load_state_dict(load_classifier(context).backbone.state_dict())
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     dataset = ConfidentCrops(
@@ -107,32 +111,11 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    save_model(folder, model, {"kind": "affinity", "radius": recipe.affinity.radius})
+    save_model(folder, model, describe_affinity_net(recipe.backbone, recipe.affinity))
     discard_checkpoint(folder)
     return {**figures, "images": len(samples)}
 
 
-def build_affinity_net(context: Context, *, pretrained: bool) -> AffinityNet:
-    """Make the network the recipe asks for, from ImageNet weights or none."""
-    recipe = context.recipe
-    backbone = build_backbone(
-        recipe.backbone,
-        recipe.affinity.output_stride,
-        data=recipe.data,
-        pretrained=pretrained,
-        fc6_dilation=4,
-    )
-    return AffinityNet(
-        backbone,
-        radius=recipe.affinity.radius,
-        distance=recipe.affinity.distance,
-        group_norm=recipe.backbone.name == "vgg16",
-        scale=recipe.affinity.scale,
-    )
-
-
 def load_affinity_net(context: Context) -> AffinityNet:
     """Return the run's trained affinity network."""
-    model = build_affinity_net(context, pretrained=False)
-    load_weights_into(model, context.root / FOLDER, "train_affinity")
-    return model
+    return AffinityNet.load(context.root / FOLDER)

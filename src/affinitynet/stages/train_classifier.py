@@ -18,10 +18,9 @@ from affinitynet.data.transforms import (
     sample_generator,
 )
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import build_backbone
-from affinitynet.models.classifier import Classifier
+from affinitynet.models.classifier import Classifier, build_classifier, describe_classifier
 from affinitynet.models.normalization import Normalization
-from affinitynet.models.saved import load_weights_into, save_model
+from affinitynet.models.saved import save_model
 from affinitynet.run_folder.settings import ClassifierSettings
 from affinitynet.stages.context import Context, blaming
 from affinitynet.training import discard_checkpoint, fit
@@ -75,11 +74,9 @@ def work(context: Context) -> dict[str, Any]:
     samples = context.samples("train")
     _check(samples, context)
     torch.manual_seed(recipe.seed)
-    backbone = build_backbone(recipe.backbone, recipe.classifier.output_stride, data=recipe.data)
-    model = Classifier(backbone, len(classes))
-    dataset = TaggedImages(
-        samples, len(classes), recipe.classifier, backbone.normalization, recipe.seed
-    )
+    model = build_classifier(recipe.backbone, recipe.classifier, classes, data=recipe.data)
+    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
+    dataset = TaggedImages(samples, len(classes), recipe.classifier, normalization, recipe.seed)
     folder = context.root / FOLDER
     figures = fit(
         "train_classifier",
@@ -91,7 +88,7 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    save_model(folder, model, {"kind": "classifier", "classes": list(classes)})
+    save_model(folder, model, describe_classifier(recipe.backbone, recipe.classifier, classes))
     discard_checkpoint(folder)
     frequencies = tag_frequencies(samples, len(classes))
     chance = chance_loss(frequencies)
@@ -104,13 +101,7 @@ def work(context: Context) -> dict[str, Any]:
 
 def load_classifier(context: Context) -> Classifier:
     """Return the run's trained classifier."""
-    recipe = context.recipe
-    backbone = build_backbone(
-        recipe.backbone, recipe.classifier.output_stride, data=recipe.data, pretrained=False
-    )
-    model = Classifier(backbone, len(context.manifest.classes))
-    load_weights_into(model, context.root / FOLDER, "train_classifier")
-    return model
+    return Classifier.load(context.root / FOLDER)
 
 
 def _check(samples: tuple[Sample, ...], context: Context) -> None:

@@ -16,12 +16,14 @@ from affinitynet.data.transforms import (
     sample_generator,
     segmentation_augment,
 )
+from affinitynet.hardware import inference
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import (
     SegmentationNet,
     Segmenter,
     build_segmentation_net,
+    describe_segmenter,
     load_encoder,
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
@@ -29,7 +31,7 @@ from affinitynet.run_folder.settings import SegmenterSettings
 from affinitynet.stages.context import Context, each_image, load_labelled
 from affinitynet.stages.propagate import FOLDER as PSEUDO
 from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import discard_checkpoint, fit, inference, needs_larger_batch
+from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
 
 FOLDER = "segmenter"
 PREDICTIONS = "predictions"
@@ -96,7 +98,6 @@ def work(context: Context) -> dict[str, Any]:
     recipe, manifest = context.recipe, context.manifest
     settings = recipe.segmenter
     samples = context.samples("train")
-    backbone = settings.backbone or recipe.backbone
     net = _start_net(context)
     dataset = MaskedImages(
         samples,
@@ -122,12 +123,7 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    description = {
-        "kind": "segmenter",
-        "classes": list(manifest.classes),
-        "settings": settings.model_dump(mode="json"),
-        "backbone": backbone.model_dump(mode="json"),
-    }
+    description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
