@@ -66,7 +66,7 @@ def test_a_compiled_network_makes_the_same_cams(finished: Run, copy: Path) -> No
         Run(recipe, finished.manifest).go(until="compute_cams", redo="compute_cams")
         for sample in finished.manifest.samples:
             _, maps = load_cams(copy / "cams" / f"{sample.id}.npz")
-            np.testing.assert_allclose(maps, made.setdefault(sample.id, maps), atol=2e-3)
+            np.testing.assert_allclose(maps, made.setdefault(sample.id, maps), atol=1e-2)
 
 
 def test_masks_hold_nothing_but_tags_background_and_neutral(finished: Run) -> None:
