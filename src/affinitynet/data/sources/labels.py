@@ -34,7 +34,6 @@ def read_labels_source(
             "save one label a pixel of the image"
         )
     neutral = ignore_index(len(classes))
-    dtype = np.uint8 if neutral == 255 else np.uint16
     table = np.full(65536, neutral, np.uint16)
     table[0] = 0
     for number, name in enumerate(names, start=1):
@@ -47,4 +46,4 @@ def read_labels_source(
             f"0 to {len(names)} and {ignore_index(len(names))}; correct the file, or set "
             "cams.classes to the classes in the order of the numbers"
         )
-    return table.astype(dtype)[raw]
+    return table[raw] if neutral > 255 else table.astype(np.uint8)[raw]
