@@ -178,7 +178,7 @@ def _checked(path: Path, key: _Key, values: Array, size: Size) -> npt.NDArray[np
     stride = grid_stride((cam.shape[0], cam.shape[1]), size)
     if stride is None:
         raise _wrong_size(path, key, cam.shape, size)
-    (enlarged,) = enlarge(cam[None], stride, size)
+    enlarged: npt.NDArray[np.float32] = enlarge(cam[None], stride, size)[0]
     return enlarged
 
 
