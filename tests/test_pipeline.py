@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affinitynet.data.cams import load_cams
 from PIL import Image
 
 import affinitynet as an
 from affinitynet.data import read_labels
+from affinitynet.data.cams import load_cams
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 from affinitynet.progress import Task
@@ -198,7 +198,9 @@ def test_changed_settings_are_refused_by_name_and_nothing_is_lost(
     an.run(recipe, redo="propagate")
     after = results(copy)
     assert {n for n in after if after[n] != before[n]} <= {
-        n for n in after if n.startswith(("walk/", "pseudo/", "segmenter/", "predictions/"))
+        n
+        for n in after
+        if n.startswith(("scores/", "walk/", "pseudo/", "segmenter/", "predictions/"))
     }
 
 
