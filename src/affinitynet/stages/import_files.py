@@ -52,9 +52,8 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
     """Bring in the files of every image of a stage."""
     importer = IMPORTERS[stage.name]
     if not stage.source.startswith(FILES):
-        samples = context.samples("train", "val", "figures")
-        bring = partial(_bring_cams_of_function, context)
-        return _bring(context, stage, importer, samples, bring)
+        every = context.samples("train", "val", "figures")
+        return _bring(context, stage, importer, every, partial(_bring_cams_of_function, context))
     folder = find_files(stage.source, importer.setting, context.recipe.data)
     samples, files = _find(context, stage, importer, folder)
     ignored: list[str] = []

@@ -106,8 +106,8 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> None:
     if AFFINITIES.folder in kept:
         save_affinity(context.file(AFFINITIES, sample), affinity.numpy())
     if SCORES.folder in kept:
-        save_scores(context.file(SCORES, sample), classes, scores.numpy())
-    spread = enlarge_scores(scores.float(), stride, image.shape[:2])
+        save_scores(context.file(SCORES, sample), classes.tolist(), scores.numpy())
+    spread = enlarge_scores(scores.float(), stride, (image.shape[0], image.shape[1]))
     refined = (
         refine_scores(image, spread, **settings.crf.model_dump()) if settings.refine else spread
     )
