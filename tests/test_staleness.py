@@ -347,7 +347,7 @@ def test_masks_of_some_images_are_not_measured_in_silence(
     (home / "run" / "predictions" / f"{first(home, 'val').id}.png").unlink()
     rows = Run.open(home / "run").evaluate()
     assert "segmenter" not in {row["stage"] for row in rows}
-    assert "predictions holds 2 of 3 masks of val: not measured" in capsys.readouterr().err
+    assert "predictions holds 2 of 3 files of val: not measured" in capsys.readouterr().err
 
 
 def test_export_and_report_say_that_masks_are_older_than_the_settings(
