@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affinitynet.data.cams import load_cams
 from PIL import Image
 
 import affinitynet as an
 from affinitynet.data import read_labels
 from affinitynet.errors import UserError
-from affinitynet.order import NAMES, STAGES, find_stage
 from affinitynet.pipeline import Run
 from affinitynet.progress import Task
-from affinitynet.stages.compute_cams import load_cams
+from affinitynet.run_folder.stages import NAMES, find_stage, stages_of
 
 RESULTS = (".png", ".npz", ".safetensors")
 
@@ -41,7 +41,7 @@ def copy(finished: Run, tmp_path: Path) -> Path:
 
 def test_every_stage_is_done_and_leaves_its_record(finished: Run) -> None:
     assert [str(status) for status in finished.status()] == ["done"] * len(NAMES)
-    for stage in STAGES:
+    for stage in finished.stages:
         record = json.loads((finished.recipe.out / stage.folder / "stage.json").read_text())
         assert record["stage"] == stage.name
         assert record["versions"]["torch"]
@@ -268,5 +268,6 @@ def test_a_run_without_data_says_what_to_give(tiny_recipe: Path) -> None:
 
 
 def test_stages_are_found_by_name() -> None:
-    assert find_stage("propagate").folder == "pseudo"
-    assert [set(stage.reads) <= set(NAMES[:i]) for i, stage in enumerate(STAGES)] == [True] * 7
+    stages = stages_of(an.Recipe())
+    assert find_stage("propagate", stages).folder == "pseudo"
+    assert [set(stage.reads) <= set(NAMES[:i]) for i, stage in enumerate(stages)] == [True] * 7

@@ -11,9 +11,7 @@ import pytest
 
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import (
-    StageFolder,
-    StagePlan,
-    StageRecord,
+    _HOST,
     atomic_write,
     discard,
     fingerprint,
@@ -23,6 +21,19 @@ from affinitynet.run_folder.folder import (
     remove_tree,
     write_json,
 )
+from affinitynet.run_folder.records import (
+    SHARD_IMAGES,
+    Plan,
+    Record,
+    StageFolder,
+    shards_of,
+)
+
+
+def ended_process() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
 
 
 def fail_halfway(file: Path) -> None:
@@ -43,7 +54,7 @@ def test_atomic_write_replaces_only_on_success(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_users_error_and_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(UserError, match=r"a\.txt: cannot be written"), atomic_write(file):
+    with pytest.raises(UserError, match=r"a\.txt: can't be written"), atomic_write(file):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert file.read_text() == "old"
 
@@ -58,7 +69,7 @@ def test_a_full_disk_is_found_behind_the_writers_own_error(tmp_path: Path) -> No
             raise RuntimeError("unexpected pos 640 vs 598")
 
     with (
-        pytest.raises(UserError, match=r"a\.pt: cannot be written \(No space left"),
+        pytest.raises(UserError, match=r"a\.pt: can't be written \(No space left"),
         atomic_write(tmp_path / "a.pt") as temporary,
     ):
         write_as_torch(temporary)
@@ -68,7 +79,7 @@ def test_a_full_disk_is_found_behind_the_writers_own_error(tmp_path: Path) -> No
 def test_a_folder_that_can_not_be_made_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match="cannot be written"),
+        pytest.raises(UserError, match="can't be written"),
         atomic_write(tmp_path / "file" / "a.txt"),
     ):
         pass
@@ -76,7 +87,7 @@ def test_a_folder_that_can_not_be_made_is_a_users_error(tmp_path: Path) -> None:
 
 def test_names_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
     write_json(tmp_path / ("x" * 250 + ".json"), 1)
-    with pytest.raises(UserError, match="cannot be written \\(File name too long"):
+    with pytest.raises(UserError, match="can't be written \\(File name too long"):
         write_json(tmp_path / ("x" * 251 + ".json"), 1)
 
 
@@ -87,14 +98,16 @@ def test_files_have_the_usual_rights_and_are_on_the_disk_before_their_name(
     file = tmp_path / "a.json"
     monkeypatch.setattr(os, "fsync", lambda handle: there.append(file.exists()))
     write_json(file, 1)
-    assert there == [False]
+    assert there == [False, True]  # the content, then the folder that holds the name
     (tmp_path / "usual").touch()
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    kept = ["recipe.yaml", "cams/.a.png", "cams/deep/b.png", "other/.7-3.part.png", ".lock"]
-    gone = [".12-0.part.json", "cams/deep/.12-31.part.npz", ".cams.discarded/stage.json"]
+    dead, lives = f".{_HOST}-{ended_process()}", f".{_HOST}-{os.getpid()}"
+    kept = ["recipe.yaml", "cams/.a.png", "cams/deep/b.png", f"other/{dead}-3.part.png", ".lock"]
+    kept += [f"cams/{lives}-3.part.png", "cams/.0a1b2c-1-3.part.png"]  # another machine's
+    gone = [f"{dead}-0.part.json", f"cams/deep/{dead}-31.part.npz", ".cams.discarded/stage.json"]
     for name in kept + gone:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -113,7 +126,7 @@ def test_a_discarded_folder_is_gone_even_if_deleting_it_is_cut_short(
     write_json(folder / "stage.json", 1)
     with monkeypatch.context() as patched:
         patched.setattr("shutil.rmtree", refuse)
-        with pytest.raises(UserError, match="cannot be deleted \\(Permission denied"):
+        with pytest.raises(UserError, match="can't be deleted \\(Permission denied"):
             discard(folder)
     assert not folder.exists()
     remove_leftovers(tmp_path, ("cams",))
@@ -132,11 +145,13 @@ def test_stage_folder_goes_from_nothing_to_plan_to_record(tmp_path: Path) -> Non
     folder = StageFolder(tmp_path / "cams", "compute_cams")
     assert folder.plan() is None
     assert folder.record() is None
-    plan = StagePlan("abc", {"cams.flip": True})
+    plan = Plan(fingerprint="abc", settings={"cams.flip": True})
     folder.start(plan)
     assert folder.plan() == plan
     assert not folder.holds_results()
-    record = StageRecord("compute_cams", "abc", {"cams.flip": True}, counts={"done": 3})
+    record = Record(
+        stage="compute_cams", fingerprint="abc", settings={"cams.flip": True}, counts={"done": 3}
+    )
     folder.finish(record)
     assert folder.record() == record
     assert folder.holds_results()
@@ -158,7 +173,30 @@ def test_a_plan_with_other_content_counts_as_none(tmp_path: Path, text: str) -> 
 def test_what_a_newer_version_adds_to_a_record_is_left_aside(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path, "x")
     write_json(tmp_path / "stage.json", {"stage": "x", "fingerprint": "y", "settings": {}, "z": 1})
-    assert folder.record() == StageRecord("x", "y", {})
+    assert folder.record() == Record(stage="x", fingerprint="y", settings={})
+
+
+def test_images_are_recorded_by_runs_of_consecutive_ones(tmp_path: Path) -> None:
+    ids = [f"{number:03d}" for number in range(2 * SHARD_IMAGES + 1)]
+    shards = shards_of(ids)
+    assert [len(shard) for shard in shards] == [SHARD_IMAGES, SHARD_IMAGES, 1]
+    assert [name for shard in shards for name in shard] == ids
+    folder = StageFolder(tmp_path / "cams", "compute_cams")
+    folder.finish_shard(1, shards[1])
+    assert [folder.has_shard(n, shard) for n, shard in enumerate(shards)] == [False, True, False]
+    assert not folder.has_shard(1, shards[0])  # of other images
+    (tmp_path / "cams" / "shards" / "000001.json").write_text("{")
+    assert not folder.has_shard(1, shards[1])
+
+
+def test_a_lock_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "precious"
+    run.mkdir()
+    elsewhere.write_text("kept")
+    (run / ".lock").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="symbolic link"), locked(run):
+        pass
+    assert elsewhere.read_text() == "kept"
 
 
 def test_damaged_json_is_a_users_error(tmp_path: Path) -> None:

@@ -127,11 +127,9 @@ def status(run: Path, verify: bool, json: bool) -> None:
 
 def report(run: Path, samples: int) -> None:
     """Write a run's report: metrics and pictures in one HTML file."""
-    from affinitynet.pipeline import Run
     from affinitynet.report import write_report
 
-    states = {stage.name: str(stage) for stage in Run.open(run).status()}
-    print(write_report(run, samples=samples, states=states))
+    print(write_report(run, samples=samples))
 
 
 def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> None:

@@ -1,78 +1,90 @@
-"""A run: for each stage, is it done, partly done, stale, or to do; and going on with it."""
+"""A run: binds each stage's name to its work, and goes through the stages.
 
+Loads no torch until a stage has work to do: what only looks at a run answers at once.
+"""
+
+import importlib
 import importlib.metadata
 import os
 import platform
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
-
-import torch
+from typing import TYPE_CHECKING, Any, Self
 
 from affinitynet.data import Manifest, read_dataset
-from affinitynet.data.manifest import RUN_FILE
+from affinitynet.data.lookup import Lookup
+from affinitynet.data.manifest import check_run_folder
+from affinitynet.data.photographs import find_photographs
+from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import find_weights
-from affinitynet.order import FOLDERS, NAMES, STAGES, Stage, find_stage, with_all_behind
-from affinitynet.preflight import check_alone, check_place, check_roles, check_tools
-from affinitynet.progress import say
+from affinitynet.preflight import (
+    check_alone,
+    check_function,
+    check_place,
+    check_roles,
+    check_sources,
+    check_tools,
+    note_start,
+)
+from affinitynet.progress import say, warn
 from affinitynet.run_folder.folder import (
     RECIPE,
-    StageFolder,
-    StagePlan,
-    StageRecord,
     atomic_write,
     discard,
-    fingerprint,
     locked,
     read_json,
     remove_leftovers,
     remove_tree,
 )
-from affinitynet.run_folder.freshness import (
-    AFTER,
-    IMAGES,
-    TRUTH,
-    chosen_settings,
-    difference,
-    file_name,
-)
+from affinitynet.run_folder.freshness import Freshness, StageStatus, unfinished
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.settings import BackboneSettings
-from affinitynet.stages import evaluate
-from affinitynet.stages.context import Context
+from affinitynet.run_folder.records import Plan, Record
+from affinitynet.run_folder.settings import FUNCTION
+from affinitynet.run_folder.stages import (
+    EVALUATION,
+    FIGURES,
+    FOLDERS,
+    SEGMENTER,
+    Stage,
+    find_stage,
+    folders_of,
+    stages_of,
+    with_all_behind,
+)
+
+if TYPE_CHECKING:
+    from affinitynet.stages.context import CamFunction, Context
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "numba", "segmentation-models-pytorch")
-
-
-@dataclass(frozen=True)
-class StageStatus:
-    """How far a stage is."""
-
-    name: str
-    state: Literal["done", "partial", "stale", "to do"]
-    detail: str = ""
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        """Say it as `affinitynet status` does."""
-        return f"{self.state} {self.detail}".rstrip()
 
 
 class Run:
     """A run folder: what is in it, and how to go on with it."""
 
-    def __init__(self, recipe: Recipe, manifest: Manifest) -> None:
-        """Tie a recipe and a data set to the recipe's run folder."""
-        self.recipe, self.manifest = recipe, manifest
-        self.context = Context(recipe, manifest, recipe.out)
-        self._truths: dict[str, str] = {}  # names of each role's ground truth, read once
+    def __init__(
+        self,
+        recipe: Recipe,
+        manifest: Manifest | None = None,
+        cams: "CamFunction | None" = None,
+    ) -> None:
+        """Tie a recipe and a data set to the recipe's run folder.
+
+        Without `manifest` that of the run folder is read when it is first asked for.
+        """
+        self.recipe, self.stages = recipe, stages_of(recipe)
+        self._manifest, self._cams = manifest, cams
+
+    @property
+    def manifest(self) -> Manifest:
+        """The data set."""
+        if self._manifest is None:
+            self._manifest = Manifest.of_run(self.recipe.out)
+        return self._manifest
 
     @classmethod
-    def create(cls, recipe: Recipe) -> Self:
+    def create(cls, recipe: Recipe, cams: "CamFunction | None" = None) -> Self:
         """Read the recipe's data set.
 
         Raises:
@@ -80,48 +92,58 @@ class Run:
         """
         if recipe.data is None:
             raise UserError("data: the recipe names no data set; give its folder with --data")
-        return cls(recipe, read_data(recipe))
+        return cls(recipe, read_data(recipe), cams)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
         """Open a run folder as it was left.
 
         Raises:
-            UserError: the folder holds no run.
+            UserError: the folder holds no run, or one of version 0.1.
         """
         folder = Path(folder)
-        manifest = Manifest.of_run(folder)
-        return cls(Recipe.load(folder / RECIPE, out=folder), manifest)
+        check_run_folder(folder)
+        return cls(Recipe.load(folder / RECIPE, out=folder))
 
-    def status(self) -> list[StageStatus]:
-        """Return each stage's state: done, partial, stale or to do."""
-        names = self._fingerprints()
-        return [self._status(stage, names) for stage in STAGES]
+    @property
+    def context(self) -> "Context":
+        """The run as its stages see it."""
+        from affinitynet.stages.context import Context
+
+        return Context(self.recipe, self.manifest, self.recipe.out, self._cams)
+
+    def status(self, *, verify: bool = False) -> list[StageStatus]:
+        """Return each stage's state: done, partial, stale, imported or to do.
+
+        Answers from the run folder's records. `verify` looks at the data set, the weights and
+        every image's file, too.
+        """
+        if not verify:
+            return Freshness(self.recipe).states(self._count)
+        freshness = Freshness(self.recipe, Lookup(self.recipe, read_data(self.recipe)))
+        return [self._verified(freshness, stage) for stage in self.stages]
 
     def metrics(self, stage: str) -> dict[str, Any]:
-        """Return a finished stage's figures.
+        """Return what a finished stage recorded, and its rows of the evaluation.
 
         Raises:
             UserError: no such stage, or it is not finished.
         """
-        record = self._folder(find_stage(stage)).record()
+        found = find_stage(stage, self.stages)
+        record = Freshness(self.recipe).folder(found).record()
         if record is None:
             raise UserError(f"{self.recipe.out}: stage {stage} is not finished")
-        rows = self.figures()
-        own = {
-            "propagate": ("walk", "pseudo"),
-            "compute_cams": ("cam",),
-            "mine_confident": ("confident",),
-            "train_segmenter": ("segmenter",),
-        }
-        return {
-            **record.figures,
-            "evaluation": [row for row in rows if row["stage"] in own.get(stage, ())],
-        }
+        own = {artifact.row for artifact in found.artifacts} - {""}
+        rows = [row for row in self.figures() if row["stage"] in own]
+        return {**record.figures, "evaluation": rows}
 
     def figures(self) -> list[dict[str, Any]]:
-        """Return the rows of `evaluation/figures.json`, none before `evaluate` has run."""
-        file = self.recipe.out / evaluate.FOLDER / "figures.json"
+        """Return the rows of `evaluation/figures.json`, none before `evaluate` has run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        file = self.recipe.out / EVALUATION.folder / FIGURES
         if not file.is_file():
             return []
         content = read_json(file, "evaluate")
@@ -138,24 +160,30 @@ class Run:
         Raises:
             UserError: a stale stage is in the way, or a stage met a mistake of the user's.
         """
-        stages = STAGES[: NAMES.index(find_stage(until).name) + 1] if until else STAGES
-        redone = with_all_behind(find_stage(redo)) if redo else ()
+        stages = self.stages
+        if until:
+            stages = stages[: stages.index(find_stage(until, stages)) + 1]
+        redone = with_all_behind(find_stage(redo, self.stages), self.stages) if redo else ()
         check_alone()
-        check_place(self.recipe, self.manifest, FOLDERS)
+        check_place(self.recipe, self.manifest)
         check_roles(self.recipe, self.manifest)
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, FOLDERS)
-            names = self._fingerprints()
+            freshness = self._look_up()
             kept = [stage for stage in stages if stage not in redone]
-            states = {stage.name: self._status(stage, names) for stage in kept}
-            done = {name for name, status in states.items() if status.state == "done"}
-            check_tools(self.context, {stage.name for stage in stages} - done)
-            for status in states.values():
-                _refuse_stale(self.recipe.out, status)
+            states = [freshness.status(stage, self._count) for stage in kept]
+            done = {status.name for status in states if status.finished}
+            todo = [stage for stage in stages if stage.name not in done]
+            check_sources(self.recipe, todo)
+            check_function(self.recipe, todo, self._cams)
+            check_tools(self.recipe, self.manifest, {stage.name for stage in todo})
+            for state in states:
+                _refuse_stale(self.recipe.out, state)
+            note_start(self.recipe, {stage.name for stage in todo})
             self._discard(redone)
             self._write_inputs()
             for number, stage in enumerate(stages, 1):
-                self._do(stage, names, f"[{number}/{len(STAGES)}] {stage.name}")
+                self._do(stage, freshness, f"[{number}/{len(self.stages)}] {stage.name}")
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Measure the masks there are; nothing is trained, and no other stage's file is touched.
@@ -163,156 +191,168 @@ class Run:
         The figures of a finished run replace those in its folder. Those of an unfinished one are
         returned only, because they would look like the finished run's.
         """
-        *before, stage = STAGES
+        *before, stage = self.stages
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, FOLDERS)
-            names = self._fingerprints()
-            states = [self._status(earlier, names) for earlier in before]
-            if all(status.state == "done" for status in states):
+            freshness = self._look_up()
+            states = [freshness.status(earlier, self._count) for earlier in before]
+            if all(state.finished for state in states):
                 self._discard((stage,))
-                self._do(stage, names, stage.name)
+                self._do(stage, freshness, stage.name)
                 return self.figures()
-            open_ = ", ".join(f"{s.name} is {s}" for s in states if s.state != "done")
-            say(f"not finished, so these figures are shown but not kept: {open_}")
-            rows, warnings = evaluate.measure(self.context)
+            say(f"not finished, so these figures are shown but not kept: {unfinished(states)}")
+            from affinitynet.stages.evaluate import measure
+
+            rows, warnings = measure(self.context)
             _warn(warnings)
             return rows
 
-    def _do(self, stage: Stage, names: dict[str, str], title: str) -> None:
-        folder = self._folder(stage)
-        if self._status(stage, names).state == "done":
-            say(f"{title}: done before")
+    def _look_up(self) -> Freshness:
+        return Freshness(self.recipe, Lookup(self.recipe, self.manifest))
+
+    def _verified(self, freshness: Freshness, stage: Stage) -> StageStatus:
+        """Return a stage's state; one that is finished is stale if a file of it is gone."""
+        state = freshness.status(stage, self._count)
+        if not state.finished or not stage.suffix:
+            return state
+        done, total = self._count(stage)
+        if done == total:
+            return state
+        return StageStatus(
+            stage.name, "stale", f"({total - done} of {total} files of {stage.folder} are gone)"
+        )
+
+    def _count(self, stage: Stage) -> tuple[int, int]:
+        return count_files(self.recipe, self.manifest, stage)
+
+    def _do(self, stage: Stage, freshness: Freshness, title: str) -> None:
+        state = freshness.status(stage, self._count)
+        if state.finished:
+            say(f"{title}: {'imported' if stage.source else 'done'} before")
             return
         say(f"{title} ...")
-        plan = StagePlan(names[stage.name], self._settings(stage, names))
-        self._start(stage, plan)
+        plan = freshness.plan(stage)
+        self._start(stage, freshness, plan)
         began = time.monotonic()
-        figures = stage.work(self.context)
+        figures = work_of(stage)(self.context)
         seconds = round(time.monotonic() - began, 1)
         counts: dict[str, int] = {
             key: figures.pop(key) for key in ("done", "total") if key in figures
         }
-        folder.finish(
-            StageRecord(
-                stage.name, plan.fingerprint, plan.settings, figures, counts, seconds, versions()
-            )
+        record = Record(
+            stage=stage.name,
+            fingerprint=plan.fingerprint,
+            settings=plan.settings,
+            figures=figures,
+            counts=counts,
+            seconds=seconds,
+            versions=versions(),
         )
+        freshness.folder(stage).finish(record)
         say(f"{title}: done in {seconds:.0f} s")
         _warn(figures.get("warnings", []))
 
-    def _start(self, stage: Stage, plan: StagePlan) -> None:
-        folder = self._folder(stage)
+    def _start(self, stage: Stage, freshness: Freshness, plan: Plan) -> None:
+        folder = freshness.folder(stage)
         found = folder.plan()
         if found is None or found.fingerprint != plan.fingerprint:
-            for beside in stage.also_writes:  # of a stage whose own folder someone deleted
+            # Of a stage whose own folder someone deleted.
+            for beside in folders_of(stage, self.stages)[1:]:
                 remove_tree(self.recipe.out / beside)
             folder.start(plan)
-
-    def _folder(self, stage: Stage) -> StageFolder:
-        return StageFolder(self.recipe.out / stage.folder, stage.name)
-
-    def _settings(self, stage: Stage, names: dict[str, str]) -> dict[str, Any]:
-        recipe = self.recipe
-        settings = chosen_settings(recipe, stage.settings)
-        settings |= {f"{AFTER}{name}": names[name] for name in stage.reads}
-        backbones = {"backbone": recipe.backbone, "segmenter.backbone": recipe.segmenter.backbone}
-        for key, backbone in backbones.items():
-            if backbone and key.partition(".")[0] in stage.settings:
-                settings[f"{key}.weights"] = self._weights(stage, key, backbone)
-        for role in stage.roles(recipe):
-            if self.context.samples(role):
-                settings[f"{IMAGES}{role}"] = self._images[role]
-                if stage.truth(recipe):
-                    settings[f"{TRUTH}{role}"] = self._truth(role)
-        return settings
-
-    @cached_property
-    def _images(self) -> dict[str, str]:
-        """Names of the images and tags of each role: hashed once, as there may be many."""
-        return {
-            role: self.manifest.fingerprint(getattr(self.recipe.dataset, role))
-            for role in ("train", "val", "figures")
-        }
-
-    def _truth(self, role: str) -> str:
-        if role not in self._truths:
-            split = getattr(self.recipe.dataset, role)
-            self._truths[role] = self.manifest.truth_fingerprint(split)
-        return self._truths[role]
-
-    def _weights(self, stage: Stage, key: str, backbone: BackboneSettings) -> str:
-        """Name weights by their content: a moved file changes nothing, and a new one does.
-
-        Where the file is gone its recorded name stands, so that a finished run stays readable.
-        """
-        if backbone.weights in ("imagenet", "none"):
-            return backbone.weights
-        name = Path(backbone.weights).name
-        try:
-            file = find_weights(backbone.weights, self.recipe.data)
-        except UserError:
-            plan = self._folder(stage).plan()
-            recorded = str(plan.settings.get(f"{key}.weights")) if plan else ""
-            return recorded if recorded.startswith(f"{name} ") else f"{name} missing"
-        assert file is not None
-        return f"{name} {file_name(file)}"
-
-    def _fingerprints(self) -> dict[str, str]:
-        names: dict[str, str] = {}
-        for stage in STAGES:
-            names[stage.name] = fingerprint([stage.name, self._settings(stage, names)])
-        return names
-
-    def _status(self, stage: Stage, names: dict[str, str]) -> StageStatus:
-        folder = self._folder(stage)
-        if not folder.holds_results():
-            return StageStatus(stage.name, "to do")
-        plan = folder.plan()
-        if plan is None:
-            return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
-        if plan.fingerprint != names[stage.name]:
-            changes = difference(plan.settings, self._settings(stage, names))
-            return StageStatus(stage.name, "stale", f"({changes})")
-        if record := folder.record():
-            return StageStatus(stage.name, "done", seconds=record.seconds)
-        if not stage.suffix:
-            return StageStatus(stage.name, "partial")
-        samples = self.context.samples(*stage.roles(self.recipe))
-        done = sum(self.context.file(stage.folder, s, stage.suffix).exists() for s in samples)
-        return StageStatus(stage.name, "partial", f"{done} of {len(samples)}")
 
     def _discard(self, stages: Sequence[Stage]) -> None:
         # The last first: whatever stops this, no stage is left without what it was made from.
         for stage in reversed(stages):
-            discard(self.recipe.out / stage.folder)
-            for folder in stage.also_writes:
+            own, *beside = folders_of(stage, self.stages)
+            discard(self.recipe.out / own)
+            for folder in beside:
                 remove_tree(self.recipe.out / folder)
 
     def _write_inputs(self) -> None:
-        for name, text in ((RECIPE, self.recipe.dump()), (RUN_FILE, self.manifest.to_json())):
-            with atomic_write(self.recipe.out / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        with atomic_write(self.recipe.out / RECIPE) as temporary:
+            temporary.write_text(self.recipe.dump(), encoding="utf-8")
+        self.manifest.write(self.recipe.out)
 
 
-def run(recipe: Recipe, *, until: str | None = None, redo: str | None = None) -> Run:
+def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
+    """Return the function that does a stage: its own, or the one that brings its files in."""
+    module = "import_files" if stage.source else stage.name
+    work: Callable[[Context], dict[str, Any]] = importlib.import_module(
+        f"affinitynet.stages.{module}"
+    ).work
+    return (lambda context: work(context, stage)) if stage.source else work  # type: ignore[call-arg]
+
+
+def run(
+    recipe: Recipe,
+    *,
+    until: str | None = None,
+    redo: str | None = None,
+    cams: "CamFunction | None" = None,
+    cams_version: str = "",
+) -> Run:
     """Run a recipe, or go on with it where its run folder left off.
+
+    cams: a source of class activation maps of your own: given an image (H, W, 3) uint8 and the
+        names of its K tags it returns K maps (K, H, W), finite and not negative, in that order. No
+        classifier is trained. Its name and `cams_version` stand in the fingerprint: give another
+        version when it gives other maps, else those of before are kept.
 
     Raises:
         UserError: what is wrong with recipe, data or run folder, and what to do.
     """
-    running = Run.create(recipe)
+    if cams is not None:
+        name = f"{getattr(cams, '__module__', '')}.{getattr(cams, '__qualname__', repr(cams))}"
+        source = f"{FUNCTION}{name} {cams_version}".strip()
+        settings = recipe.cams.model_copy(update={"source": source})
+        recipe = recipe.model_copy(update={"cams": settings})
+    running = Run.create(recipe, cams)
     running.go(until, redo)
     return running
 
 
-def evaluate_folder(opened: Run, masks: Path, split: str | None) -> dict[str, Any]:
-    """Measure any folder of masks against a split of a run's data set.
+def evaluate_run(
+    opened: Run | str | Path, masks: str | Path | None = None, split: str | None = None
+) -> list[dict[str, Any]]:
+    """Measure a run's masks, or any folder of masks, against ground truth; returns rows.
+
+    masks: a folder of mask PNGs by image name; None measures the run's own (`Run.evaluate`).
+    split: that `masks` are measured on; None takes the recipe's split for figures.
 
     Raises:
-        UserError: unknown split, no ground truth, or masks that don't fit.
+        UserError: no run, unknown split, no ground truth, or masks that don't fit.
     """
-    name = split or opened.recipe.dataset.figures or opened.recipe.dataset.train
-    return evaluate.evaluate_masks(opened.manifest, name, masks)
+    opened = opened if isinstance(opened, Run) else Run.open(opened)
+    if masks is None:
+        return opened.evaluate()
+    from affinitynet.stages.evaluate import measure_folder
+
+    dataset = opened.recipe.dataset
+    name = split or dataset.figures or dataset.train
+    return [measure_folder(opened.manifest, name, Path(masks))]
+
+
+def predict_folder(
+    run_folder: str | Path, images: str | Path, out: str | Path, device: str = "auto"
+) -> Path:
+    """Segment photographs with a run's trained network; writes a palette PNG for each into `out`.
+
+    Masks in `out` are overwritten. Images below `out`, where that lies inside the folder of
+    images, are masks and left out.
+
+    Raises:
+        UserError: no trained network, no images, `out` is the folder of the images, or an image
+            can't be read (the masks of those before it stay).
+    """
+    model = Path(run_folder) / SEGMENTER.folder
+    samples = find_photographs(Path(images), Path(out))
+    if not (model / "model.json").is_file():
+        raise UserError(f"{model}: holds no trained model (model.json is missing)")
+    from affinitynet.stages.predict import predict
+
+    predict(model, samples, Path(out), device)
+    return Path(out)
 
 
 def read_data(recipe: Recipe) -> Manifest:
@@ -327,9 +367,13 @@ def read_data(recipe: Recipe) -> Manifest:
 def versions() -> dict[str, str]:
     """Return what a figure depends on beside settings: library versions and the machine."""
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {gpu}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {_gpu()}"
     return {"python": platform.python_version(), **found, "machine": machine}
+
+
+def _gpu() -> str:
+    torch = sys.modules.get("torch")  # a stage that needed none loaded it: then it used no GPU
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "no GPU"
 
 
 def _refuse_stale(out: Path, status: StageStatus) -> None:
@@ -342,4 +386,4 @@ def _refuse_stale(out: Path, status: StageStatus) -> None:
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        say(f"  warning: {warning}")
+        warn(warning)

@@ -1,18 +1,18 @@
 """What is checked before a run begins or deletes anything, so that it does not fail after hours."""
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Set
 from pathlib import Path
+from typing import Any
 
 from affinitynet.data import Manifest
-from affinitynet.data.manifest import RUN_FILE
+from affinitynet.data.manifest import OLD_RUN_FILE, RUN_FILE, check_run_folder
 from affinitynet.data.read import detect_format
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import find_weights
-from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.settings import DatasetSettings
-from affinitynet.stages.context import Context
-from affinitynet.stages.train_segmenter import check_net
+from affinitynet.progress import say
+from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
+from affinitynet.run_folder.settings import FILES, FUNCTION, DatasetSettings
+from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
 
 WITH_NETWORK = {
     "train_classifier",
@@ -41,12 +41,12 @@ def check_alone() -> None:
             )
 
 
-def check_place(recipe: Recipe, manifest: Manifest, folders: Sequence[str]) -> None:
+def check_place(recipe: Recipe, manifest: Manifest) -> None:
     """Refuse a run folder where stages would mix their files with the user's.
 
     Raises:
-        UserError: it is the data set, lies among its class folders or holds it, or there are
-            folders in it named as a stage's that no run made.
+        UserError: it is the data set, lies among its class folders or holds it, an earlier version
+            made it, or there are folders in it named as a stage's that no run made.
     """
     out, data = recipe.out.resolve(), manifest.root.resolve()
     advice = "choose another --out"
@@ -56,7 +56,9 @@ def check_place(recipe: Recipe, manifest: Manifest, folders: Sequence[str]) -> N
         raise UserError(
             f"--out {recipe.out}: lies in the data set, where each folder is a class; {advice}"
         )
-    for name in folders:
+    if (out / OLD_RUN_FILE).is_file():
+        check_run_folder(recipe.out)
+    for name in FOLDERS:
         if data.is_relative_to(out / name):
             raise UserError(f"--out {recipe.out}: its folder {name} holds the data set; {advice}")
         if (out / name).exists() and not (out / RUN_FILE).is_file():
@@ -79,27 +81,89 @@ def check_roles(recipe: Recipe, manifest: Manifest) -> None:
             manifest.split(name)
 
 
-def check_tools(context: Context, todo: Set[str]) -> None:
+def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
+    """Refuse folders to bring files in from that are not there, or lie in the run folder.
+
+    Raises:
+        UserError: which setting names it.
+    """
+    settings = {
+        "compute_cams": "cams.source",
+        "mine_confident": "confident.source",
+        "train_affinity": "affinity.source",
+        "propagate": "pseudo.source",
+    }
+    for stage in todo:
+        if not stage.source.startswith(FILES):
+            continue
+        key = settings[stage.name]
+        folder = find_files(stage.source, key, recipe.data)
+        if not folder.is_dir():
+            raise UserError(f"{key} = {stage.source!r}: {folder} is no folder")
+        if folder.resolve().is_relative_to((recipe.out / stage.folder).resolve()):
+            raise UserError(
+                f"{key} = {stage.source!r}: is where the run itself keeps these files; copy them "
+                "to a folder of their own"
+            )
+
+
+def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
+    """Refuse to make CAMs by a Python function that only the caller could give.
+
+    Raises:
+        UserError: the run was begun from Python with such a function.
+    """
+    names = {stage.name for stage in todo}
+    if recipe.cams.source.startswith(FUNCTION) and "compute_cams" in names and cams is None:
+        raise UserError(
+            f"cams.source = {recipe.cams.source!r}: is a Python function; go on from Python with "
+            "affinitynet.run(recipe, cams=...)"
+        )
+
+
+def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
     """Refuse a device, weights or a segmentation network that stages to do would stumble over.
 
     Raises:
         UserError: what is missing or does not fit, with its setting.
     """
+    for weights in _weights_read(recipe, todo):
+        find_weights(weights, recipe.data)
+    # Here, because they load torch, which takes seconds.
     if todo & WITH_NETWORK:
-        context.hardware.place()
-    for weights in _weights_read(context.recipe, todo):
-        find_weights(weights, context.recipe.data)
+        from affinitynet.hardware import find_device
+
+        find_device(recipe.device)
     if "train_segmenter" in todo:
-        check_net(context)
+        from affinitynet.stages.train_segmenter import check_net
+
+        check_net(recipe, manifest)
+
+
+def note_start(recipe: Recipe, todo: Set[str]) -> None:
+    """Say once that trainings can't start from a classifier that this run doesn't train."""
+    starts = {
+        "affinity.start": ("train_affinity", recipe.affinity.start),
+        "segmenter.start": ("train_segmenter", recipe.segmenter.start),
+    }
+    keys = [
+        key for key, (stage, start) in starts.items() if start == "classifier" and stage in todo
+    ]
+    if keys and not trains_classifier(recipe):
+        say(
+            f"{' and '.join(keys)} = classifier, but no classifier is trained in this run: the "
+            "training starts from backbone.weights"
+        )
 
 
 def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     own, segmenter = recipe.backbone, recipe.segmenter
+    fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,
-        "train_affinity": own.weights if recipe.affinity.start == "backbone" else "none",
+        "train_affinity": own.weights if recipe.affinity.start == "backbone" or fresh else "none",
         "train_segmenter": (segmenter.backbone or own).weights
-        if segmenter.start == "backbone"
+        if segmenter.start == "backbone" or fresh
         else "none",
     }
     return [weights for stage, weights in needs.items() if stage in todo]

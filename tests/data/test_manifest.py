@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from affinitynet.data import Manifest, Sample, output_path
+from affinitynet.data import Manifest, Sample
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import output_path
 
 ROOT = Path("/data/set")
 
@@ -28,21 +29,32 @@ def manifest(**changes) -> Manifest:
     return Manifest(**(content | changes))
 
 
-def test_json_gives_the_same_manifest_back():
+def test_lines_give_the_same_manifest_back():
     before = manifest()
-    after = Manifest.from_json(before.to_json())
+    after = Manifest.from_lines(before.to_lines())
     assert after == before
     assert after.fingerprint() == before.fingerprint()
     assert after.truth_fingerprint() == before.truth_fingerprint()
 
 
-def test_json_holds_paths_relative_to_the_root_and_can_be_moved():
-    text = manifest().to_json()
-    assert json.loads(text)["samples"]["a/1"]["image"] == "a/1.jpg"
-    moved = Manifest.from_json(text, root=Path("/elsewhere"))
-    assert moved.split("train")[0].image == Path("/elsewhere/a/1.jpg")
-    assert moved.split("train")[0].mask == Path("/elsewhere/masks/1.png")
-    assert moved.fingerprint() == manifest().fingerprint()
+def test_a_line_holds_an_image_by_paths_relative_to_the_root():
+    _, first, *_ = manifest().to_lines()
+    entry = json.loads(first)
+    assert (entry["image"], entry["mask"]) == ("a/1.jpg", "masks/1.png")
+    assert entry["splits"] == {"train": 0}
+
+
+def test_every_split_keeps_its_own_order():
+    one, two = sample("1", 0), sample("2", 1)
+    before = manifest(splits={"train": (one, two), "part": (two, one), "empty": ()})
+    assert Manifest.from_lines(before.to_lines()) == before
+    assert len(list(before.to_lines())) == 1 + 2
+
+
+def test_a_run_of_an_earlier_version_is_refused_by_what_to_do(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run of version 0\.1.*start a new run with another --out"):
+        Manifest.of_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +104,26 @@ def test_unsafe_ids_are_refused(unsafe, tmp_path):
 @pytest.mark.parametrize("unsafe", UNSAFE)
 @pytest.mark.parametrize("field", ["image", "mask"])
 def test_a_manifest_file_cannot_point_outside_its_root(unsafe, field):
-    content = json.loads(manifest().to_json())
-    content["samples"]["a/1"][field] = unsafe
+    head, first, *rest = manifest().to_lines()
+    entry = json.loads(first) | {field: unsafe}
     with pytest.raises(UserError, match="plain relative path"):
-        Manifest.from_json(json.dumps(content))
+        Manifest.from_lines([head, json.dumps(entry), *rest])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"root": 1}', "null", '{"samples": {"a": 3}}'])
-def test_other_json_is_refused(text):
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"root": 1}', "null", '{"format": 2}', "{"])
+def test_other_lines_are_refused(text):
     with pytest.raises(UserError, match="not a manifest"):
-        Manifest.from_json(text)
+        Manifest.from_lines(text.splitlines())
+    head, *_ = manifest().to_lines()
+    with pytest.raises(UserError, match="not a manifest"):
+        Manifest.from_lines([head, text or "[]"])
+
+
+def test_a_manifest_of_another_format_is_refused():
+    head, *rest = manifest().to_lines()
+    newer = json.dumps(json.loads(head) | {"format": 3})
+    with pytest.raises(UserError, match="of format 3, this version reads 2"):
+        Manifest.from_lines([newer, *rest])
 
 
 def test_what_a_manifest_refuses():
@@ -125,7 +147,7 @@ def test_what_a_manifest_refuses():
         manifest(splits={"train": (Sample("2", strange / "2.jpg", ()),)})
     outside = manifest(splits={"train": (Sample("x", Path("/other/x.jpg"), ()),)})
     with pytest.raises(UserError, match="not inside the data set"):
-        outside.to_json()
+        list(outside.to_lines())
 
 
 def test_output_path_stays_in_its_folder(tmp_path):
@@ -147,6 +169,6 @@ def test_ignore_index_leaves_room_for_every_class():
 
 @pytest.mark.usefixtures("nothing_readable")
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(UserError, match=r"manifest\.json: can't be read"):
+    (tmp_path / "manifest.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.jsonl: can't be read"):
         Manifest.of_run(tmp_path)

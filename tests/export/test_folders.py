@@ -46,7 +46,8 @@ def run(tmp_path: Path) -> Path:
             labels[1, : number + 1], labels[2] = 1 + number % 2, 255
             write_labels(run / folder / f"{sample.id}.png", labels, voc_palette())
         (run / folder / "stage.json").write_text("{}", encoding="utf-8")
-    (run / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    manifest.write(run)
+    (run / "recipe.yaml").write_text("{}", encoding="utf-8")
     return run
 
 

@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from affinitynet.data.cams import save_cams
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample, voc_palette, write_labels
+from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.stages import find_stage
 
 CLASSES = ("cat", "dog <b>", "fish")
 SIZE = (24, 36)
@@ -36,7 +40,7 @@ def figure(stage: str, split: str, **values: object) -> dict:
         "iou": [0.9, 0.4, 0.2, None],
         "precision": None,
         "coverage": None,
-        "note": "",
+        "imported": None,
     }
     return entry | values
 
@@ -49,7 +53,7 @@ class RunBuilder:
         self.run.mkdir(parents=True)
 
     def manifest(self, train: int = 8, val: int = 3, *, truth: bool = True) -> Manifest:
-        """Write images, ground truth and manifest.json: image i shows class i % 3."""
+        """Write images, ground truth, manifest and recipe: image i shows class i % 3."""
         rng = np.random.default_rng(0)
         splits = {}
         for split, count in (("train", train), ("val", val)):
@@ -64,7 +68,9 @@ class RunBuilder:
                 samples.append(Sample(name, image, (i % 3,), mask if truth else None))
             splits[split] = tuple(samples)
         manifest = Manifest(self.data, CLASSES, splits)
-        (self.run / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        manifest.write(self.run)
+        if not (self.run / "recipe.yaml").exists():
+            self.write("recipe.yaml", {"name": "first"})
         return manifest
 
     def masks(self, manifest: Manifest, folder: str, split: str = "train") -> None:
@@ -76,16 +82,18 @@ class RunBuilder:
 
     def cams(self, manifest: Manifest) -> None:
         """Write activation maps of the tagged classes."""
-        (self.run / "cams").mkdir()
-        ramp = np.broadcast_to(np.linspace(0, 1, SIZE[1]), (1, *SIZE)).astype(np.float16)
+        ramp = np.broadcast_to(np.linspace(0, 1, SIZE[1]), (1, *SIZE)).astype(np.float32)
         for sample in manifest.split("train"):
-            path = self.run / "cams" / f"{sample.id}.npz"
-            np.savez(path, classes=np.array(sample.tags, dtype=np.int64), cams=ramp)
+            save_cams(self.run / "cams" / f"{sample.id}.npz", sample.tags, ramp)
 
     def record(self, folder: str, stage: str, **values: object) -> None:
-        """Write stage.json."""
+        """Write plan.json and stage.json, as the recipe here asks for it."""
         record = {"stage": stage, "fingerprint": "0", "settings": {}, "figures": {}}
         record |= {"counts": {"done": 8, "total": 8}, "seconds": 4.0, "versions": {}} | values
+        freshness = Freshness(Recipe.load(self.run / "recipe.yaml", out=self.run))
+        freshness.folder(find_stage(stage, freshness.stages)).start(
+            freshness.plan(find_stage(stage, freshness.stages))
+        )
         self.write(f"{folder}/stage.json", record)
 
     def write(self, name: str, value: object) -> None:
@@ -97,13 +105,13 @@ class RunBuilder:
 
     def everything(self) -> Manifest:
         """Write a run with every stage done."""
-        manifest = self.manifest()
         self.write("recipe.yaml", {"name": "pets & co", "seed": 7, "dataset": {"train": "train"}})
+        manifest = self.manifest()
         self.cams(manifest)
         for folder in ("confident", "walk", "pseudo"):
             self.masks(manifest, folder)
         self.masks(manifest, "predictions", "val")
-        self.record("classifier", "train_classifier", figures={"images_per_second": 12.34})
+        self.record("classifier", "train_classifier")
         self.record("cams", "compute_cams", versions={"torch": "2.6", "machine": "2 cores"})
         self.record("confident", "mine_confident", figures={"warnings": ["2 images <odd>"]})
         self.record("affinity", "train_affinity")

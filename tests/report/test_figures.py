@@ -9,9 +9,11 @@ from affinitynet.report.figures import (
     read_facts,
     read_figure,
     read_figures,
-    read_settings,
     read_stages,
 )
+from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.stages import stages_of
 
 
 def test_missing_unknown_and_odd_keys_are_tolerated():
@@ -35,36 +37,42 @@ def test_other_shapes_of_file_are_empty_sheets(builder, content):
     assert read_figures(builder.run).figures == ()
 
 
+def rows(builder) -> dict:
+    freshness = Freshness(Recipe.load(builder.run / "recipe.yaml", out=builder.run))
+    states = freshness.states(lambda stage: (3, 8))
+    found = read_stages(builder.run, freshness.stages, states)
+    return {row.name: row for row in found}
+
+
 def test_trainings_have_no_speed_of_their_own(builder):
+    builder.manifest()
     builder.record("affinity", "train_affinity", counts={"done": 8, "total": 8})
     builder.record("pseudo", "propagate", counts={"done": 3, "total": 8}, seconds=2.0)
-    stages = {row.name: row for row in read_stages(builder.run)}
+    stages = rows(builder)
     assert stages["train_affinity"].images_per_second is None
     assert stages["propagate"].images_per_second == 1.5
-    assert stages["propagate"].state == "partial 3 of 8"
+    assert stages["propagate"].state == "done"
 
 
-def test_stages_the_pipeline_does_not_name_follow(builder):
-    names = [row.name for row in read_stages(builder.run, {"evaluate": "done", "own": "to do"})]
-    assert names[:3] == ["evaluate", "own", "train_classifier"]
-    assert len(names) == len(set(names)) == 8
+def test_an_unfinished_stage_says_how_far_it_is(builder):
+    builder.masks(builder.manifest(), "pseudo")
+    builder.record("pseudo", "propagate")
+    (builder.run / "pseudo" / "stage.json").unlink()
+    assert rows(builder)["propagate"].state == "partial 3 of 8"
+    assert rows(builder)["evaluate"].state == "to do"
 
 
-def test_facts_without_recipe_and_records(builder):
-    facts = read_facts(builder.run, builder.manifest(), {})
-    assert (facts.name, facts.seed, facts.finished, facts.machine) == ("first", None, "", "")
+def test_facts_without_records(builder):
+    manifest = builder.manifest()
+    recipe = Recipe.load(builder.run / "recipe.yaml", out=builder.run)
+    facts = read_facts(builder.run, manifest, recipe, stages_of(recipe))
+    assert (facts.name, facts.seed, facts.finished, facts.machine) == ("first", 0, "", "")
     assert facts.splits == (("train", 8), ("val", 3))
 
 
-@pytest.mark.usefixtures("nothing_readable")
-def test_a_recipe_that_cannot_be_read_is_named(builder):
-    builder.write("recipe.yaml", {})
-    with pytest.raises(UserError, match=r"recipe\.yaml: can't be read"):
-        read_settings(builder.run)
-
-
 def test_broken_stage_record_is_named(builder):
-    builder.write("cams/stage.json", {})
+    builder.manifest()
+    builder.record("cams", "compute_cams")
     (builder.run / "cams" / "stage.json").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"cams/stage\.json"):
-        read_stages(builder.run)
+        rows(builder)

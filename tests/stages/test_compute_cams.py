@@ -1,7 +1,6 @@
 """Multi-scale CAMs against a forward for each picture, and the file they are kept in."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from affinitynet.errors import UserError
 from affinitynet.models.backbone import TimmBackbone
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.stages.compute_cams import load_cams, multi_scale_cams, save_cams
+from affinitynet.stages.compute_cams import multi_scale_cams
 
 SCALES = (1.0, 0.5, 1.5, 2.0)  # the original code's order
 Bilinear = Callable[[Tensor, int, int], Tensor]
@@ -147,66 +145,3 @@ def test_sizes_are_rounded_half_to_even(
     model.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     assert cams(model, picture(*size), (1,), (scale,), True).shape == (1, *size)
     assert shapes == [(2, 3, *seen)]
-
-
-def test_cams_come_back_as_half_precision_numbers(tmp_path: Path) -> None:
-    maps = torch.rand(2, 5, 7)
-    save_cams(tmp_path / "deep" / "a.npz", (3, 19), maps)
-    classes, loaded = load_cams(tmp_path / "deep" / "a.npz")
-    assert classes.dtype == np.int64
-    assert classes.tolist() == [3, 19]
-    assert loaded.dtype == np.float32
-    assert np.array_equal(loaded, maps.numpy().astype(np.float16).astype(np.float32))
-    with np.load(tmp_path / "deep" / "a.npz") as arrays:
-        assert arrays["cams"].dtype == np.float16
-    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["a.npz"]
-
-
-def test_an_image_without_tags_has_a_file_without_maps(tmp_path: Path) -> None:
-    save_cams(tmp_path / "a.npz", (), torch.zeros(0, 5, 7))
-    classes, loaded = load_cams(tmp_path / "a.npz")
-    assert classes.tolist() == []
-    assert loaded.shape == (0, 5, 7)
-
-
-def test_changed_numbers_are_refused_in_words(tmp_path: Path) -> None:
-    file = tmp_path / "a.npz"
-    save_cams(file, (3,), torch.zeros(1, 5, 7))
-    whole = file.read_bytes()
-    pixels = np.zeros(35, np.float16).tobytes()
-    assert whole.count(pixels) == 1
-    file.write_bytes(whole.replace(pixels, b"\x01" + pixels[1:]))
-    with pytest.raises(UserError, match="CRC"):
-        load_cams(file)
-
-
-def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
-    file = tmp_path / "a.npz"
-    with pytest.raises(UserError, match="cannot be read"):
-        load_cams(file)
-    np.savez(file, classes=np.zeros(1, np.int64))
-    with pytest.raises(UserError, match="cams"):
-        load_cams(file)
-    np.savez(file, classes=np.array([{}]), cams=np.zeros((1, 2, 2)))  # a pickle is never opened
-    with pytest.raises(UserError, match="allow_pickle"):
-        load_cams(file)
-
-
-def test_a_file_cut_anywhere_is_refused_in_words(tmp_path: Path) -> None:
-    file = tmp_path / "a.npz"
-    save_cams(file, (3,), torch.rand(1, 5, 7))
-    whole = file.read_bytes()
-    for length in (*range(0, len(whole), 7), len(whole) - 1):
-        file.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"a\.npz: cannot be read"):
-            load_cams(file)
-
-
-def test_a_file_said_to_be_encrypted_is_refused_in_words(tmp_path: Path) -> None:
-    file = tmp_path / "a.npz"
-    save_cams(file, (3,), torch.rand(1, 5, 7))
-    damaged = bytearray(file.read_bytes())
-    damaged[damaged.index(b"PK\x01\x02") + 8] = 1
-    file.write_bytes(damaged)
-    with pytest.raises(UserError, match=r"a\.npz: cannot be read"):
-        load_cams(file)

@@ -11,15 +11,15 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from affinitynet.data import Manifest, Sample, voc_palette, write_labels
-from affinitynet.errors import UserError
-from affinitynet.stages.evaluate import (
+from affinitynet.data.scoring import (
     confusion_of_folder,
     count_pairs,
-    evaluate_masks,
     intersection_over_union,
     precision_and_coverage,
     sweep_counts,
 )
+from affinitynet.errors import UserError
+from affinitynet.stages.evaluate import measure_folder
 
 CLASSES = ("cat", "dog", "hen")
 
@@ -71,7 +71,7 @@ def test_perfect_masks_score_one_and_void_pixels_do_not_count(tmp_path: Path) ->
     for index, truth in enumerate(truths):
         mask = np.where(truth == 255, 1, truth).astype(np.uint8)  # any guess on void is free
         write_labels(tmp_path / "masks" / f"{index}.png", mask, voc_palette())
-    row = evaluate_masks(manifest, "train", tmp_path / "masks")
+    row = measure_folder(manifest, "train", tmp_path / "masks")
     assert row["miou"] == 1.0
     assert row["images"] == 3
 
@@ -162,13 +162,13 @@ def test_cams_of_another_size_than_their_truth_are_named(tmp_path: Path) -> None
 def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     manifest, truths = make_data(tmp_path, 1)
     with pytest.raises(UserError, match="no mask for image 0"):
-        evaluate_masks(manifest, "train", tmp_path / "none")
+        measure_folder(manifest, "train", tmp_path / "none")
     write_labels(tmp_path / "a" / "0.png", truths[0][:3], voc_palette())
     with pytest.raises(UserError, match="its ground truth"):
-        evaluate_masks(manifest, "train", tmp_path / "a")
+        measure_folder(manifest, "train", tmp_path / "a")
     write_labels(tmp_path / "b" / "0.png", np.full_like(truths[0], 9), voc_palette())
     with pytest.raises(UserError, match="label 9 is above the 3 classes"):
-        evaluate_masks(manifest, "train", tmp_path / "b")
+        measure_folder(manifest, "train", tmp_path / "b")
     write_labels(tmp_path / "c" / "0.png", np.full_like(truths[0], 4), voc_palette())
     with pytest.raises(UserError, match="label 4 is above the 3 classes"):
-        evaluate_masks(manifest, "train", tmp_path / "c")
+        measure_folder(manifest, "train", tmp_path / "c")

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from affinitynet.data import read_labels
+from affinitynet.data.photographs import find_photographs
 from affinitynet.errors import UserError
 from affinitynet.models.saved import save_model
-from affinitynet.models.segmenter import build_segmentation_net
+from affinitynet.models.segmenter import build_segmentation_net, describe_segmenter
+from affinitynet.pipeline import predict_folder
 from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
-from affinitynet.stages.predict import find_images, predict_folder
 
 
 @pytest.fixture
@@ -21,15 +22,11 @@ def model(tmp_path: Path) -> Path:
     settings = SegmenterSettings(architecture="unet", scales=(1.0,), flip=False)
     backbone = BackboneSettings(name="test_resnet", weights="none")
     net = build_segmentation_net(settings, backbone, 3)
-    description = {
-        "classes": ["cat", "dog"],
-        "settings": settings.model_dump(mode="json"),
-        "backbone": backbone.model_dump(mode="json"),
-    }
+    description = describe_segmenter(backbone, settings, ("cat", "dog"))
     for name, label in (("one", 1), ("two", 2)):
         with torch.no_grad():
             net.network.segmentation_head[0].bias.copy_(torch.eye(3)[label] * 1000)
-        save_model(tmp_path / name, net, description)
+        save_model(tmp_path / name / "segmenter", net, description)
     return tmp_path
 
 
@@ -72,10 +69,10 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
     picture(tmp_path / "in" / "a.jpg")
     with pytest.raises(UserError, match="two images are named a"):
-        find_images(tmp_path / "in", tmp_path / "out")
+        find_photographs(tmp_path / "in", tmp_path / "out")
 
 
 def test_what_macos_puts_beside_images_is_no_image(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "._a.png").write_bytes(b"no picture")
-    assert [sample.id for sample in find_images(tmp_path / "in", tmp_path / "out")] == ["a"]
+    assert [sample.id for sample in find_photographs(tmp_path / "in", tmp_path / "out")] == ["a"]

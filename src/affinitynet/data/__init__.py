@@ -8,7 +8,7 @@ from affinitynet.data.images import load_image
 from affinitynet.data.labels import ignore_index, read_labels, voc_palette, write_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.read import read_dataset
-from affinitynet.data.sample import Sample, output_path
+from affinitynet.data.sample import Sample
 from affinitynet.data.truth import load_truth
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "ignore_index",
     "load_image",
     "load_truth",
-    "output_path",
     "read_dataset",
     "read_labels",
     "voc_palette",

@@ -1,7 +1,7 @@
 """What a data set holds and what is wrong with it, as plain data; the command line prints it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
@@ -14,6 +14,7 @@ from affinitynet.data.sample import Sample
 from affinitynet.data.truth import load_truth
 from affinitynet.data.voc import SBD_MASKS
 from affinitynet.errors import UserError
+from affinitynet.progress import task
 
 FEW_IMAGES = 20
 _THREADS = 4
@@ -52,20 +53,14 @@ class CheckReport:
     warnings: tuple[str, ...]
 
 
-def check_dataset(
-    manifest: Manifest, progress: Callable[[int, int], None] | None = None
-) -> CheckReport:
-    """Decode every image and mask of a data set and report what it holds.
-
-    progress: called with (images done, images in all) after each.
-    """
+def check_dataset(manifest: Manifest) -> CheckReport:
+    """Decode every image and mask of a data set and report what it holds."""
     samples = manifest.samples
     found: list[_Finding] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool, task("check", len(samples)) as progress:
         for finding in pool.map(lambda sample: _inspect(manifest, sample), samples):
             found.append(finding)
-            if progress is not None:
-                progress(len(found), len(samples))
+            progress.advance()
     sizes = [finding.size for finding in found if finding.size is not None]
     return CheckReport(
         classes=manifest.classes,

@@ -8,10 +8,11 @@ from typing import Any
 from affinitynet.data.coco_file import load_annotations
 from affinitynet.data.coco_masks import panoptic_folder
 from affinitynet.data.manifest import Manifest
-from affinitynet.data.sample import Sample, check_relative
+from affinitynet.data.sample import Sample
 from affinitynet.data.table import DEFAULT_SPLIT
 from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import check_relative
 
 
 def annotation_files(root: Path) -> dict[str, Path]:

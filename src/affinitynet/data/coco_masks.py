@@ -16,8 +16,8 @@ import numpy.typing as npt
 from affinitynet.data.coco_file import load_annotations
 from affinitynet.data.images import load_image
 from affinitynet.data.labels import Labels, ignore_index
-from affinitynet.data.sample import check_relative
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import check_relative
 
 Mask = npt.NDArray[np.bool_]
 

@@ -19,6 +19,21 @@ def ignore_index(classes: int) -> int:
     return 255 if classes < 255 else 65535
 
 
+def to_labels(
+    local: npt.NDArray[np.integer], classes: npt.NDArray[np.int64], ignore_index: int
+) -> npt.NDArray[np.integer]:
+    """Turn an image's own numbering (0, 1..K, 255) into the data set's labels.
+
+    local: (H, W), classes: (K,) 0-based, sorted; answers (H, W) uint8, or uint16 with 255 or more.
+    """
+    table: npt.NDArray[np.integer]
+    table = np.full(256, ignore_index, np.uint16 if ignore_index > 255 else np.uint8)
+    table[0] = 0
+    table[1 : len(classes) + 1] = classes + 1
+    labels: npt.NDArray[np.integer] = table[local]
+    return labels
+
+
 def voc_palette() -> list[int]:
     """PASCAL VOC's colour map: 768 integers; 0 is black, 255 the light colour of borders.
 

@@ -1,17 +1,20 @@
 """The record in the middle: what a data set holds, whatever layout it came in."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from affinitynet.data.labels import ignore_index, voc_palette
-from affinitynet.data.sample import Sample, check_relative
+from affinitynet.data.sample import Sample
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import fingerprint
-from affinitynet.run_folder.freshness import file_name
+from affinitynet.run_folder.folder import atomic_write, check_relative, file_name, fingerprint
 
-RUN_FILE = "manifest.json"  # in a run folder
+RUN_FILE = "manifest.jsonl"  # in a run folder
+OLD_RUN_FILE = "manifest.json"  # of version 0.1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -110,66 +113,88 @@ class Manifest:
     def _chosen(self, names: tuple[str | None, ...]) -> dict[str, tuple[Sample, ...]]:
         return {name: split for name, split in self.splits.items() if not names or name in names}
 
-    def to_json(self) -> str:
-        """The manifest as JSON text; image and mask paths are relative to the root."""
-        samples = {
-            s.id: {
-                "image": self._relative(s.image),
-                "tags": s.tags,
-                "mask": None if s.mask is None else self._relative(s.mask),
-            }
-            for s in self.samples
-        }
-        content = {
+    def to_lines(self) -> Iterator[str]:
+        """Yield the manifest as lines of JSON: one on the data set, then one for each image.
+
+        Paths are relative to the root; ``splits`` of an image give its place in each split.
+        """
+        head = {
+            "format": FORMAT,
             "root": str(self.root),
             "classes": self.classes,
             "truth_values": self.truth_values,
             "notes": self.notes,
-            "splits": {name: [s.id for s in split] for name, split in self.splits.items()},
-            "samples": samples,
+            "splits": list(self.splits),
         }
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        yield _line(head)
+        places: dict[str, dict[str, int]] = {}
+        for name, samples in self.splits.items():
+            for place, sample in enumerate(samples):
+                places.setdefault(sample.id, {})[name] = place
+        for sample in self.samples:
+            yield _line(
+                {
+                    "id": sample.id,
+                    "image": self._relative(sample.image),
+                    "tags": sample.tags,
+                    "mask": None if sample.mask is None else self._relative(sample.mask),
+                    "splits": places[sample.id],
+                }
+            )
 
     @classmethod
-    def from_json(cls, text: str, root: Path | None = None) -> "Manifest":
-        """Read what `to_json` wrote; ``root`` replaces the stored one where the data has moved.
+    def from_lines(cls, lines: Iterable[str]) -> "Manifest":
+        """Read what `to_lines` yielded, a line at a time.
 
-        Raises UserError for text that is no manifest and for paths that lead out of the root.
+        Raises:
+            UserError: lines that are no manifest, and paths that lead out of the root.
         """
+        reader = iter(lines)
         try:
-            content = json.loads(text)
-            base = Path(content["root"]) if root is None else root
-            samples = {
-                sample_id: Sample(
-                    sample_id,
-                    _inside(base, entry["image"]),
-                    tuple(int(tag) for tag in entry["tags"]),
-                    None if entry["mask"] is None else _inside(base, entry["mask"]),
-                )
-                for sample_id, entry in content["samples"].items()
-            }
-            values = content["truth_values"]
+            head = json.loads(next(reader))
+            if head["format"] != FORMAT:
+                raise UserError(f"it is of format {head['format']!r}, this version reads {FORMAT}")
+            base = Path(head["root"])
+            splits: dict[str, dict[int, Sample]] = {name: {} for name in head["splits"]}
+            for line in reader:
+                entry = json.loads(line)
+                sample = _sample(base, entry)
+                for name, place in entry["splits"].items():
+                    splits[name][int(place)] = sample
+            values = head["truth_values"]
             return cls(
                 root=base,
-                classes=tuple(content["classes"]),
+                classes=tuple(head["classes"]),
                 splits={
-                    name: tuple(samples[sample_id] for sample_id in ids)
-                    for name, ids in content["splits"].items()
+                    name: tuple(places[place] for place in sorted(places))
+                    for name, places in splits.items()
                 },
                 truth_values=None if values is None else {int(k): v for k, v in values.items()},
-                notes=tuple(content["notes"]),
+                notes=tuple(head["notes"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"This is not a manifest that AffinityNet wrote: {error!r}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise UserError(f"not a manifest that AffinityNet wrote ({error!r})") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into a run folder, line by line."""
+        with (
+            atomic_write(folder / RUN_FILE) as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.writelines(self.to_lines())
 
     @classmethod
     def of_run(cls, folder: Path) -> "Manifest":
-        """Read the manifest of a run folder. Raises UserError where there is none, or a bad one."""
+        """Read the manifest of a run folder.
+
+        Raises:
+            UserError: there is none, or a bad one, or an earlier version made the run.
+        """
+        check_run_folder(folder)
         path = folder / RUN_FILE
-        if not path.is_file():
-            raise UserError(f"{folder}: is no run folder ({RUN_FILE} is missing)")
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            with path.open(encoding="utf-8") as file:
+                return cls.from_lines(file)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: {error}") from error
         except OSError as error:
@@ -180,6 +205,35 @@ class Manifest:
             return path.relative_to(self.root).as_posix()
         except ValueError:
             raise UserError(f"{path} is not inside the data set's folder {self.root}.") from None
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that is no run's, or that of a version whose files are others.
+
+    Raises:
+        UserError: which of the two, and what to do.
+    """
+    if (folder / RUN_FILE).is_file():
+        return
+    if (folder / OLD_RUN_FILE).is_file():
+        raise UserError(
+            f"{folder}: is a run of version 0.1, which this version doesn't read: its masks (PNG) "
+            "and segmenter/ stay usable as they are; to go on, start a new run with another --out"
+        )
+    raise UserError(f"{folder}: is no run folder ({RUN_FILE} is missing)")
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _sample(base: Path, entry: dict[str, Any]) -> Sample:
+    return Sample(
+        entry["id"],
+        _inside(base, entry["image"]),
+        tuple(int(tag) for tag in entry["tags"]),
+        None if entry["mask"] is None else _inside(base, entry["mask"]),
+    )
 
 
 def _inside(root: Path, relative: str) -> Path:

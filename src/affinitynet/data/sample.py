@@ -1,12 +1,7 @@
-"""One image with what is known of it, and the rule that keeps its id a safe file name."""
+"""One image with what is known of it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from affinitynet.errors import UserError
-
-_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @dataclass(frozen=True)
@@ -24,35 +19,3 @@ class Sample:
     image: Path
     tags: tuple[int, ...]
     mask: Path | None = None
-
-
-def check_relative(path: str, what: str) -> None:
-    """Refuse a relative path that could lead out of the folder it is joined to.
-
-    Absolute paths, drive letters, backslashes, control characters and the parts ``""``, ``.``
-    and ``..`` raise UserError. ``what`` names the path in the message.
-    """
-    parts = path.split("/")
-    if (
-        any(part in ("", ".", "..") for part in parts)
-        or "\\" in path
-        or _DRIVE.match(path)
-        or not path.isprintable()
-    ):
-        raise UserError(
-            f"{what} {path!r} is not a plain relative path: use names and '/', without a leading "
-            "'/', '.', '..', backslash or drive letter."
-        )
-
-
-def output_path(folder: Path, sample_id: str, suffix: str = ".png") -> Path:
-    """Path of the file that a stage writes for a sample: ``folder/<id><suffix>``.
-
-    Raises UserError where the id is unsafe, or where a symbolic link below ``folder`` would take
-    the file out of it. (``folder`` itself may be a link.)
-    """
-    check_relative(sample_id, "The image id")
-    path = folder / f"{sample_id}{suffix}"
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{path.parent} leads out of {folder} through a symbolic link: remove it.")
-    return path

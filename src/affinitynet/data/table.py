@@ -12,10 +12,11 @@ import numpy as np
 from affinitynet.data.images import is_image_name
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
-from affinitynet.data.sample import Sample, check_relative
+from affinitynet.data.sample import Sample
 from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
 from affinitynet.data.text import read_text
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import check_relative
 
 TABLE = "labels.csv"
 COLUMNS = ("image", "labels", "split")

@@ -10,11 +10,12 @@ import numpy as np
 from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
-from affinitynet.data.sample import Sample, check_relative
+from affinitynet.data.sample import Sample
 from affinitynet.data.table import TABLE, Row, read_rows
 from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
 from affinitynet.data.text import read_lines
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import check_relative
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -36,6 +37,15 @@ def voc_root(root: Path) -> Path | None:
         if (folder / "JPEGImages").is_dir() and (folder / "ImageSets").is_dir():
             return folder
     return None
+
+
+def class_numbers(manifest: Manifest) -> tuple[str, ...]:
+    """Return what class numbers from 0 mean in files that other programs made for a data set.
+
+    In a VOC devkit they are VOC's twenty, whichever of them the data set has; elsewhere its own.
+    """
+    of_voc = voc_root(manifest.root) is not None and set(manifest.classes) <= set(VOC_CLASSES)
+    return VOC_CLASSES if of_voc else manifest.classes
 
 
 def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:

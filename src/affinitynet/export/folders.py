@@ -4,23 +4,22 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from affinitynet.data import Manifest, Sample, load_image, output_path
+from affinitynet.data import Manifest, Sample, load_image
+from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.progress import say
-from affinitynet.run_folder.folder import RECORD
-from affinitynet.run_folder.freshness import outdated
+from affinitynet.progress import warn
+from affinitynet.run_folder.folder import RECIPE, output_path
+from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.records import RECORD
+from affinitynet.run_folder.stages import ARTIFACTS
 
-# Folder of masks -> folder of the stage that makes them, whose record says that all are there.
-STAGES = {
-    "confident": "confident",
-    "walk": "pseudo",
-    "pseudo": "pseudo",
-    "predictions": "segmenter",
-}
+EXPORTABLE = tuple(artifact.folder for artifact in ARTIFACTS if artifact.labels)
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -46,11 +45,9 @@ def export_run(
     """
     run_folder, out = Path(run_folder), Path(out).resolve()
     _check_choice("format", format, _FORMATS)
-    _check_choice("stage", stage, STAGES)
+    _check_choice("stage", stage, EXPORTABLE)
     manifest = Manifest.of_run(run_folder)
     samples = _masked_samples(run_folder, manifest, stage)
-    if changes := outdated(run_folder, STAGES[stage]):
-        say(f"warning: the {stage} masks are older than the run's settings ({changes})")
     with _new_folder(out) as folder:
         _FORMATS[format](run_folder / stage, folder, manifest, samples)
         names = "".join(f"{name}\n" for name in ("background", *manifest.classes))
@@ -101,15 +98,23 @@ def _place(folder: Path, sample_id: str, suffix: str) -> Path:
     return path
 
 
-def _masked_samples(run_folder: Path, manifest: Manifest, stage: str) -> list[Sample]:
-    """Give the samples that have a mask of a finished stage."""
-    folder = run_folder / stage
-    samples = [s for s in manifest.samples if output_path(folder, s.id).is_file()]
-    if not samples or not (run_folder / STAGES[stage] / RECORD).is_file():
+def _masked_samples(run_folder: Path, manifest: Manifest, masks: str) -> list[Sample]:
+    """Give the samples that have a mask of a finished stage; warn if it is out of date."""
+    recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
+    freshness = Freshness(recipe)
+    makers = (s for s in freshness.stages if masks in (a.folder for a in s.artifacts))
+    maker = next(makers, None)
+    if maker is None:
+        raise UserError(f"{run_folder}: this run makes no {masks} masks; choose another --stage")
+    samples = [s for s in manifest.samples if output_path(run_folder / masks, s.id).is_file()]
+    if not samples or not (run_folder / maker.folder / RECORD).is_file():
         raise UserError(
-            f"{run_folder}: the {stage} masks are not finished ({len(samples)} are there); "
-            "let `affinitynet run` finish them first."
+            f"{run_folder}: the {masks} masks are not finished ({len(samples)} are there); "
+            "let `affinitynet run` finish them first"
         )
+    status = freshness.status(maker, partial(count_files, recipe, manifest))
+    if status.state == "stale":
+        warn(f"the {masks} masks are out of date {status.detail}")
     return samples
 
 

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -12,51 +13,48 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from affinitynet.data import Manifest, Sample, output_path
+from affinitynet.data import Manifest, Sample
+from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
-from affinitynet.progress import say
-from affinitynet.report.figures import (
-    FigureSheet,
-    read_facts,
-    read_figures,
-    read_settings,
-    read_stages,
-)
+from affinitynet.progress import warn
+from affinitynet.report.figures import FigureSheet, read_facts, read_figures, read_stages
 from affinitynet.report.pictures import Pixels, class_color
 from affinitynet.report.sampling import Selection, select
 from affinitynet.report.strips import PREDICTION_COLUMNS, TRAINING_COLUMNS, draw_strip
 from affinitynet.report.table import percent, yes_no
-from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.folder import RECIPE, atomic_write, output_path
+from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.stages import CAMS, CONFIDENT, PREDICTIONS, PSEUDO
 
 PANEL_SIDE = 320  # pixels; six panels fill a wide screen, twelve rows stay near 1 MB
 _BINS = 20
 
 
-def write_report(
-    run_folder: Path, *, samples: int = 12, states: Mapping[str, str] | None = None
-) -> Path:
+def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
     """Write ``report/index.html`` into the run folder and return its path.
 
     run_folder: any run folder, however far it got; what is missing is shown as missing.
     samples: how many training images to show (half as many of the segmenter's).
-    states: what the pipeline says of each stage (see `read_stages`); without it the files do.
 
     Raises:
-        UserError: no run folder, one of its JSON files is damaged, or `samples` is negative.
+        UserError: no run folder, one of its records is damaged, or `samples` is negative.
     """
     run_folder = Path(run_folder)
     if samples < 0:
-        raise UserError(f"samples = {samples}: a report can show 0 images or more.")
+        raise UserError(f"samples = {samples}: a report can show 0 images or more")
     manifest = Manifest.of_run(run_folder)
-    settings = read_settings(run_folder)
-    stages = read_stages(run_folder, states)
-    for row in stages:
-        if row.state.startswith("stale"):
-            say(f"warning: {row.name} is {row.state}; the report shows what it made before")
-    sections = [_training_section(run_folder, manifest, settings, samples)]
-    sections += _prediction_sections(run_folder, manifest, settings, (samples + 1) // 2)
+    recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
+    freshness = Freshness(recipe)
+    states = freshness.states(partial(count_files, recipe, manifest))
+    for status in states:
+        if status.state == "stale":
+            warn(f"{status.name} is {status}; the report shows what it made before")
+    stages = read_stages(run_folder, freshness.stages, states)
+    sections = [_training_section(run_folder, manifest, recipe, samples)]
+    sections += _prediction_sections(run_folder, manifest, recipe, (samples + 1) // 2)
     page = _template().render(
-        facts=read_facts(run_folder, manifest, settings),
+        facts=read_facts(run_folder, manifest, recipe, freshness.stages),
         stages=stages,
         warnings=[(row.name, text) for row in stages for text in row.warnings],
         sheet=_with_classes(read_figures(run_folder), manifest),
@@ -70,23 +68,24 @@ def write_report(
 
 
 def _training_section(
-    run_folder: Path, manifest: Manifest, settings: Mapping[str, Any], samples: int
+    run_folder: Path, manifest: Manifest, recipe: Recipe, samples: int
 ) -> dict[str, Any]:
-    pool = _split(manifest, settings, "figures") or _split(manifest, settings, "train")
-    pool = pool or manifest.samples
+    role = "figures" if recipe.dataset.figures else "train"
+    pool = samples_of(recipe, manifest, role) or manifest.samples
     begun = [sample for sample in pool if _begun(run_folder, sample)]
-    selection = select(run_folder / "pseudo", manifest, begun or pool, samples, what="pseudo mask")
+    folder = run_folder / PSEUDO.folder
+    selection = select(folder, manifest, begun or pool, samples, what="pseudo mask")
     title = "From tags to masks"
     return _section(title, run_folder, manifest, selection, TRAINING_COLUMNS)
 
 
 def _prediction_sections(
-    run_folder: Path, manifest: Manifest, settings: Mapping[str, Any], samples: int
+    run_folder: Path, manifest: Manifest, recipe: Recipe, samples: int
 ) -> list[dict[str, Any]]:
     """Show the segmenter's masks of unseen images, once there are some."""
-    folder = run_folder / "predictions"
-    pool = _split(manifest, settings, "val")
-    pool = [sample for sample in pool if output_path(folder, sample.id).is_file()]
+    folder = run_folder / PREDICTIONS.folder
+    pool = samples_of(recipe, manifest, "val")
+    pool = tuple(sample for sample in pool if output_path(folder, sample.id).is_file())
     if not pool:
         return []
     selection = select(folder, manifest, pool, samples, what="predicted mask")
@@ -161,17 +160,10 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _split(manifest: Manifest, settings: Mapping[str, Any], role: str) -> Sequence[Sample]:
-    """Give the samples of the split that plays a role (train, val, figures) in the recipe."""
-    dataset = settings.get("dataset")
-    name = dataset.get(role) if isinstance(dataset, dict) else None
-    return manifest.splits.get(str(name or role), ())
-
-
 def _begun(run_folder: Path, sample: Sample) -> bool:
     """Tell whether any stage made something of the image yet."""
-    outputs = (("pseudo", ".png"), ("confident", ".png"), ("cams", ".npz"))
-    return any(output_path(run_folder / name, sample.id, end).is_file() for name, end in outputs)
+    outputs = (PSEUDO, CONFIDENT, CAMS)
+    return any(output_path(run_folder / a.folder, sample.id, a.suffix).is_file() for a in outputs)
 
 
 def _with_classes(sheet: FigureSheet, manifest: Manifest) -> FigureSheet:

@@ -12,6 +12,7 @@ from affinitynet.report.pictures import class_color
 from affinitynet.report.sampling import score
 from affinitynet.report.strips import TRAINING_COLUMNS, Panel, Strip, draw_strip
 from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.stages import PSEUDO
 
 _PAPER, _INK, _MUTED, _EMPTY = (255, 255, 255), (32, 36, 40), (96, 102, 108), (238, 238, 236)
 _NEUTRAL = (131, 131, 131)  # the mean of the hatching in `draw_labels`
@@ -41,7 +42,7 @@ def write_strip(
                 f"{run_folder}: its manifest has no image {name!r}; ids look like "
                 f"{manifest.samples[0].id!r}."
             )
-    scored = [score(run_folder / "pseudo", manifest, known[name]) for name in ids]
+    scored = [score(run_folder / PSEUDO.folder, manifest, known[name]) for name in ids]
     strips = [
         draw_strip(run_folder, manifest, entry, TRAINING_COLUMNS, side=side) for entry in scored
     ]
@@ -90,7 +91,7 @@ def _compose(
         left = _MARGIN
         for number, panel, wide in zip(columns, row, widths, strict=True):
             _draw_cell(sheet, panel, (left, top, left + wide, top + high))
-            if TRAINING_COLUMNS[number][1] == "pseudo" and strip.scored.iou is not None:
+            if TRAINING_COLUMNS[number][1] == PSEUDO.folder and strip.scored.iou is not None:
                 _draw_badge(pen, (left, top), f"IoU {100 * strip.scored.iou:.0f}")
             left += wide + _GAP
         top += high + _GAP

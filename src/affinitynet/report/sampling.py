@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from affinitynet.data import Manifest, Sample, load_truth, output_path, read_labels
+from affinitynet.data import Manifest, Sample, load_truth, read_labels
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import output_path
 
 RANKED_AT_MOST = 2000  # reading two PNGs an image takes about 10 ms; a report should open soon
 

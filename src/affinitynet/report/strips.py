@@ -1,6 +1,5 @@
 """Strips: one image and what each stage made of it, side by side."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from affinitynet.data import (
     Sample,
     load_image,
     load_truth,
-    output_path,
     read_labels,
 )
+from affinitynet.data.cams import load_cams
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import (
     Pixels,
@@ -27,17 +26,28 @@ from affinitynet.report.pictures import (
     resize_maps,
 )
 from affinitynet.report.sampling import Scored
-
-# Title of a column and what it shows, a folder of the run in most cases, in the method's order.
-TRAINING_COLUMNS = (
-    ("Image", "image"),
-    ("CAM", "cams"),
-    ("Confident", "confident"),
-    ("Random walk", "walk"),
-    ("Pseudo mask", "pseudo"),
-    ("Ground truth", "truth"),
+from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.stages import (
+    CAMS,
+    CONFIDENT,
+    PREDICTIONS,
+    PSEUDO,
+    WALK,
+    Artifact,
 )
-PREDICTION_COLUMNS = (("Image", "image"), ("Prediction", "predictions"), ("Ground truth", "truth"))
+
+IMAGE, TRUTH = "image", "truth"
+# Title of a column and what it shows: the image, its ground truth, or a folder of the run.
+Column = tuple[str, str]
+
+
+def _columns(*artifacts: Artifact) -> tuple[Column, ...]:
+    made = ((artifact.title, artifact.folder) for artifact in artifacts)
+    return (("Image", IMAGE), *made, ("Ground truth", TRUTH))
+
+
+TRAINING_COLUMNS = _columns(CAMS, CONFIDENT, WALK, PSEUDO)
+PREDICTION_COLUMNS = _columns(PREDICTIONS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ def draw_strip(
     run_folder: Path,
     manifest: Manifest,
     scored: Scored,
-    columns: Sequence[tuple[str, str]],
+    columns: Sequence[Column],
     *,
     side: int,
 ) -> Strip:
@@ -91,10 +101,10 @@ def draw_strip(
     panels = []
     for title, source in columns:
         try:
-            if source == "image":
+            if source == IMAGE:
                 picture, labels = _draw_image(image, sample, side)
-            elif source == "cams":
-                path = output_path(run_folder / source, sample.id, ".npz")
+            elif source == CAMS.folder:
+                path = output_path(run_folder / source, sample.id, CAMS.suffix)
                 picture, labels = _draw_cams(image, path, len(manifest.classes), side)
             else:
                 mask = _read_mask(run_folder, manifest, sample, source)
@@ -122,13 +132,9 @@ def _draw_cams(
     if not path.is_file():
         raise _MissingError("not made")
     try:
-        # Opened here, because np.load leaves a damaged file open.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            indices, maps = file["classes"], file["cams"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        indices, maps = load_cams(path, classes=classes)
+    except UserError:
         raise _MissingError("not readable") from None
-    if maps.ndim != 3 or len(maps) != len(indices) or not np.isin(indices, range(classes)).all():
-        raise _MissingError("not readable")
     back = _backdrop(image, maps.shape[1:], side)
     drawn = draw_maps(back, indices, resize_maps(maps, back.shape[:2]))
     return drawn, {int(index) + 1 for index in indices}
@@ -146,13 +152,13 @@ def _read_mask(
     run_folder: Path, manifest: Manifest, sample: Sample, source: str
 ) -> npt.NDArray[np.integer]:
     path = output_path(run_folder / source, sample.id)
-    if source == "truth":
+    if source == TRUTH:
         if sample.mask is None:
             raise _MissingError("none given")
     elif not path.is_file():
         raise _MissingError("not made")
     try:
-        mask = load_truth(manifest, sample) if source == "truth" else read_labels(path)
+        mask = load_truth(manifest, sample) if source == TRUTH else read_labels(path)
     except UserError:
         raise _MissingError("not readable") from None
     if ((mask > len(manifest.classes)) & (mask != manifest.ignore_index)).any():

@@ -1,32 +1,71 @@
-"""The run folder on disk: atomic writes, fingerprints, and the record each stage leaves.
+"""Files of a run folder: safe paths, atomic writes, leftovers, and the lock.
 
-A stage's folder holds its files and, last of all, `stage.json`. Whatever stops a run (an error,
+A stage's folder holds its files and, last of all, its record. Whatever stops a run (an error,
 Ctrl-C, `kill -9`, a full disk) leaves only whole files behind, so the next run goes on from there.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+import socket
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from affinitynet.errors import UserError
 
 RECIPE = "recipe.yaml"
-RECORD = "stage.json"
-PLAN = "plan.json"
+LOCK = ".lock"
 
-# Short, so that a name as long as the file system takes can still be written under it.
-_TEMPORARY = re.compile(r"\.\d+-\d+\.part")
+_DRIVE = re.compile(r"[A-Za-z]:")
+# Host and process, so that processes that share a folder know whose a file is. Short, so that a
+# name as long as the file system takes can still be written under it.
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+_TEMPORARY = re.compile(r"\.([0-9a-f]{6})-(\d+)-\d+\.part")
 _DISCARDED = ".discarded"
 _numbers = itertools.count()
+
+
+def check_relative(path: str, what: str) -> None:
+    """Refuse a relative path that could lead out of the folder it is joined to.
+
+    `what` names the path in the message.
+
+    Raises:
+        UserError: an absolute path, a drive letter, a backslash, a control character, or one of
+            the parts ``""``, ``.`` and ``..``.
+    """
+    parts = path.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or "\\" in path
+        or _DRIVE.match(path)
+        or not path.isprintable()
+    ):
+        raise UserError(
+            f"{what} {path!r} is not a plain relative path: use names and '/', without a leading "
+            "'/', '.', '..', backslash or drive letter"
+        )
+
+
+def output_path(folder: Path, sample_id: str, suffix: str = ".png") -> Path:
+    """Return where a stage writes the file of an image: ``folder/<id><suffix>``.
+
+    Raises:
+        UserError: the id is unsafe, or a symbolic link below `folder` would take the file out of
+            it. (`folder` itself may be a link.)
+    """
+    check_relative(sample_id, "The image id")
+    path = folder / f"{sample_id}{suffix}"
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path.parent} leads out of {folder} through a symbolic link: remove it")
+    return path
 
 
 @contextlib.contextmanager
@@ -39,18 +78,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or the file can't be written there.
     """
-    temporary = path.with_name(f".{os.getpid()}-{next(_numbers)}.part{path.suffix}")
+    temporary = path.with_name(f".{_HOST}-{os.getpid()}-{next(_numbers)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         temporary.replace(path)
+        _flush_folder(path.parent)
     except Exception as error:
         cause = _system_error(error)
         if cause is None:
             raise
         raise UserError(
-            f"{path}: cannot be written ({cause.strerror or cause}); "
+            f"{path}: can't be written ({cause.strerror or cause}); "
             "mend that and start again: finished work is kept"
         ) from error
     finally:
@@ -59,8 +99,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _flush(file: Path) -> None:
-    with file.open("rb") as handle:
+    # Opened for writing, because Windows flushes no other handle.
+    with file.open("rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the new name to the disk, where the system can flush a folder: Windows can't."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with contextlib.suppress(OSError):  # some network file systems refuse
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
@@ -82,30 +135,63 @@ def remove_tree(path: Path) -> None:
         pass
     except OSError as error:
         raise UserError(
-            f"{error.filename or path}: cannot be deleted ({error.strerror or error})"
+            f"{error.filename or path}: can't be deleted ({error.strerror or error})"
         ) from error
 
 
 def discard(path: Path) -> None:
-    """Delete a stage's folder; stopped halfway, it is gone all the same."""
+    """Delete a stage's folder; stopped halfway, it is gone all the same.
+
+    Raises:
+        UserError: it can't be deleted.
+    """
     grave = path.with_name(f".{path.name}{_DISCARDED}")
     try:
         path.rename(grave)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UserError(f"{path}: cannot be deleted ({error.strerror})") from error
+        raise UserError(f"{path}: can't be deleted ({error.strerror})") from error
     remove_tree(grave)
 
 
-def remove_leftovers(root: Path, folders: tuple[str, ...]) -> None:
-    """Delete what a killed process left half written or half deleted, here and in `folders`."""
+def remove_leftovers(root: Path, folders: Iterable[str]) -> None:
+    """Delete what processes that ended left half written or half deleted, here and in `folders`.
+
+    Files of a process that still works, or of another machine, stay: nobody deletes another's.
+    """
+    folders = tuple(folders)
     for folder in folders:
         remove_tree(root / f".{folder}{_DISCARDED}")
     inside = (file for folder in folders for file in (root / folder).rglob(".*"))
     for file in itertools.chain(root.glob(".*"), inside):
-        if _TEMPORARY.match(file.name):
-            file.unlink(missing_ok=True)
+        if _is_orphan(file.name):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file's name is one that `atomic_write` gives."""
+    return bool(_TEMPORARY.match(name))
+
+
+def _is_orphan(name: str) -> bool:
+    found = _TEMPORARY.match(name)
+    return bool(found) and found[1] == _HOST and not _lives(int(found[2]))  # type: ignore[index]
+
+
+def _lives(process: int) -> bool:
+    if process == os.getpid():
+        return True
+    if os.name == "nt":  # where `kill` would end it; an open file can't be deleted there anyway
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -123,10 +209,13 @@ def read_json(path: Path, stage: str = "") -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damaged(path, stage, f"not valid JSON ({error})") from error
+        raise damaged(path, stage, f"not valid JSON ({error})") from error
+    except RecursionError as error:
+        raise damaged(path, stage, "nested too deeply") from error
 
 
-def _damaged(path: Path, stage: str, how: str) -> UserError:
+def damaged(path: Path, stage: str, how: str) -> UserError:
+    """Make the error for a file of a run folder that can't be used, with the way to remake it."""
     return UserError(f"{path}: {how}; make it anew with --redo {stage or 'and its stage'}")
 
 
@@ -136,78 +225,19 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class StagePlan:
-    """What the files in a stage's folder are made with (`plan.json`)."""
-
-    fingerprint: str
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """What a finished stage says of itself (`stage.json`)."""
-
-    stage: str
-    fingerprint: str
-    settings: dict[str, Any]
-    figures: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    versions: dict[str, str] = field(default_factory=dict)
+def file_name(file: Path) -> str:
+    """Name a file by its content, in 16 hex digits; "missing" where there is none."""
+    if not file.is_file():
+        return "missing"
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
 
 
-Paper = TypeVar("Paper", StagePlan, StageRecord)
-
-
-@dataclass(frozen=True)
-class StageFolder:
-    """One stage's folder: its plan (what it is being made from) and, when done, its record."""
-
-    path: Path
-    stage: str
-
-    def holds_results(self) -> bool:
-        """Tell whether anything was made here: a plan alone is none."""
-        return any(
-            file.name != PLAN and not _TEMPORARY.match(file.name) and file.is_file()
-            for file in self.path.rglob("*")
-        )
-
-    def plan(self) -> StagePlan | None:
-        """Return what the files here are made with; None where no readable plan says it."""
-        with contextlib.suppress(UserError):
-            return self._read(StagePlan, PLAN)
-        return None
-
-    def start(self, plan: StagePlan) -> None:
-        """Write down what the files that now follow are made with."""
-        write_json(self.path / PLAN, asdict(plan))
-
-    def record(self) -> StageRecord | None:
-        """Return the finished stage's record, or None while there is work to do.
-
-        Raises:
-            UserError: the record is damaged.
-        """
-        return self._read(StageRecord, RECORD)
-
-    def finish(self, record: StageRecord) -> None:
-        """Write the record, the last file of a stage."""
-        write_json(self.path / RECORD, asdict(record))
-
-    def _read(self, kind: type[Paper], name: str) -> Paper | None:
-        file = self.path / name
-        if not file.is_file():
-            return None
-        values = read_json(file, self.stage)
-        known = {entry.name for entry in fields(kind)}
-        try:  # what another version wrote beside is left aside
-            paper = kind(**{key: value for key, value in values.items() if key in known})
-            dict(paper.settings)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise _damaged(file, self.stage, f"not what a stage writes ({error})") from error
-        return paper
+def folder_name(folder: Path, suffixes: Iterable[str]) -> str:
+    """Name the files of these suffixes below a folder by names and content, in 16 hex digits."""
+    wanted = tuple(suffixes)
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in wanted)
+    return fingerprint([[file.relative_to(folder).as_posix(), file_name(file)] for file in files])
 
 
 @contextlib.contextmanager
@@ -215,18 +245,23 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder for one process; the lock dies with the process.
 
     Raises:
-        UserError: another process works in this folder, or it can't be made.
+        UserError: another process works in this folder, or it can't be locked or made.
     """
+    file = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be used as a run folder ({error.strerror})") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: another run is working here; wait or use another --out"
-            ) from error
+        if file.is_symlink():  # in a folder from elsewhere it may point anywhere
+            raise UserError(f"{file}: is a symbolic link; delete it")
+        lock = FileLock(file)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{folder}: another run is working here; wait or use another --out"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder}: can't be used as a run folder ({reason})") from error
+    try:
         yield
+    finally:
+        lock.release()

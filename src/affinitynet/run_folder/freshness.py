@@ -1,67 +1,212 @@
-"""What a stage is made from, as one flat mapping: its hash is the stage's fingerprint."""
+"""What of a run is done, partial, stale or imported: the one place that says it.
 
-import hashlib
+A stage's files are made from *ingredients*: settings, the images and tags of splits, ground truth,
+weights and files of the user's, and the stages before. They are one flat mapping, written down in
+the stage's plan; its hash is the stage's fingerprint. A stage is stale when its ingredients are
+others now than its plan says.
+
+Ingredients outside the run folder are *looked up* by a run that is about to use them, and by
+`status --verify`. Whoever only reads the run folder (status, report, export) takes them as they
+are *recorded*, which needs no look at any image.
+"""
+
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from affinitynet.run_folder.folder import RECIPE, StageFolder, StageRecord
+from affinitynet.run_folder.folder import fingerprint
 from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.records import Plan, StageFolder
+from affinitynet.run_folder.settings import is_imported
+from affinitynet.run_folder.stages import FOLDERS, Stage, stages_of
 
 # What the names of ingredients begin with that are no settings.
 IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "
+
+State = Literal["done", "partial", "stale", "imported", "to do"]
+Count = Callable[[Stage], tuple[int, int]]  # of a per-image stage: images with a file, and all
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far a stage is."""
+
+    name: str
+    state: State
+    detail: str = ""
+    seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether there is nothing left to do."""
+        return self.state in ("done", "imported")
+
+    def __str__(self) -> str:
+        """Say it as `affinitynet status` does."""
+        return f"{self.state} {self.detail}".rstrip()
+
+
+class Outside(Protocol):
+    """Names the ingredients that lie outside the run folder, each by its content.
+
+    None means that there is no such thing: no images play that role.
+    """
+
+    def images(self, stage: Stage, role: str) -> str | None:
+        """Name the images and tags of a role's split."""
+
+    def truth(self, stage: Stage, role: str) -> str | None:
+        """Name the ground truth of a role's split."""
+
+    def weights(self, stage: Stage, key: str, weights: str) -> str:
+        """Name the weights file that the setting `key` gives."""
+
+    def files(self, stage: Stage, key: str, source: str) -> str:
+        """Name the files that the setting `key` brings in."""
+
+
+class Recorded:
+    """Takes what lies outside as the plans in the run folder name it."""
+
+    def __init__(self, root: Path) -> None:
+        """Read all plans of the run folder `root`."""
+        self._plans = {folder: StageFolder(root / folder, "").plan() for folder in FOLDERS}
+        # A stage without a plan of its own takes what another one says of the same thing.
+        self._known: dict[str, Any] = {}
+        for plan in self._plans.values():
+            self._known |= plan.settings if plan else {}
+
+    def images(self, stage: Stage, role: str) -> str | None:
+        """Name the images and tags of a role's split as recorded."""
+        return self._get(stage, IMAGES + role)
+
+    def truth(self, stage: Stage, role: str) -> str | None:
+        """Name the ground truth of a role's split as recorded."""
+        return self._get(stage, TRUTH + role)
+
+    def weights(self, stage: Stage, key: str, weights: str) -> str:
+        """Name the weights as recorded; a file of another name is another file."""
+        recorded = self._get(stage, key) or ""
+        name = Path(weights).name
+        return recorded if recorded.startswith(f"{name} ") else f"{name} not seen yet"
+
+    def files(self, stage: Stage, key: str, source: str) -> str:
+        """Name the imported files as recorded."""
+        return self._get(stage, key) or f"{source} not seen yet"
+
+    def _get(self, stage: Stage, key: str) -> str | None:
+        plan = self._plans.get(stage.folder)
+        found = (plan.settings if plan else self._known).get(key)
+        return None if found is None else str(found)
+
+
+class Freshness:
+    """The ingredients, fingerprints and states of a run's stages."""
+
+    def __init__(self, recipe: Recipe, outside: Outside | None = None) -> None:
+        """Look at the run folder `recipe.out`; without `outside` all else is as recorded."""
+        self.recipe, self.root = recipe, recipe.out
+        self.stages = stages_of(recipe)
+        outside = outside or Recorded(self.root)
+        self.fingerprints: dict[str, str] = {}
+        self.ingredients: dict[str, dict[str, Any]] = {}
+        for stage in self.stages:
+            found = self._ingredients(stage, outside)
+            self.ingredients[stage.name] = found
+            self.fingerprints[stage.name] = fingerprint([stage.name, found])
+
+    def plan(self, stage: Stage) -> Plan:
+        """Return the plan of a stage that begins now."""
+        return Plan(
+            fingerprint=self.fingerprints[stage.name], settings=self.ingredients[stage.name]
+        )
+
+    def folder(self, stage: Stage) -> StageFolder:
+        """Return the folder that holds a stage's records."""
+        return StageFolder(self.root / stage.folder, stage.name)
+
+    def states(self, count: Count) -> list[StageStatus]:
+        """Return every stage's state, in order; `count` as for `status`.
+
+        Raises:
+            UserError: a stage's record is damaged.
+        """
+        return [self.status(stage, count) for stage in self.stages]
+
+    def status(self, stage: Stage, count: Count) -> StageStatus:
+        """Return a stage's state.
+
+        count: counts the images of a per-image stage that have their file, and all; called only
+            where the records can't say it.
+
+        Raises:
+            UserError: the stage's record is damaged.
+        """
+        folder = self.folder(stage)
+        if not folder.holds_results():
+            return StageStatus(stage.name, "to do")
+        plan = folder.plan()
+        if plan is None:
+            return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
+        if plan.fingerprint != self.fingerprints[stage.name]:
+            changes = difference(plan.settings, self.ingredients[stage.name])
+            return StageStatus(stage.name, "stale", f"({changes})")
+        record = folder.record()
+        if record is None:
+            detail = "{} of {}".format(*count(stage)) if stage.suffix else ""
+            return StageStatus(stage.name, "partial", detail)
+        if stage.source:
+            return StageStatus(stage.name, "imported", f"(from {stage.source})", record.seconds)
+        return StageStatus(stage.name, "done", seconds=record.seconds)
+
+    def _ingredients(self, stage: Stage, outside: Outside) -> dict[str, Any]:
+        recipe = self.recipe
+        found = chosen_settings(recipe, stage.settings)
+        found |= {f"{AFTER}{name}": self.fingerprints[name] for name in stage.reads}
+        backbones = {"backbone": recipe.backbone, "segmenter.backbone": recipe.segmenter.backbone}
+        for key, backbone in backbones.items():
+            if backbone and key.partition(".")[0] in stage.settings:
+                weights = backbone.weights
+                if weights not in ("imagenet", "none"):
+                    weights = outside.weights(stage, f"{key}.weights", weights)
+                found[f"{key}.weights"] = weights
+        for key, value in list(found.items()):
+            if key.endswith(".source") and is_imported(str(value)):
+                found[key] = outside.files(stage, key, str(value))
+        for role in stage.roles:
+            images = outside.images(stage, role)
+            if images is None:
+                continue
+            found[IMAGES + role] = images
+            if stage.truth:
+                found[TRUTH + role] = outside.truth(stage, role)
+        return found
 
 
 def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
     """Return the recipe's sections or single settings of these names, by names with dots."""
     values = recipe.model_dump(mode="json")
-    return _flat({key: _pick(values, key) for key in keys})
-
-
-def file_name(file: Path) -> str:
-    """Name a file by its content; "missing" where there is none."""
-    if not file.is_file():
-        return "missing"
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+    return flat({key: _pick(values, key) for key in keys})
 
 
 def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say in words what changed from one mapping to the other."""
+    """Say in words what changed from one mapping of ingredients to the other."""
     changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
     own = [_change(key, was, now) for key in changed if not key.startswith(AFTER)]
     return "; ".join(own) or "an earlier stage changed"
 
 
-def outdated(run_folder: Path, folder: str) -> str:
-    """Say what changed since a finished stage's files were made, "" where nothing did.
-
-    By the run's own files alone, so a change of the data set goes unseen: `Run.status` sees it.
-    """
-    recipe = run_folder / RECIPE
-    if not recipe.is_file():
-        return ""
-    settings = _flat(Recipe.load(recipe).model_dump(mode="json"))
-    records = [StageFolder(file.parent, "").record() for file in run_folder.glob("*/stage.json")]
-    named = {record.stage: record for record in records if record}
-    own = StageFolder(run_folder / folder, "").record()
-    return _outdated(own, named, settings) if own else ""
-
-
-def _outdated(
-    record: StageRecord, records: Mapping[str, StageRecord], settings: Mapping[str, Any]
-) -> str:
-    # Weights are recorded by their content.
-    own = [key for key in record.settings if key in settings and not key.endswith(".weights")]
-    was = {key: record.settings[key] for key in own}
-    if was != (now := {key: settings[key] for key in own}):
-        return difference(was, now)
-    for stage, name in record.settings.items():
-        before = records.get(stage.removeprefix(AFTER)) if stage.startswith(AFTER) else None
-        if before and (before.fingerprint != name or _outdated(before, records, settings)):
-            return "an earlier stage changed"
-    return ""
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one, by names with dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
 def _change(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -78,11 +223,6 @@ def _pick(values: Any, key: str) -> Any:
     return values
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def unfinished(states: Sequence[StageStatus]) -> str:
+    """Say which stages are not finished, "" where all are."""
+    return ", ".join(f"{status.name} is {status}" for status in states if not status.finished)

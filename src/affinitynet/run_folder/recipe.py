@@ -9,13 +9,16 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.flags import find_section, nearest_settings
 from affinitynet.run_folder.settings import (
+    FILES,
     AffinitySettings,
     BackboneSettings,
     CamSettings,
     ClassifierSettings,
     ConfidentSettings,
     DatasetSettings,
+    Device,
     EvaluateSettings,
+    PseudoSettings,
     SegmenterSettings,
     Settings,
     WalkSettings,
@@ -29,7 +32,9 @@ class Recipe(Settings):
     data: Path | None = Field(None, description="folder of the data set (--data)")
     out: Path = Field(Path(), description="run folder (--out)")
     seed: int = Field(0, ge=0, lt=2**31, description="of every random choice")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
+    device: Device = Field(
+        "auto", description="where networks run: auto, cpu, cuda, cuda:1 (the second card) or mps"
+    )
     precision: Literal["float32", "bf16", "fp16"] = Field(
         "float32", description="of the trainings; bf16 needs hardware for it to gain"
     )
@@ -43,6 +48,7 @@ class Recipe(Settings):
     confident: ConfidentSettings = ConfidentSettings()
     affinity: AffinitySettings = AffinitySettings()
     walk: WalkSettings = WalkSettings()
+    pseudo: PseudoSettings = PseudoSettings()
     segmenter: SegmenterSettings = SegmenterSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
@@ -145,3 +151,37 @@ def _names_beside(model: type[BaseModel], place: list[str]) -> str:
     for part in place[:-1]:
         section = section and find_section(section, part)
     return ", ".join(section.model_fields) if section else "none"
+
+
+def find_weights(weights: str, data: Path | None) -> Path | None:
+    """Return the local weights file a setting names, None for `imagenet` and `none`.
+
+    Raises:
+        UserError: no such file in the working folder or beside the data.
+    """
+    if weights in ("imagenet", "none"):
+        return None
+    return _find(
+        weights, data, f"backbone.weights = {weights!r}: no such file", "or imagenet, or none"
+    )
+
+
+def find_files(source: str, key: str, data: Path | None) -> Path:
+    """Return the folder that a source `files:FOLDER` names; `key` is its setting.
+
+    Raises:
+        UserError: no such folder in the working folder or beside the data.
+    """
+    return _find(
+        source.removeprefix(FILES), data, f"{key} = {source!r}: no such folder", "give its path"
+    )
+
+
+def _find(name: str, data: Path | None, complaint: str, advice: str) -> Path:
+    """Look for a file or folder from the working folder, then from the data folder."""
+    places = [Path(name)] if data is None else [Path(name), data / name]
+    for place in places:
+        if place.exists():
+            return place
+    tried = " or ".join(str(place) for place in places)
+    raise UserError(f"{complaint} ({tried}); {advice}")

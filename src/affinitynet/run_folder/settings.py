@@ -1,8 +1,18 @@
 """The sections of a recipe: every setting with its bounds and what it means."""
 
-from typing import Annotated, Literal
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 MOST_THRESHOLDS = 1000  # of a sweep: three counts a class each
 
@@ -26,6 +36,41 @@ def _with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
     if "train" not in roles:
         raise ValueError("train must be among them: all later stages need its CAMs")
     return roles
+
+
+FILES = "files:"  # begins a source that is a folder of files
+FUNCTION = "function:"  # begins a source that is a Python function; `an.run` writes it
+
+
+def folder_of(source: str) -> Path | None:
+    """Return the folder that a source `files:FOLDER` names, None for any other source."""
+    return Path(source.removeprefix(FILES)) if source.startswith(FILES) else None
+
+
+def is_imported(source: str) -> bool:
+    """Tell whether a source brings in what was made outside this run."""
+    return source.startswith((FILES, FUNCTION))
+
+
+def _source(*known: str, function: bool = False) -> AfterValidator:
+    """Accept the sources of these names, `files:FOLDER`, and where asked `function:NAME`."""
+
+    def check(source: str) -> str:
+        by_name = source in known or (function and source.startswith(FUNCTION))
+        if by_name or source.removeprefix(FILES) not in ("", source):
+            return source
+        raise ValueError(f"a source is {', '.join(known)} or files:FOLDER")
+
+    return AfterValidator(check)
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("a device is auto, cpu, mps, cuda or cuda:N (cuda:1 is the second card)")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
 
 
 class Settings(BaseModel):
@@ -100,6 +145,15 @@ class ClassifierSettings(TrainingSettings):
 class CamSettings(Settings):
     """Stage 2: class activation maps."""
 
+    source: Annotated[str, _source("classifier", function=True)] = Field(
+        "classifier",
+        description="classifier (the paper), or files:FOLDER with CAMs of your own by image name",
+    )
+    classes: tuple[str, ...] | None = Field(
+        None,
+        description="what the class numbers in files mean, in order from 0 without background; "
+        "null: the data set's classes, in a VOC devkit VOC's twenty",
+    )
     scales: tuple[PositiveFloat, ...] = Field(
         (0.5, 1.0, 1.5, 2.0), min_length=1, description="summed"
     )
@@ -135,8 +189,10 @@ class ConfidentSettings(Settings):
     priority: Literal["background", "foreground"] = Field(
         "background", description="who wins where both claim a pixel: the code's, or IRN's choice"
     )
-    source: Literal["cams", "truth"] = Field(
-        "cams", description="truth takes ground-truth masks instead: the upper bound, for ablations"
+    source: Annotated[str, _source("cams", "truth")] = Field(
+        "cams",
+        description="cams (the paper), files:FOLDER with label maps of your own, or truth: the "
+        "ground truth, an upper bound for ablations",
     )
     crf: CrfSettings = CrfSettings()
 
@@ -144,6 +200,9 @@ class ConfidentSettings(Settings):
 class AffinitySettings(TrainingSettings):
     """Stage 4: the affinity network."""
 
+    source: Annotated[str, _source("learnt")] = Field(
+        "learnt", description="learnt (the paper), or files:FOLDER with affinities of your own"
+    )
     epochs: int = Field(8, ge=1, description="passes over the training split")
     batch_size: int = Field(8, ge=1, description="images a step")
     output_stride: Literal[8, 16] = Field(
@@ -175,9 +234,30 @@ class WalkSettings(Settings):
     steps: int = Field(256, ge=0, description="of the walk (t)")
     alpha: float = Field(16, gt=0, description="exponent of the background map that walks along")
     refine: bool = Field(True, description="dense CRF after the walk (the paper; not its code)")
-    scores: bool = Field(False, description="also save the walk's maps, for tuning and the report")
+    keep: tuple[Literal["affinities", "scores"], ...] = Field(
+        ("affinities", "scores"),
+        description="files to keep for each image beside its masks: with its affinities and CAMs "
+        "the walk, with its scores the CRF can be decided again without a network",
+    )
     precision: Precision = Field("auto", description=PRECISION)
     crf: CrfSettings = CrfSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scores_became_keep(cls, values: Any) -> Any:
+        """Read `scores`, the setting of version 0.1 that asked for what is now kept anyway."""
+        if not isinstance(values, dict) or "scores" not in values:
+            return values
+        keep = ("affinities", "scores") if values["scores"] else ("affinities",)
+        return {"keep": keep} | {key: value for key, value in values.items() if key != "scores"}
+
+
+class PseudoSettings(Settings):
+    """The masks that train the segmentation network."""
+
+    source: Annotated[str, _source("walk")] = Field(
+        "walk", description="walk (the paper), or files:FOLDER with masks of your own"
+    )
 
 
 class SegmenterSettings(TrainingSettings):

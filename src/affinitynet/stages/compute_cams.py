@@ -1,13 +1,8 @@
-"""Stage 2: classifier -> cams/<id>.npz, the tagged classes' maps at image size."""
+"""Stage 2: classifier -> cams/<id>.npz, the maps of the tagged classes at image size."""
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,23 +10,21 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 
 from affinitynet.data import Sample, load_image
+from affinitynet.data.cams import save_cams
 from affinitynet.errors import UserError
+from affinitynet.hardware import compiled, inference
+from affinitynet.models.classifier import Classifier
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.cam import normalize_cams
 from affinitynet.progress import say
-from affinitynet.run_folder.folder import atomic_write
-from affinitynet.stages.context import Context, each_image
-from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import compiled, inference
-
-FOLDER = "cams"
-# What numpy and zipfile raise on a damaged archive.
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+from affinitynet.run_folder.stages import CAMS, CLASSIFIER
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import make_each
 
 
 def work(context: Context) -> dict[str, Any]:
     """Write the CAMs of every image of the splits asked for that has tags or no need of any."""
-    model = load_classifier(context)
+    model = Classifier.load(context.folder(CLASSIFIER))
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     settings = context.recipe.cams
     hardware = context.hardware_at(settings.precision)
@@ -50,16 +43,16 @@ def work(context: Context) -> dict[str, Any]:
             )
             return _finite(cams).cpu()
 
-        counts = each_image(
+        counts = make_each(
+            context,
             "compute_cams",
+            CAMS,
             context.samples(*settings.splits, "figures"),
-            lambda sample: context.file(FOLDER, sample, ".npz"),
             load=lambda sample: torch.from_numpy(load_image(sample.image)).permute(2, 0, 1),
             compute=compute,
             finish=lambda sample, cams: save_cams(
-                context.file(FOLDER, sample, ".npz"), sample.tags, cams
+                context.file(CAMS, sample), sample.tags, cams.numpy()
             ),
-            workers=context.recipe.workers,
         )
     return {**counts, "precision": hardware.chosen_precision}
 
@@ -99,27 +92,3 @@ def _finite(cams: Tensor) -> Tensor:
             "or compute with precision = float32"
         )
     return cams
-
-
-def save_cams(path: Path, classes: Sequence[int], cams: Tensor) -> None:
-    """Write one image's CAMs: `classes` (K,) int64 and `cams` (K, H, W) float16."""
-    # Rounded by numpy: torch would start threads, which beside the network's slow the network down.
-    rounded = cams.numpy().astype(np.float16)
-    with atomic_write(path) as temporary:
-        np.savez(temporary, classes=np.array(classes, np.int64), cams=rounded)
-
-
-def load_cams(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Read what `save_cams` wrote: classes (K,) and cams (K, H, W) as float32.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        # Opened here: numpy leaves a damaged archive's file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return arrays["classes"], arrays["cams"].astype(np.float32)
-    except _DAMAGE as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); make all CAMs anew with --redo compute_cams"
-        ) from error

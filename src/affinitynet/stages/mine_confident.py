@@ -7,28 +7,28 @@ import torch
 from numpy.typing import NDArray
 
 from affinitynet.data import Sample, load_image, load_truth, write_labels
+from affinitynet.data.cams import load_cams
+from affinitynet.data.labels import to_labels
 from affinitynet.errors import UserError
 from affinitynet.ops.confidence import confident_labels
-from affinitynet.stages.compute_cams import FOLDER as CAMS
-from affinitynet.stages.compute_cams import load_cams
-from affinitynet.stages.context import Context, check_size, each_image
-
-FOLDER = "confident"
+from affinitynet.run_folder.stages import CAMS, CONFIDENT
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import check_size, make_each
 
 
 def work(context: Context) -> dict[str, Any]:
     """Write the confident areas of every training image."""
     mine = _from_truth if context.recipe.confident.source == "truth" else _from_cams
-    counts = each_image(
+    counts = make_each(
+        context,
         "mine_confident",
+        CONFIDENT,
         context.samples("train", "figures"),
-        lambda sample: context.file(FOLDER, sample),
         load=lambda sample: None,
         compute=lambda sample, _: None,
         finish=lambda sample, _: write_labels(
-            context.file(FOLDER, sample), mine(context, sample), context.manifest.palette
+            context.file(CONFIDENT, sample), mine(context, sample), context.manifest.palette
         ),
-        workers=context.recipe.workers,
     )
     truth = context.recipe.confident.source == "truth"
     warning = "confident areas come from ground truth: an upper bound, not a result"
@@ -37,8 +37,8 @@ def work(context: Context) -> dict[str, Any]:
 
 def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
     settings = context.recipe.confident
-    image, file = load_image(sample.image), context.file(CAMS, sample, ".npz")
-    classes, cams = load_cams(file)
+    image, file = load_image(sample.image), context.file(CAMS, sample)
+    classes, cams = load_cams(file, classes=len(context.manifest.classes))
     check_size(image.shape[:2], cams.shape[1:], file)
     local = confident_labels(
         torch.from_numpy(image),
@@ -49,18 +49,6 @@ def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
         **settings.crf.model_dump(),
     ).numpy()
     return to_labels(local, classes, context.manifest.ignore_index)
-
-
-def to_labels(
-    local: NDArray[np.integer[Any]], classes: NDArray[np.int64], ignore_index: int
-) -> NDArray[np.integer[Any]]:
-    """Turn an image's own numbering (0, 1..K, 255) into the data set's labels."""
-    table: NDArray[np.integer[Any]]
-    table = np.full(256, ignore_index, np.uint16 if ignore_index > 255 else np.uint8)
-    table[0] = 0
-    table[1 : len(classes) + 1] = classes + 1
-    labels: NDArray[np.integer[Any]] = table[local]
-    return labels
 
 
 def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:

@@ -1,109 +1,128 @@
-"""Stage 5: CAMs and affinities -> walk/<id>.png (random walk) and pseudo/<id>.png (dense CRF)."""
+"""Stage 5: CAMs and affinities -> walk/<id>.png (random walk) and pseudo/<id>.png (dense CRF).
 
-from typing import Any
+Kept beside them are `scores/<id>.npz`, what the walk made of the maps on its grid, and
+`affinities/<id>.npz`. Scores and affinities are rounded to what is kept before anything follows
+from them, so that a decision made again from the files gives the same masks.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, write_labels
+from affinitynet.data.cams import load_cams
+from affinitynet.data.grids import load_affinity, save_affinity, save_scores
+from affinitynet.data.labels import to_labels
+from affinitynet.hardware import inference
+from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.normalization import Normalization
 from affinitynet.ops.affinity import cropped_pairs
-from affinitynet.ops.confidence import background_map
-from affinitynet.ops.crf import dense_crf
-from affinitynet.ops.random_walk import random_walk
-from affinitynet.stages.compute_cams import FOLDER as CAMS
-from affinitynet.stages.compute_cams import load_cams, save_cams
-from affinitynet.stages.context import Context, check_size, each_image
-from affinitynet.stages.mine_confident import to_labels
-from affinitynet.stages.train_affinity import load_affinity_net
-from affinitynet.training import inference
+from affinitynet.ops.propagation import (
+    enlarge_scores,
+    label_scores,
+    pad_to_stride,
+    refine_scores,
+    walk_scores,
+)
+from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS, PSEUDO, SCORES, WALK
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import check_size, make_each
 
-FOLDER = "pseudo"
-WALK = "walk"
-SCORES = "scores"
+
+class Walkable(NamedTuple):
+    """An image (H, W, 3) with its affinities (P, h, w), their radius and their grid's stride."""
+
+    image: Tensor
+    affinity: Tensor
+    radius: int
+    stride: int
 
 
 def work(context: Context) -> dict[str, Any]:
     """Write the walk's and the refined masks of every training image."""
-    model = load_affinity_net(context)
+    imported = context.stage("train_affinity").source
+    return _with_files(context) if imported else _with_network(context)
+
+
+def _with_files(context: Context) -> dict[str, Any]:
+    def compute(sample: Sample, image: Tensor) -> Walkable:
+        affinity, radius = load_affinity(context.file(AFFINITIES, sample))
+        stride = stride_of(image.shape[:2], affinity.shape[1:])
+        return Walkable(image, torch.from_numpy(affinity), radius, stride)
+
+    return _propagate(context, compute)
+
+
+def _with_network(context: Context) -> dict[str, Any]:
+    recipe = context.recipe
+    model = AffinityNet.load(context.folder(AFFINITY))
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
-    hardware = context.hardware_at(context.recipe.walk.precision)
+    hardware = context.hardware_at(recipe.walk.precision)
     with inference(model, hardware) as device:
 
-        def compute(sample: Sample, image: Tensor) -> tuple[Tensor, Tensor]:
-            pixels = pad_to_stride(normalization.apply(image[None].to(device)), model.stride)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-            return image, model(pixels).float().cpu()
+        def compute(sample: Sample, image: Tensor) -> Walkable:
+            pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
+            padded = pad_to_stride(pixels, model.stride)
+            affinity = model(padded.contiguous(memory_format=torch.channels_last))[0]
+            if recipe.affinity.pairs == "cropped":
+                affinity = cropped_pairs(affinity, recipe.affinity.radius)
+            return Walkable(image, affinity.to(torch.float16).cpu(), model.radius, model.stride)
 
-        counts = each_image(
-            "propagate",
-            context.samples("train", "figures"),
-            lambda sample: context.file(FOLDER, sample),
-            load=lambda sample: torch.from_numpy(load_image(sample.image)).permute(2, 0, 1),
-            compute=compute,
-            finish=lambda sample, computed: _finish(context, sample, *computed, model.stride),
-            workers=context.recipe.workers,
-        )
+        counts = _propagate(context, compute)
     return {**counts, "precision": hardware.chosen_precision}
 
 
-def pad_to_stride(maps: Tensor, stride: int) -> Tensor:
-    """Pad (..., H, W) with zeros at the bottom and right to multiples of the stride."""
-    height, width = maps.shape[-2:]
-    return F.pad(maps, (0, -width % stride, 0, -height % stride))
+def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
+    return make_each(
+        context,
+        "propagate",
+        PSEUDO,
+        context.samples("train", "figures"),
+        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        compute=compute,
+        finish=lambda sample, computed: _finish(context, sample, computed),
+    )
 
 
-def walk_cams(
-    cams: Tensor,
-    affinity: Tensor,
-    *,
-    alpha: float,
-    beta: float,
-    steps: int,
-    radius: int,
-    stride: int,
-) -> Tensor:
-    """Let the background map and the CAMs walk: (K, H, W), (1, P, h, w) -> (K + 1, H, W).
-
-    The background (1 - max)^alpha is made at image size; all maps are averaged over the cells of
-    the grid, walked, and brought back by bilinear interpolation (align_corners=False).
-    """
-    height, width = cams.shape[-2:]
-    maps = pad_to_stride(torch.cat([background_map(cams, alpha), cams]), stride)
-    grid = F.avg_pool2d(maps[None], stride)
-    walked = random_walk(grid, affinity, beta=beta, steps=steps, radius=radius)
-    spread = F.interpolate(walked, maps.shape[-2:], mode="bilinear", align_corners=False)
-    return spread[0, :, :height, :width].clamp(0, 1)
-
-
-def _finish(context: Context, sample: Sample, image: Tensor, affinity: Tensor, stride: int) -> None:
-    settings, grid = context.recipe.walk, context.recipe.affinity
-    file = context.file(CAMS, sample, ".npz")
-    classes, cams = load_cams(file)
-    check_size(image.shape[1:], cams.shape[1:], file)
-    if grid.pairs == "cropped":
-        affinity = cropped_pairs(affinity, grid.radius)
-    scores = walk_cams(
+def _finish(context: Context, sample: Sample, walkable: Walkable) -> None:
+    image, affinity, radius, stride = walkable
+    settings = context.recipe.walk
+    file = context.file(CAMS, sample)
+    classes, cams = load_cams(file, classes=len(context.manifest.classes))
+    check_size(image.shape[:2], cams.shape[1:], file)
+    scores = walk_scores(
         torch.from_numpy(cams),
-        affinity,
+        affinity.float(),
         alpha=settings.alpha,
         beta=settings.beta,
         steps=settings.steps,
-        radius=grid.radius,
+        radius=radius,
         stride=stride,
+    ).to(torch.float16)
+    kept = {artifact.folder for artifact in context.stage("propagate").artifacts}
+    if AFFINITIES.folder in kept:
+        save_affinity(context.file(AFFINITIES, sample), affinity.numpy())
+    if SCORES.folder in kept:
+        save_scores(context.file(SCORES, sample), classes, scores.numpy())
+    spread = enlarge_scores(scores.float(), stride, image.shape[:2])
+    refined = (
+        refine_scores(image, spread, **settings.crf.model_dump()) if settings.refine else spread
     )
-    if settings.scores:
-        save_cams(context.file(SCORES, sample, ".npz"), classes.tolist(), scores[1:])
-    refined = scores
-    if settings.refine and len(classes):
-        refined = dense_crf(image.permute(1, 2, 0), scores, **settings.crf.model_dump())
-    for folder, maps in ((WALK, scores), (FOLDER, refined)):  # the stage's own output last
-        # Not argmax, which takes several times as long over planes of pixels on a CPU.
-        labels = maps.max(0).indices.numpy().astype(np.uint8)
+    for artifact, maps in ((WALK, spread), (PSEUDO, refined)):  # the stage's own file last
+        labels = label_scores(maps).numpy().astype(np.uint8)
         write_labels(
-            context.file(folder, sample),
+            context.file(artifact, sample),
             to_labels(labels, classes, context.manifest.ignore_index),
             context.manifest.palette,
         )
+
+
+def stride_of(image: tuple[int, ...], grid: tuple[int, ...]) -> int:
+    """Return the side of a cell in pixels, for a grid that covers the image with whole cells."""
+    for stride in range(1, max(image) + 1):
+        if all(-(-side // stride) == cells for side, cells in zip(image, grid, strict=True)):
+            return stride
+    raise ValueError(f"no stride brings an image of {image} to a grid of {grid}")

@@ -15,18 +15,16 @@ from affinitynet.data.transforms import (
     affinity_augment,
     sample_generator,
 )
-from affinitynet.models.affinity_net import AffinityNet
-from affinitynet.models.backbone import build_backbone
+from affinitynet.models.affinity_net import build_affinity_net, describe_affinity_net
+from affinitynet.models.classifier import Classifier
 from affinitynet.models.normalization import Normalization
-from affinitynet.models.saved import load_weights_into, save_model
+from affinitynet.models.saved import save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
 from affinitynet.run_folder.settings import AffinitySettings
-from affinitynet.stages.context import Context, load_labelled
-from affinitynet.stages.mine_confident import FOLDER as CONFIDENT
-from affinitynet.stages.train_classifier import load_classifier
+from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, CONFIDENT, trains_classifier
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import load_labelled
 from affinitynet.training import discard_checkpoint, fit
-
-FOLDER = "affinity"
 
 
 @dataclass
@@ -80,9 +78,13 @@ def work(context: Context) -> dict[str, Any]:
     recipe = context.recipe
     samples = context.samples("train")
     torch.manual_seed(recipe.seed)
-    model = build_affinity_net(context, pretrained=recipe.affinity.start == "backbone")
-    if recipe.affinity.start == "classifier":
-        model.backbone.load_state_dict(load_classifier(context).backbone.state_dict())
+    from_classifier = recipe.affinity.start == "classifier" and trains_classifier(recipe)
+    model = build_affinity_net(
+        recipe.backbone, recipe.affinity, data=recipe.data, pretrained=not from_classifier
+    )
+    if from_classifier:
+        classifier = Classifier.load(context.folder(CLASSIFIER))
+        model.backbone.load_state_dict(classifier.backbone.state_dict())
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     dataset = ConfidentCrops(
         samples,
@@ -93,7 +95,7 @@ def work(context: Context) -> dict[str, Any]:
         context.manifest.ignore_index,
         recipe.seed,
     )
-    folder = context.root / FOLDER
+    folder = context.folder(AFFINITY)
     losses = partial(
         pair_losses, settings=recipe.affinity, ignore_index=context.manifest.ignore_index
     )
@@ -107,32 +109,6 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    save_model(folder, model, {"kind": "affinity", "radius": recipe.affinity.radius})
+    save_model(folder, model, describe_affinity_net(recipe.backbone, recipe.affinity))
     discard_checkpoint(folder)
     return {**figures, "images": len(samples)}
-
-
-def build_affinity_net(context: Context, *, pretrained: bool) -> AffinityNet:
-    """Make the network the recipe asks for, from ImageNet weights or none."""
-    recipe = context.recipe
-    backbone = build_backbone(
-        recipe.backbone,
-        recipe.affinity.output_stride,
-        data=recipe.data,
-        pretrained=pretrained,
-        fc6_dilation=4,
-    )
-    return AffinityNet(
-        backbone,
-        radius=recipe.affinity.radius,
-        distance=recipe.affinity.distance,
-        group_norm=recipe.backbone.name == "vgg16",
-        scale=recipe.affinity.scale,
-    )
-
-
-def load_affinity_net(context: Context) -> AffinityNet:
-    """Return the run's trained affinity network."""
-    model = build_affinity_net(context, pretrained=False)
-    load_weights_into(model, context.root / FOLDER, "train_affinity")
-    return model

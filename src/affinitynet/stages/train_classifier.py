@@ -18,15 +18,15 @@ from affinitynet.data.transforms import (
     sample_generator,
 )
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import build_backbone
-from affinitynet.models.classifier import Classifier
+from affinitynet.models.classifier import build_classifier, describe_classifier
 from affinitynet.models.normalization import Normalization
-from affinitynet.models.saved import load_weights_into, save_model
+from affinitynet.models.saved import save_model
 from affinitynet.run_folder.settings import ClassifierSettings
-from affinitynet.stages.context import Context, blaming
+from affinitynet.run_folder.stages import CLASSIFIER
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import blaming
 from affinitynet.training import discard_checkpoint, fit
 
-FOLDER = "classifier"
 UNLEARNT = 0.8  # of the loss without looking: what CAMs such a classifier has are no use
 
 
@@ -75,12 +75,10 @@ def work(context: Context) -> dict[str, Any]:
     samples = context.samples("train")
     _check(samples, context)
     torch.manual_seed(recipe.seed)
-    backbone = build_backbone(recipe.backbone, recipe.classifier.output_stride, data=recipe.data)
-    model = Classifier(backbone, len(classes))
-    dataset = TaggedImages(
-        samples, len(classes), recipe.classifier, backbone.normalization, recipe.seed
-    )
-    folder = context.root / FOLDER
+    model = build_classifier(recipe.backbone, recipe.classifier, classes, data=recipe.data)
+    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
+    dataset = TaggedImages(samples, len(classes), recipe.classifier, normalization, recipe.seed)
+    folder = context.folder(CLASSIFIER)
     figures = fit(
         "train_classifier",
         model,
@@ -91,7 +89,7 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    save_model(folder, model, {"kind": "classifier", "classes": list(classes)})
+    save_model(folder, model, describe_classifier(recipe.backbone, recipe.classifier, classes))
     discard_checkpoint(folder)
     frequencies = tag_frequencies(samples, len(classes))
     chance = chance_loss(frequencies)
@@ -100,17 +98,6 @@ def work(context: Context) -> dict[str, Any]:
         *_unlearnt(figures["loss"], chance),
     ]
     return {**figures, "chance": chance, "images": len(samples), "warnings": warnings}
-
-
-def load_classifier(context: Context) -> Classifier:
-    """Return the run's trained classifier."""
-    recipe = context.recipe
-    backbone = build_backbone(
-        recipe.backbone, recipe.classifier.output_stride, data=recipe.data, pretrained=False
-    )
-    model = Classifier(backbone, len(context.manifest.classes))
-    load_weights_into(model, context.root / FOLDER, "train_classifier")
-    return model
 
 
 def _check(samples: tuple[Sample, ...], context: Context) -> None:

@@ -9,30 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affinitynet.data import Sample, load_image, write_labels
+from affinitynet.data import Manifest, Sample, load_image, write_labels
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
     sample_generator,
     segmentation_augment,
 )
+from affinitynet.hardware import inference
+from affinitynet.models.classifier import Classifier
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import (
     SegmentationNet,
     Segmenter,
     build_segmentation_net,
+    describe_segmenter,
     load_encoder,
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
+from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import SegmenterSettings
-from affinitynet.stages.context import Context, each_image, load_labelled
-from affinitynet.stages.propagate import FOLDER as PSEUDO
-from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import discard_checkpoint, fit, inference, needs_larger_batch
-
-FOLDER = "segmenter"
-PREDICTIONS = "predictions"
+from affinitynet.run_folder.stages import (
+    CLASSIFIER,
+    PREDICTIONS,
+    PSEUDO,
+    SEGMENTER,
+    trains_classifier,
+)
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import load_labelled, make_each
+from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
 
 
 @dataclass
@@ -96,7 +103,6 @@ def work(context: Context) -> dict[str, Any]:
     recipe, manifest = context.recipe, context.manifest
     settings = recipe.segmenter
     samples = context.samples("train")
-    backbone = settings.backbone or recipe.backbone
     net = _start_net(context)
     dataset = MaskedImages(
         samples,
@@ -106,7 +112,7 @@ def work(context: Context) -> dict[str, Any]:
         manifest.ignore_index,
         recipe.seed,
     )
-    folder = context.root / FOLDER
+    folder = context.folder(SEGMENTER)
     figures = fit(
         "train_segmenter",
         net,
@@ -122,47 +128,44 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    description = {
-        "kind": "segmenter",
-        "classes": list(manifest.classes),
-        "settings": settings.model_dump(mode="json"),
-        "backbone": backbone.model_dump(mode="json"),
-    }
+    description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
     return {**figures, "images": len(samples)}
 
 
-def check_net(context: Context) -> None:
+def check_net(recipe: Recipe, manifest: Manifest) -> None:
     """Refuse at the start of a run a network that could not be made or trained after hours.
 
     Raises:
         UserError: no such architecture or backbone, or it can't learn from one image a step.
     """
-    settings = context.recipe.segmenter
-    net = _make_net(context, pretrained=False)
-    if min(settings.batch_size, len(context.samples("train"))) == 1:
+    settings = recipe.segmenter
+    net = _make_net(recipe, manifest, pretrained=False)
+    if min(settings.batch_size, len(manifest.split(recipe.dataset.train))) == 1:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
             net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
 
 
 def _start_net(context: Context) -> SegmentationNet:
     """Make the network with the weights that its training starts from."""
-    torch.manual_seed(context.recipe.seed)
-    fresh = context.recipe.segmenter.start == "backbone"
-    net = _make_net(context, pretrained=fresh)
-    if not fresh:
-        load_encoder(net, load_classifier(context).state_dict(), "the classifier")
+    recipe = context.recipe
+    torch.manual_seed(recipe.seed)
+    from_classifier = recipe.segmenter.start == "classifier" and trains_classifier(recipe)
+    net = _make_net(recipe, context.manifest, pretrained=not from_classifier)
+    if from_classifier:
+        classifier = Classifier.load(context.folder(CLASSIFIER))
+        load_encoder(net, classifier.state_dict(), "the classifier")
     return net
 
 
-def _make_net(context: Context, *, pretrained: bool) -> SegmentationNet:
-    recipe, settings = context.recipe, context.recipe.segmenter
+def _make_net(recipe: Recipe, manifest: Manifest, *, pretrained: bool) -> SegmentationNet:
+    settings = recipe.segmenter
     return build_segmentation_net(
         settings,
         settings.backbone or recipe.backbone,
-        len(context.manifest.classes) + 1,
+        len(manifest.classes) + 1,
         data=recipe.data,
         pretrained=pretrained,
     )
@@ -171,10 +174,11 @@ def _make_net(context: Context, *, pretrained: bool) -> SegmentationNet:
 def predict_split(context: Context, segmenter: Segmenter) -> None:
     """Write the segmenter's masks of the val split: from the image alone, no tags."""
     with inference(segmenter.net, context.hardware) as device:
-        each_image(
+        make_each(
+            context,
             "predict val",
+            PREDICTIONS,
             context.samples("val"),
-            lambda sample: context.file(PREDICTIONS, sample),
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
             compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
             finish=lambda sample, result: write_labels(
@@ -182,5 +186,4 @@ def predict_split(context: Context, segmenter: Segmenter) -> None:
                 segmenter.decide(*result),
                 context.manifest.palette,
             ),
-            workers=context.recipe.workers,
         )

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from affinitynet.data.labels import ignore_index
-from affinitynet.stages.mine_confident import to_labels
+from affinitynet.data.labels import ignore_index, to_labels
 
 LOCAL = np.array([[0, 1, 2], [255, 2, 0]])
 

@@ -1,0 +1,74 @@
+"""Names what lies outside a run folder by its content as it is now."""
+
+from pathlib import Path
+from typing import Any
+
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.roles import samples_of
+from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import file_name, folder_name
+from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
+from affinitynet.run_folder.records import StageFolder
+from affinitynet.run_folder.settings import FUNCTION
+from affinitynet.run_folder.stages import Stage
+
+IMPORTED_SUFFIXES = (".npy", ".npz", ".png")
+
+
+class Lookup:
+    """`Outside` of a run that is about to use it: nothing is taken from records but what is gone.
+
+    Where weights or imported files are gone, their recorded name stands, so that a finished run
+    stays readable.
+    """
+
+    def __init__(self, recipe: Recipe, manifest: Manifest) -> None:
+        """Look from the recipe's working and data folder at a data set."""
+        self._recipe, self._manifest = recipe, manifest
+        self._names: dict[tuple[str, str], str] = {}  # read once, as there may be many images
+
+    def images(self, stage: Stage, role: str) -> str | None:
+        """Name the images and tags of a role's split."""
+        if not samples_of(self._recipe, self._manifest, role):
+            return None
+        return self._once("images", role, lambda: self._manifest.fingerprint(self._split(role)))
+
+    def truth(self, stage: Stage, role: str) -> str | None:
+        """Name the ground truth of a role's split."""
+        truth = self._manifest.truth_fingerprint
+        return self._once("truth", role, lambda: truth(self._split(role)))
+
+    def weights(self, stage: Stage, key: str, weights: str) -> str:
+        """Name weights by their content: a moved file changes nothing, and a new one does."""
+        name = Path(weights).name
+        try:
+            file = find_weights(weights, self._recipe.data)
+        except UserError:
+            recorded = self._recorded(stage, key)
+            return recorded if recorded.startswith(f"{name} ") else f"{name} missing"
+        assert file is not None
+        return f"{name} {self._once('file', str(file), lambda: file_name(file))}"
+
+    def files(self, stage: Stage, key: str, source: str) -> str:
+        """Name imported files by their content; a Python function by what it says of itself."""
+        if source.startswith(FUNCTION):
+            return source
+        try:
+            folder = find_files(source, key, self._recipe.data)
+        except UserError:
+            return self._recorded(stage, key) or "files missing"
+        content = self._once("folder", str(folder), lambda: folder_name(folder, IMPORTED_SUFFIXES))
+        return f"files {content}"
+
+    def _split(self, role: str) -> str | None:
+        split: str | None = getattr(self._recipe.dataset, role)
+        return split
+
+    def _recorded(self, stage: Stage, key: str) -> str:
+        plan = StageFolder(self._recipe.out / stage.folder, stage.name).plan()
+        return str(plan.settings.get(key) or "") if plan else ""
+
+    def _once(self, kind: str, what: str, name: Any) -> str:
+        if (kind, what) not in self._names:
+            self._names[kind, what] = name()
+        return self._names[kind, what]

@@ -1,0 +1,41 @@
+"""Photographs outside any data set, found for `predict`."""
+
+from collections import Counter
+from pathlib import Path
+
+from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
+from affinitynet.data.sample import Sample
+from affinitynet.errors import UserError
+
+
+def find_photographs(path: Path, out: Path) -> list[Sample]:
+    """List an image, or the images below a folder but not below `out`, in order of their names.
+
+    Raises:
+        UserError: there is none, two would have the same mask name, or `out` is their folder or
+            holds it.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such image or folder")
+    base = path.parent if path.is_file() else path
+    if base.resolve().is_relative_to(out.resolve()):
+        holds = "is" if base.resolve() == out.resolve() else "holds"
+        raise UserError(
+            f"--out {out}: {holds} the folder of the images, and images below --out count as "
+            "masks; name another folder for the masks"
+        )
+    files = [path] if path.is_file() else _files_below(path, out)
+    files = [file for file in files if is_image_name(file)]
+    if not files:
+        raise UserError(f"{path}: no image here ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    samples = [Sample(f.relative_to(base).with_suffix("").as_posix(), f, ()) for f in files]
+    names = Counter(sample.id for sample in samples)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise UserError(f"{path}: two images are named {twice}; their masks would be one file")
+    return samples
+
+
+def _files_below(folder: Path, out: Path) -> list[Path]:
+    masks = out.resolve()
+    found = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in found if masks not in file.resolve().parents)

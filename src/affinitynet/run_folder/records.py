@@ -1,0 +1,120 @@
+"""What the run folder says of each stage: what it is made from, how far it is, what came of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import damaged, is_temporary, read_json, write_json
+
+PLAN = "plan.json"  # written before a stage's first file
+RECORD = "stage.json"  # written after its last
+SHARDS = "shards"
+SHARD_IMAGES = 64  # consecutive images whose files are recorded together
+
+
+class Paper(BaseModel):
+    """A record on disk; entries that another version wrote beside the known ones are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Plan(Paper):
+    """What the files in a stage's folder are made from (`plan.json`)."""
+
+    fingerprint: str
+    settings: dict[str, Any]
+
+
+class Record(Paper):
+    """What a finished stage says of itself (`stage.json`)."""
+
+    stage: str
+    fingerprint: str
+    settings: dict[str, Any]
+    figures: dict[str, Any] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
+    seconds: float = 0.0
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Shard(Paper):
+    """That the files of consecutive images are there (`shards/000000.json`)."""
+
+    first: str
+    images: int
+
+
+Kind = TypeVar("Kind", bound=Paper)
+
+
+class StageFolder:
+    """One stage's folder: its plan, its shards and, when it is done, its record."""
+
+    def __init__(self, path: Path, stage: str) -> None:
+        """Look at the folder `path` of the stage named `stage`."""
+        self.path, self.stage = path, stage
+
+    def holds_results(self) -> bool:
+        """Tell whether anything was made here: a plan alone is nothing."""
+        return any(
+            file.name != PLAN and not is_temporary(file.name) and file.is_file()
+            for file in self.path.rglob("*")
+        )
+
+    def plan(self) -> Plan | None:
+        """Return what the files here are made from; None where no readable plan says it."""
+        try:
+            return self._read(Plan, self.path / PLAN)
+        except UserError:
+            return None
+
+    def start(self, plan: Plan) -> None:
+        """Write down what the files that follow are made from."""
+        write_json(self.path / PLAN, plan.model_dump(mode="json"))
+
+    def record(self) -> Record | None:
+        """Return the finished stage's record, or None while there is work to do.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        return self._read(Record, self.path / RECORD)
+
+    def finish(self, record: Record) -> None:
+        """Write the record, the last file of a stage."""
+        write_json(self.path / RECORD, record.model_dump(mode="json"))
+
+    def finish_shard(self, number: int, ids: Sequence[str]) -> None:
+        """Record that the files of these consecutive images are complete."""
+        write_json(self._shard(number), Shard(first=ids[0], images=len(ids)).model_dump())
+
+    def has_shard(self, number: int, ids: Sequence[str]) -> bool:
+        """Tell whether these images are recorded as complete."""
+        try:
+            shard = self._read(Shard, self._shard(number))
+        except UserError:  # made again, which costs no more than looking at its images
+            return False
+        return shard == Shard(first=ids[0], images=len(ids))
+
+    def _shard(self, number: int) -> Path:
+        return self.path / SHARDS / f"{number:06d}.json"
+
+    def _read(self, kind: type[Kind], file: Path) -> Kind | None:
+        if not file.is_file():
+            return None
+        try:
+            return kind.model_validate(read_json(file, self.stage))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise damaged(
+                file, self.stage, f"not what a stage writes ({where}: {first['msg']})"
+            ) from error
+
+
+def shards_of(ids: Sequence[str]) -> list[Sequence[str]]:
+    """Cut a stage's images into the runs of consecutive ones that are recorded together."""
+    return [ids[start : start + SHARD_IMAGES] for start in range(0, len(ids), SHARD_IMAGES)]

@@ -1,0 +1,303 @@
+"""The stage graph: what each stage makes, reads and depends on. The only place that knows it.
+
+    Manifest -> classifier -> cams -> confident -> affinity -> scores -> pseudo -> segmenter
+
+A stage is described by a function of the recipe, because sources change the graph: with CAMs from
+files no classifier is trained, and `train_classifier` is not there at all.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from affinitynet.errors import UserError, did_you_mean
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.settings import is_imported
+
+FIGURES = "figures.json"  # in the folder of `evaluate`
+
+
+class Conditions(NamedTuple):
+    """Under which conditions masks were made, as a row of figures says it."""
+
+    tags: bool
+    crf: bool
+    tta: str  # test-time augmentation
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder that a stage fills: a file for each image, or one thing.
+
+    suffix: of the files, "" where the folder holds one thing. title: heads its column of pictures.
+    row: its name among the figures, and conditions: what such a row says of it; "" and None where
+    it isn't measured. labels: its files are label maps, which can be exported.
+    """
+
+    folder: str
+    suffix: str = ""
+    title: str = ""
+    row: str = ""
+    conditions: Callable[[Recipe], Conditions] | None = None
+
+    @property
+    def labels(self) -> bool:
+        """Tell whether its files hold a label for each pixel."""
+        return self.suffix == ".png"
+
+
+def _augmentation(scales: Sequence[float], flip: bool) -> str:
+    if tuple(scales) == (1.0,) and not flip:
+        return "none"
+    return f"scales {', '.join(f'{s:g}' for s in scales)}" + (" and flip" if flip else "")
+
+
+def _cam_tta(recipe: Recipe) -> str:
+    own = recipe.cams.source == "classifier"
+    return _augmentation(recipe.cams.scales, recipe.cams.flip) if own else "unknown"
+
+
+def _confident_conditions(recipe: Recipe) -> Conditions:
+    if recipe.confident.source != "cams":
+        return Conditions(tags=True, crf=False, tta="unknown")
+    return Conditions(tags=True, crf=recipe.confident.crf.iterations > 0, tta=_cam_tta(recipe))
+
+
+def _pseudo_conditions(recipe: Recipe) -> Conditions:
+    if recipe.pseudo.source != "walk":
+        return Conditions(tags=True, crf=False, tta="unknown")
+    return Conditions(tags=True, crf=recipe.walk.refine, tta=_cam_tta(recipe))
+
+
+def _segmenter_conditions(recipe: Recipe) -> Conditions:
+    settings = recipe.segmenter
+    return Conditions(False, settings.refine, _augmentation(settings.scales, settings.flip))
+
+
+CLASSIFIER = Artifact("classifier")
+CAMS = Artifact("cams", ".npz", "CAM", "cam", lambda r: Conditions(True, False, _cam_tta(r)))
+CONFIDENT = Artifact("confident", ".png", "Confident", "confident", _confident_conditions)
+AFFINITY = Artifact("affinity")
+AFFINITIES = Artifact("affinities", ".npz")
+SCORES = Artifact("scores", ".npz")
+WALK = Artifact(
+    "walk", ".png", "Random walk", "walk", lambda r: Conditions(True, False, _cam_tta(r))
+)
+PSEUDO = Artifact("pseudo", ".png", "Pseudo mask", "pseudo", _pseudo_conditions)
+SEGMENTER = Artifact("segmenter")
+PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmenter_conditions)
+EVALUATION = Artifact("evaluation")
+
+# In the order in which they are made. The second entry is the stage that makes it: of the
+# affinities that is `train_affinity` where they come from files.
+_MADE_BY = (
+    (CLASSIFIER, "train_classifier"),
+    (CAMS, "compute_cams"),
+    (CONFIDENT, "mine_confident"),
+    (AFFINITY, "train_affinity"),
+    (AFFINITIES, "propagate"),
+    (SCORES, "propagate"),
+    (WALK, "propagate"),
+    (PSEUDO, "propagate"),
+    (SEGMENTER, "train_segmenter"),
+    (PREDICTIONS, "train_segmenter"),
+    (EVALUATION, "evaluate"),
+)
+ARTIFACTS = tuple(artifact for artifact, _ in _MADE_BY)
+NAMES = tuple(dict.fromkeys(name for _, name in _MADE_BY))
+FOLDERS = tuple(artifact.folder for artifact in ARTIFACTS)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One box of the graph, for one recipe.
+
+    artifacts: the first holds the stage's records; of each image its file is written last.
+    settings: sections of the recipe or single settings, with dots, that the files depend on.
+    roles: of the splits (train, val, figures) whose images and tags it depends on; truth: whether
+    it depends on their ground truth too. source: where it brings its files in from, "" where it
+    makes them.
+    """
+
+    name: str
+    artifacts: tuple[Artifact, ...]
+    reads: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ("train",)
+    truth: bool = False
+    source: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The folder that holds its records."""
+        return self.artifacts[0].folder
+
+    @property
+    def suffix(self) -> str:
+        """That of the file it makes for each image, "" where it makes one thing."""
+        return self.artifacts[0].suffix
+
+
+def _train_classifier(recipe: Recipe) -> Stage:
+    settings = ("seed", "precision", "dataset.train", "backbone", "classifier")
+    return Stage("train_classifier", (CLASSIFIER,), settings=settings)
+
+
+def _compute_cams(recipe: Recipe) -> Stage:
+    imported = is_imported(recipe.cams.source)
+    own = ("cams.source", "cams.classes", "cams.splits")
+    return Stage(
+        "compute_cams",
+        (CAMS,),
+        () if imported else ("train_classifier",),
+        ("dataset.val", "dataset.figures", *(own if imported else ("cams",))),
+        (*recipe.cams.splits, "figures"),
+        source=recipe.cams.source if imported else "",
+    )
+
+
+def _mine_confident(recipe: Recipe) -> Stage:
+    source = recipe.confident.source
+    imported = is_imported(source)
+    return Stage(
+        "mine_confident",
+        (CONFIDENT,),
+        ("compute_cams",) if source == "cams" else (),
+        ("confident.source", "cams.classes") if imported else ("confident",),
+        ("train", "figures"),
+        truth=source == "truth",
+        source=source if imported else "",
+    )
+
+
+def _train_affinity(recipe: Recipe) -> Stage:
+    if is_imported(recipe.affinity.source):
+        return Stage(
+            "train_affinity",
+            (AFFINITIES,),
+            settings=("affinity.source",),
+            roles=("train", "figures"),
+            source=recipe.affinity.source,
+        )
+    start = recipe.affinity.start == "classifier" and trains_classifier(recipe)
+    return Stage(
+        "train_affinity",
+        (AFFINITY,),
+        ("mine_confident", *(("train_classifier",) if start else ())),
+        ("seed", "precision", "backbone", "affinity"),
+    )
+
+
+def _propagate(recipe: Recipe) -> Stage:
+    roles = ("train", "figures")
+    source = recipe.pseudo.source
+    if is_imported(source):
+        return Stage(
+            "propagate",
+            (PSEUDO,),
+            settings=("pseudo.source", "cams.classes"),
+            roles=roles,
+            source=source,
+        )
+    kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
+    if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
+        kept = (*kept, AFFINITIES)
+    reads = ("compute_cams", "train_affinity")
+    return Stage("propagate", (PSEUDO, WALK, *kept), reads, ("walk",), roles)
+
+
+def _train_segmenter(recipe: Recipe) -> Stage:
+    start = recipe.segmenter.start == "classifier" and trains_classifier(recipe)
+    return Stage(
+        "train_segmenter",
+        (SEGMENTER, PREDICTIONS),
+        ("propagate", *(("train_classifier",) if start else ())),
+        ("seed", "precision", "backbone", "segmenter"),
+    )
+
+
+def _evaluate(recipe: Recipe) -> Stage:
+    roles = ("figures" if recipe.dataset.figures else "train", "val")
+    # What it reads is all that there is to measure: `stages_of` fills it in.
+    return Stage("evaluate", (EVALUATION,), (), ("dataset", "evaluate"), roles, truth=True)
+
+
+_STAGES: tuple[Callable[[Recipe], Stage], ...] = (
+    _train_classifier,
+    _compute_cams,
+    _mine_confident,
+    _train_affinity,
+    _propagate,
+    _train_segmenter,
+    _evaluate,
+)
+
+
+def trains_classifier(recipe: Recipe) -> bool:
+    """Tell whether the run trains a classifier: if it needs CAMs and none come from elsewhere."""
+    return recipe.pseudo.source == "walk" and recipe.cams.source == "classifier"
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """Return the stages that a recipe needs, in order.
+
+    A stage is needed if the segmentation network depends on it, directly or not.
+    """
+    described = {stage.name: stage for stage in (make(recipe) for make in _STAGES)}
+    last = described.pop("evaluate")
+    needed = {"train_segmenter"}
+    for stage in reversed(described.values()):
+        if stage.name in needed:
+            needed.update(stage.reads)
+    stages = tuple(stage for stage in described.values() if stage.name in needed)
+    measured = tuple(s.name for s in stages if any(artifact.row for artifact in s.artifacts))
+    return (*stages, Stage(**{**vars(last), "reads": measured}))
+
+
+def find_stage(name: str, stages: Sequence[Stage]) -> Stage:
+    """Return the stage of that name.
+
+    Raises:
+        UserError: there is none, or this recipe's sources make it unnecessary.
+    """
+    for stage in stages:
+        if stage.name == name:
+            return stage
+    if name in NAMES:
+        sources = " and ".join(f"{stage.source}" for stage in stages if stage.source)
+        raise UserError(
+            f"this run has no stage {name}: what it makes comes from {sources}; choose from "
+            f"{', '.join(stage.name for stage in stages)}"
+        )
+    hint = did_you_mean(name, NAMES, cutoff=0.5)
+    hint = f"{hint} There are" if hint else "choose from"
+    raise UserError(f"{name!r} is no stage: {hint} {', '.join(NAMES)}")
+
+
+def with_all_behind(first: Stage, stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """Return a stage and all that read it, directly or not, in order."""
+    found = [first]
+    for stage in stages:
+        if any(earlier.name in stage.reads for earlier in found):
+            found.append(stage)
+    return tuple(found)
+
+
+def folders_of(stage: Stage, stages: Iterable[Stage]) -> tuple[str, ...]:
+    """Return the folders to delete before a stage is made anew, that of its records first.
+
+    Those that only another form of the recipe would have it fill belong to them too, unless they
+    are another stage's now.
+    """
+    others = {a.folder for other in stages if other.name != stage.name for a in other.artifacts}
+    possible = (artifact.folder for artifact, name in _MADE_BY if name == stage.name)
+    folders = dict.fromkeys((*(a.folder for a in stage.artifacts), *possible))
+    return tuple(folder for folder in folders if folder not in others)
+
+
+def provenance(recipe: Recipe, stages: Iterable[Stage]) -> str:
+    """Say in words what of a run comes from outside, "" where nothing does."""
+    parts = [f"{stage.artifacts[0].folder} from {stage.source}" for stage in stages if stage.source]
+    if recipe.confident.source == "truth" and recipe.affinity.source == "learnt":
+        parts.append("confident from the ground truth, an upper bound")
+    return ", ".join(parts)

@@ -1,0 +1,169 @@
+"""What comes from elsewhere -> the files that a stage of this run would have made, checked.
+
+Everything is read before anything follows from it, so that a wrong class number, size or value is
+refused at once, by file and entry, and not three stages later.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinitynet.data import Sample, load_image, write_labels
+from affinitynet.data.cams import save_cams
+from affinitynet.data.grids import save_affinity
+from affinitynet.data.sources import (
+    by_last_part,
+    find_source,
+    read_affinity_source,
+    read_cams,
+    read_labels_source,
+)
+from affinitynet.data.sources.find import Kind
+from affinitynet.data.voc import class_numbers
+from affinitynet.errors import UserError
+from affinitynet.run_folder.recipe import find_files
+from affinitynet.run_folder.settings import FILES
+from affinitynet.run_folder.stages import AFFINITIES, CAMS, CONFIDENT, PSEUDO, Stage
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import make_each
+
+Files = dict[str, Path]  # by image id
+SHOWN = 3
+
+
+class Importer(NamedTuple):
+    """How the files of one stage come in; `read` gives what `write` takes, for one image."""
+
+    setting: str
+    kind: Kind
+    artifact: Any
+    bring: Callable[[Context, Files, Sample], None]
+
+
+def work(context: Context, stage: Stage) -> dict[str, Any]:
+    """Bring in the files of every image of a stage."""
+    importer = IMPORTERS[stage.name]
+    if not stage.source.startswith(FILES):
+        samples = context.samples("train", "val", "figures")
+        bring = partial(_bring_cams_of_function, context)
+        return _bring(context, stage, importer, samples, bring)
+    folder = find_files(stage.source, importer.setting, context.recipe.data)
+    samples, files = _find(context, stage, importer, folder)
+    counts = _bring(context, stage, importer, samples, partial(importer.bring, context, files))
+    return {**counts, "imported": str(folder)}
+
+
+def _bring(
+    context: Context,
+    stage: Stage,
+    importer: Importer,
+    samples: Sequence[Sample],
+    bring: Callable[[Sample], None],
+) -> dict[str, Any]:
+    return make_each(
+        context,
+        stage.name,
+        importer.artifact,
+        samples,
+        load=lambda sample: None,
+        compute=lambda sample, _: None,
+        finish=lambda sample, _: bring(sample),
+    )
+
+
+def _find(
+    context: Context, stage: Stage, importer: Importer, folder: Path
+) -> tuple[list[Sample], Files]:
+    """Find each image's file; those of val are for figures only, and may be missing.
+
+    Raises:
+        UserError: images without a file, all told at once.
+    """
+    last_parts = by_last_part(sample.id for sample in context.manifest.samples)
+    needed = {sample.id for sample in context.samples("train", "figures")}
+    samples, files, missing = [], Files(), []
+    for sample in context.samples(*stage.roles):
+        found = find_source(folder, sample.id, importer.kind, last_parts)
+        # Without a tag there is no map to bring.
+        if found is not None or (importer.kind == "cams" and not sample.tags):
+            samples.append(sample)
+            files |= {sample.id: found} if found else {}
+        elif sample.id in needed:
+            missing.append(sample.id)
+    if missing:
+        some = ", ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
+        raise UserError(
+            f"{importer.setting} = {stage.source!r}: {len(missing)} of {len(needed)} images have "
+            f"no file there ({some}); files are found by image name, such as "
+            f"{folder / missing[0]}{'.png' if importer.kind == 'labels' else '.npz'}"
+        )
+    return samples, files
+
+
+def _numbered(context: Context) -> tuple[str, ...]:
+    """Return the classes in the order of the numbers in the files."""
+    given = context.recipe.cams.classes
+    return given or class_numbers(context.manifest)
+
+
+def _size(sample: Sample) -> tuple[int, int]:
+    height, width = load_image(sample.image).shape[:2]
+    return height, width
+
+
+def _bring_cams(context: Context, files: Files, sample: Sample) -> None:
+    size, classes = _size(sample), context.manifest.classes
+    maps = np.zeros((0, *size), np.float32)
+    if sample.id in files:
+        names = _numbered(context)
+        maps = read_cams(files[sample.id], names, classes, sample.tags, size).cams
+    save_cams(context.file(CAMS, sample), sample.tags, maps)
+
+
+def _bring_cams_of_function(context: Context, sample: Sample) -> None:
+    assert context.cams is not None
+    image = load_image(sample.image)
+    maps = np.zeros((0, *image.shape[:2]), np.float32)
+    if sample.tags:
+        names = tuple(context.manifest.classes[tag] for tag in sample.tags)
+        maps = _checked_maps(context.cams(image, names), (len(names), *image.shape[:2]))
+    save_cams(context.file(CAMS, sample), sample.tags, maps)
+
+
+def _checked_maps(made: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Take the maps (K, H, W) of a user's function, an array or a tensor."""
+    if hasattr(made, "detach"):  # a tensor, wherever it lies
+        made = made.detach().float().cpu().numpy()
+    maps = np.asarray(made, np.float32)
+    if maps.shape != shape:
+        raise UserError(f"the function for CAMs returned maps of {maps.shape}, asked were {shape}")
+    if not np.isfinite(maps).all() or maps.min(initial=0) < 0:
+        raise UserError("the function for CAMs returned values that are not finite, or below 0")
+    return maps
+
+
+def _bring_labels(artifact: Any, context: Context, files: Files, sample: Sample) -> None:
+    manifest = context.manifest
+    labels = read_labels_source(
+        files[sample.id], _numbered(context), manifest.classes, sample.tags, _size(sample)
+    )
+    write_labels(context.file(artifact, sample), labels, manifest.palette)
+
+
+def _bring_affinities(context: Context, files: Files, sample: Sample) -> None:
+    affinity = read_affinity_source(files[sample.id], _size(sample)).affinity
+    save_affinity(context.file(AFFINITIES, sample), affinity)
+
+
+IMPORTERS = {
+    "compute_cams": Importer("cams.source", "cams", CAMS, _bring_cams),
+    "mine_confident": Importer(
+        "confident.source", "labels", CONFIDENT, partial(_bring_labels, CONFIDENT)
+    ),
+    "train_affinity": Importer("affinity.source", "affinity", AFFINITIES, _bring_affinities),
+    "propagate": Importer("pseudo.source", "labels", PSEUDO, partial(_bring_labels, PSEUDO)),
+}
