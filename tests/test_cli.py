@@ -12,9 +12,6 @@ import pytest
 import affinitynet
 from affinitynet.cli import COMMANDS, main
 
-# Commands that read a finished run load torch as long as `pipeline.py` does.
-LOADS_TORCH = pytest.mark.xfail(reason="pipeline.py imports torch", strict=True)
-
 
 def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command as a user types it, in a process of its own."""
@@ -124,6 +121,7 @@ def test_mistakes_are_one_line_each(
         ("run demo stray", "unexpected argument 'stray'; see affinitynet run --help"),
         ("run demo --walk.bta 3", "unknown setting --walk.bta: did you mean walk.beta?"),
         ("run demo --verbos", "unknown setting --verbos: did you mean verbose?"),
+        ("run demo --walk.scores true", "give its folder with --data"),  # a flag of version 0.1
         ("run --walk.beta", "--walk.beta needs a value"),
         ("run demo --walk.beta -1", "walk.beta = -1: Input should be greater than 0"),
         ("settings demmo", "none of the package's own"),
@@ -210,9 +208,9 @@ def test_documents_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixtu
         "settings own_images",
         "check TOY",
         "check TOY --json",
-        pytest.param("status RUN", marks=LOADS_TORCH),
-        pytest.param("status RUN --verify --json", marks=LOADS_TORCH),
-        pytest.param("report RUN", marks=LOADS_TORCH),
+        "status RUN",
+        "status RUN --verify --json",
+        "report RUN",
         "export RUN --out OUT",
     ],
 )
@@ -311,6 +309,4 @@ def test_public_names() -> None:
 
 @pytest.mark.parametrize("name", affinitynet.__all__)
 def test_public_names_are_found(name: str) -> None:
-    if name in ("evaluate_run", "predict_folder") and not hasattr(affinitynet, name):
-        pytest.xfail("pipeline.py has it from the next merge on")
     assert getattr(affinitynet, name).__doc__

@@ -185,7 +185,13 @@ JSON = switch("--json", "print one JSON document instead of text")
 COMMANDS = {
     "demo": Command(
         demo,
-        (argument("--out", "folder for data set and run folder", default=Path("runs/demo")),),
+        (
+            argument(
+                "--out",
+                "folder for the data set and the run (default: runs/demo)",
+                default=Path("runs/demo"),
+            ),
+        ),
     ),
     "check": Command(
         check,
