@@ -32,6 +32,7 @@ from torch import Tensor
 from affinitynet.data import Sample, load_image, load_truth
 from affinitynet.data.sample import output_path
 from affinitynet.errors import UserError
+from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.ops import background_map, dense_crf, neighbor_offsets, pairwise_affinity
 from affinitynet.ops.affinity import cropped_pairs
@@ -42,7 +43,6 @@ from affinitynet.stages.evaluate import Confusion, count_pairs, intersection_ove
 from affinitynet.stages.mine_confident import to_labels
 from affinitynet.stages.propagate import pad_to_stride, walk_cams
 from affinitynet.stages.train_affinity import load_affinity_net
-from affinitynet.training import inference
 
 BETAS = (1.0, 2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 16, 64, 256, 1024)

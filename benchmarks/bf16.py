@@ -18,6 +18,7 @@ from machine import machine_line
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, load_truth
+from affinitynet.hardware import Hardware, inference
 from affinitynet.pipeline import Run
 from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.stages.context import Context
@@ -26,7 +27,6 @@ from affinitynet.stages.mine_confident import to_labels
 from affinitynet.stages.propagate import pad_to_stride, walk_cams
 from affinitynet.stages.train_affinity import load_affinity_net
 from affinitynet.stages.train_classifier import load_classifier
-from affinitynet.training import Hardware, inference
 
 THRESHOLDS = np.arange(0.1, 0.4, 0.01)
 

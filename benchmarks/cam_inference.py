@@ -28,11 +28,11 @@ from machine import machine_line, processor_flags, settle
 from original_pipeline import original_cams
 from torch.utils.flop_counter import FlopCounterMode
 
+from affinitynet.hardware import compiled
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
 from affinitynet.run_folder.settings import BackboneSettings
 from affinitynet.stages.compute_cams import multi_scale_cams
-from affinitynet.training import compiled
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 

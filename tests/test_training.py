@@ -1,15 +1,14 @@
 """The training loop: schedule, parameter groups, and resumed = uninterrupted."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from affinitynet.errors import UserError
+from affinitynet.hardware import Hardware
 from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.resnet38 import ResNet38
@@ -17,10 +16,7 @@ from affinitynet.models.vgg16 import VGG16
 from affinitynet.run_folder.settings import TrainingSettings
 from affinitynet.training import (
     CHECKPOINT,
-    Hardware,
-    compiled,
     fit,
-    inference,
     parameter_groups,
     poly_learning_rate,
 )
@@ -231,79 +227,3 @@ def test_a_loss_that_explodes_is_said_with_the_setting_to_change(tmp_path: Path)
 def test_a_set_smaller_than_a_batch_trains(tmp_path: Path) -> None:
     _, figures = train(tmp_path, Points(), batch_size=64)
     assert figures["steps"] == 4
-
-
-class Convolutions(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
-        nn.init.uniform_(self.layers[1].running_mean)
-        nn.init.uniform_(self.layers[1].running_var, 0.5, 2)
-
-    def cams(self, images: Tensor) -> Tensor:
-        answer: Tensor = self.layers(images).sqrt()
-        return answer
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="compiling needs g++")
-def test_a_compiled_network_gives_the_same_for_images_of_all_sizes() -> None:
-    net = Convolutions().eval()
-    fast = compiled(net.cams)
-    with inference(net, CPU):
-        for height, width in ((32, 40), (25, 61), (64, 64), (17, 18)):
-            images = torch.rand(2, 3, height, width).contiguous(memory_format=torch.channels_last)
-            torch.testing.assert_close(fast(images), net.cams(images))
-
-
-def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def compile_(function: Any, dynamic: bool) -> Any:
-        def fails(images: Tensor) -> Tensor:
-            raise TorchDynamoException("No working C++ compiler found\nSet TORCH_LOGS for more")
-
-        return fails
-
-    monkeypatch.setattr(torch, "compile", compile_)
-    with pytest.raises(
-        UserError, match=r"\(No working C\+\+ compiler found\); set cams.compile to false"
-    ):
-        compiled(Convolutions().cams)(torch.rand(1, 3, 8, 8))
-
-
-def test_inference_is_in_eval_mode_and_without_gradients() -> None:
-    model = Net().train()
-    with inference(model, CPU) as device:
-        assert device.type == "cpu"
-        assert not model.training
-        assert not model(torch.zeros(1, 4)).requires_grad
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_where_there_is_none_is_a_users_error() -> None:
-    with pytest.raises(UserError, match="device = 'cuda'"):
-        Hardware("cuda").accelerator()
-
-
-@pytest.mark.parametrize(
-    ("units", "chosen"),
-    [
-        ({"avx512_bf16": True}, "bf16"),
-        ({"amx_bf16": True, "avx512_bf16": False}, "bf16"),
-        ({"avx2": True}, "float32"),
-        (None, "float32"),
-    ],
-)
-def test_auto_takes_bf16_where_there_are_units_for_it(
-    units: dict[str, bool] | None, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if units is None:  # a torch that cannot tell
-        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    else:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
-    assert Hardware("cpu", "auto").chosen_precision == chosen
-    assert Hardware("cpu", "float32").chosen_precision == "float32"
-
-
-def test_bf16_is_what_the_network_computes_in() -> None:
-    with inference(Net(), Hardware("cpu", "bf16")), torch.inference_mode():
-        layer = nn.Linear(4, 4)
-        assert layer(torch.ones(1, 4)).dtype == torch.bfloat16

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from affinitynet import _threads  # noqa: F401  (before torch)
+
 __version__ = "0.1.0"
 __all__ = [
     "Manifest",

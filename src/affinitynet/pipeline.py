@@ -236,15 +236,12 @@ class Run:
         began = time.monotonic()
         figures = work_of(stage)(self.context)
         seconds = round(time.monotonic() - began, 1)
-        counts: dict[str, int] = {
-            key: figures.pop(key) for key in ("done", "total") if key in figures
-        }
         record = Record(
             stage=stage.name,
             fingerprint=plan.fingerprint,
             settings=plan.settings,
+            counts=figures.pop("counts", {}),
             figures=figures,
-            counts=counts,
             seconds=seconds,
             versions=versions(),
         )

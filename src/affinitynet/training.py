@@ -1,19 +1,20 @@
 """One training loop for all three networks: SGD with poly decay, resumable to the same weights."""
 
 import math
+import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from affinitynet.errors import UserError
+from affinitynet.hardware import Hardware
 from affinitynet.progress import task
 from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.settings import TrainingSettings
@@ -36,53 +37,6 @@ class EpochDataset(Protocol):
         """Return one augmented sample."""
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how a network runs; `workers` counts processes that load and CPU threads."""
-
-    device: str = "auto"
-    precision: str = "float32"
-    workers: int = 2
-
-    def place(self) -> torch.device:
-        """Return the device.
-
-        Raises:
-            UserError: CUDA was asked for and is not there.
-        """
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device = 'cuda': no CUDA device is usable here; use auto or cpu")
-        device: torch.device = PartialState(cpu=self.device == "cpu").device
-        return device
-
-    def accelerator(self) -> Accelerator:
-        """Return the Accelerator that moves models and batches.
-
-        Raises:
-            UserError: as `place`.
-        """
-        self.place()
-        mixed = {"float32": "no"}.get(self.chosen_precision, self.chosen_precision)
-        return Accelerator(mixed_precision=mixed, cpu=self.device == "cpu")
-
-    @property
-    def chosen_precision(self) -> str:
-        """The precision; for `auto` bf16 where the device has units for it, else float32.
-
-        Without such units bfloat16 is emulated, and slower than float32.
-        """
-        if self.precision != "auto":
-            return self.precision
-        if self.device != "cpu" and torch.cuda.is_available():
-            found = torch.cuda.is_bf16_supported(including_emulation=False)
-        elif hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
-            units = torch.cpu.get_capabilities()
-            found = any(units.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-        else:
-            found = False
-        return "bf16" if found else "float32"
-
-
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
     """Return base * (1 - step / steps) ** power, the schedule of the paper's code."""
     return float(base * (1 - step / steps) ** power)
@@ -93,7 +47,7 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
 
     Pretrained weights 1x the rate with decay, pretrained biases 2x without; new layers `head_rate`
     times that. Pretrained is a `backbone`, or a segmentation network's `encoder`; the group
-    normalisation of VGG-16's affinity head counts with them, as in the published code.
+    normalization of VGG-16's affinity head counts with them, as in the published code.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -130,46 +84,137 @@ def fit(
 
     Raises:
         UserError: loss or weights are no longer finite, a batch of one is too small for the
-            network, an image can't be read, the checkpoint is damaged, or CUDA is missing.
+            network, an image can't be read, the checkpoint is damaged, or the device is missing.
     """
-    accelerator = hardware.accelerator()
+    with _accelerator(hardware) as accelerator, _prepared(model, settings, accelerator) as ready:
+        loop = _Loop(
+            name, *ready, losses, settings, accelerator, _steps_per_epoch(dataset, settings)
+        )
+        first, means = _resume(folder / CHECKPOINT, *ready, accelerator.device)
+        with task(name, loop.total, first * loop.per_epoch) as progress:
+            for epoch in range(first, settings.epochs):
+                torch.manual_seed(_epoch_seed(seed, epoch))  # of dropout
+                on_cuda = accelerator.device.type == "cuda"
+                loader = _loader(dataset, settings, seed, epoch, hardware.workers, on_cuda)
+                means = loop.train_epoch(epoch, accelerator.prepare(loader), progress)
+                _save(folder / CHECKPOINT, *ready, epoch + 1, means)
+    model.eval()
+    return {**means, "steps": loop.total}
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same from epoch to epoch of one training."""
+
+    name: str
+    model: nn.Module
+    optimizer: Any
+    losses: Callable[[nn.Module, Any], dict[str, Tensor]]
+    settings: TrainingSettings
+    accelerator: Any
+    per_epoch: int
+
+    @property
+    def total(self) -> int:
+        return self.per_epoch * self.settings.epochs
+
+    def train_epoch(self, epoch: int, loader: Iterable[Any], progress: Any) -> dict[str, float]:
+        """Train one epoch; return the mean of each loss."""
+        self.model.train()
+        sums: dict[str, float] = {}
+        for index, batch in enumerate(loader):
+            if isinstance(batch, UserError):
+                raise batch
+            _set_rate(self.optimizer, self.settings, epoch * self.per_epoch + index, self.total)
+            parts = self._step(batch, epoch)
+            for key, part in parts.items():
+                sums[key] = sums.get(key, 0.0) + part
+            progress.advance(f"epoch {epoch + 1}/{self.settings.epochs} loss {parts['loss']:.3f}")
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise _diverged(self.name, "weights are not finite", epoch, self.settings)
+        return {key: total / self.per_epoch for key, total in sums.items()}
+
+    def _step(self, batch: Any, epoch: int) -> dict[str, float]:
+        self.optimizer.zero_grad()
+        with self.accelerator.autocast(), needs_larger_batch(self.name):
+            parts = self.losses(self.model, batch)
+        values = {key: float(part.detach()) for key, part in parts.items()}
+        if not math.isfinite(values["loss"]):
+            raise _diverged(self.name, f"loss is {values['loss']}", epoch, self.settings)
+        self.accelerator.backward(parts["loss"])
+        self.optimizer.step()
+        return values
+
+
+@contextmanager
+def _accelerator(hardware: Hardware) -> Iterator[Any]:
+    """Make an Accelerator for one training, and leave the process as it was found.
+
+    Results must follow from the recipe, whose fingerprint knows neither the environment nor what
+    this process trained before. But accelerate takes settings from variables (the steps over which
+    gradients are accumulated even against an explicit argument) and keeps its device and precision
+    for the life of the process. So both are put aside during a training.
+    """
+    device = hardware.place()
+    mixed = {"float32": "no"}.get(hardware.chosen_precision, hardware.chosen_precision)
+    with _without_settings(device):
+        # Here, because accelerate reads some variables when it is imported.
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+
+        shared = [state._shared_state for state in (PartialState, AcceleratorState, GradientState)]
+        found = [dict(state) for state in shared]
+        for state in shared:
+            state.clear()
+        try:
+            yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+        finally:
+            for state, before in zip(shared, found, strict=True):
+                state.clear()
+                state.update(before)
+
+
+@contextmanager
+def _without_settings(device: torch.device) -> Iterator[None]:
+    """Hide accelerate's settings in the environment, and name it the device there.
+
+    Ranks and addresses, by which a launcher makes processes find each other, have other names and
+    stay. FSDP_*, MEGATRON_LM_* and the like count only where an ACCELERATE_USE_* asks for them.
+    """
+    found = _settings_of_accelerate()
+    for name in found:
+        del os.environ[name]
+    os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)  # the only way to ask for cuda:1
+    try:
+        yield
+    finally:
+        for name in _settings_of_accelerate():
+            del os.environ[name]
+        os.environ.update(found)
+
+
+def _settings_of_accelerate() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if name.startswith("ACCELERATE_")}
+
+
+@contextmanager
+def _prepared(
+    model: nn.Module, settings: TrainingSettings, accelerator: Any
+) -> Iterator[tuple[nn.Module, Any]]:
+    """Put a model on the device with its optimizer; afterwards its forward is its own again.
+
+    In mixed precision accelerate replaces `model.forward`, and it passes over a model that was
+    prepared before: trained again, it would keep the old device and precision.
+    """
     optimizer = torch.optim.SGD(
-        parameter_groups(model, settings),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
+        parameter_groups(model, settings), lr=settings.learning_rate, momentum=settings.momentum
     )
     model.to(memory_format=torch.channels_last)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    first, means = _resume(folder / CHECKPOINT, model, optimizer, accelerator.device)
-    per_epoch = _steps_per_epoch(dataset, settings)
-    total = per_epoch * settings.epochs
-    with task(name, total, first * per_epoch) as progress:
-        for epoch in range(first, settings.epochs):
-            torch.manual_seed(_epoch_seed(seed, epoch))  # of dropout
-            loader = accelerator.prepare(_loader(dataset, settings, seed, epoch, hardware.workers))
-            model.train()
-            sums: dict[str, float] = {}
-            for index, batch in enumerate(loader):
-                if isinstance(batch, UserError):
-                    raise batch
-                _set_rate(optimizer, settings, epoch * per_epoch + index, total)
-                optimizer.zero_grad()
-                with accelerator.autocast(), needs_larger_batch(name):
-                    parts = losses(model, batch)
-                value = float(parts["loss"].detach())
-                if not math.isfinite(value):
-                    raise _diverged(name, f"loss is {value}", epoch, settings)
-                accelerator.backward(parts["loss"])
-                optimizer.step()
-                for key, part in parts.items():
-                    sums[key] = sums.get(key, 0.0) + float(part.detach())
-                progress.advance(f"epoch {epoch + 1}/{settings.epochs} loss {value:.3f}")
-            means = {key: total_ / per_epoch for key, total_ in sums.items()}
-            if not all(value.isfinite().all() for value in model.state_dict().values()):
-                raise _diverged(name, "weights are not finite", epoch, settings)
-            _save(folder / CHECKPOINT, model, optimizer, epoch + 1, means)
-    model.eval()
-    return {**means, "steps": total}
+    try:
+        yield accelerator.prepare(model, optimizer)
+    finally:
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        vars(model).pop("_is_accelerate_prepared", None)
 
 
 def discard_checkpoint(folder: Path) -> None:
@@ -179,7 +224,7 @@ def discard_checkpoint(folder: Path) -> None:
 
 @contextmanager
 def needs_larger_batch(name: str) -> Iterator[None]:
-    """Say in words that batch normalisation has a single value to average over.
+    """Say in words that batch normalization has a single value to average over.
 
     It happens to a batch of one image where a network pools all positions into one.
     """
@@ -189,49 +234,9 @@ def needs_larger_batch(name: str) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            f"{name}: this network's batch normalisation can't learn from one image a step; "
+            f"{name}: this network's batch normalization can't learn from one image a step; "
             "give it batch_size 2 or more, and as many training images"
         ) from error
-
-
-@contextmanager
-def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
-    """Run `model` in eval mode on the device, without gradients, in the precision asked for."""
-    # Not Accelerate's autocast: a process has one, and the trainings' precision may be another.
-    device = hardware.place()
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(hardware.chosen_precision)
-    model.to(memory_format=torch.channels_last).to(device).eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        yield device
-
-
-def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Compile a network's function for images of all sizes, to be called in `inference`.
-
-    What follows a convolution, as batch normalisation and activation, becomes a part of it, and
-    the weights are fixed with the first call, which takes about half a minute.
-
-    Raises:
-        UserError: from the compiled function, where torch can't compile, as without a C++ compiler.
-    """
-    # Here, since it takes seconds to load.
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor import config
-
-    fast = torch.compile(function, dynamic=True)
-
-    def call(images: Tensor) -> Tensor:
-        try:
-            with config.patch(freezing=True):
-                return fast(images)
-        except TorchDynamoException as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"torch can't compile the network here ({reason}); set cams.compile to false (on a "
-                "CPU it needs a C++ compiler, such as g++)"
-            ) from error
-
-    return call
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -271,7 +276,12 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _loader(
-    dataset: EpochDataset, settings: TrainingSettings, seed: int, epoch: int, workers: int
+    dataset: EpochDataset,
+    settings: TrainingSettings,
+    seed: int,
+    epoch: int,
+    workers: int,
+    pinned: bool,
 ) -> DataLoader[Any]:
     dataset.epoch = epoch
     order = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
@@ -284,7 +294,7 @@ def _loader(
         generator=order,
         collate_fn=_collate,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
     )
 
 

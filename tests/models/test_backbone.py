@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
-from affinitynet.models.backbone import TimmBackbone, build_backbone, find_weights
+from affinitynet.models.backbone import TimmBackbone, build_backbone
 from affinitynet.models.normalization import Normalization
 from affinitynet.models.vgg16 import VGG16
+from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 
 # name: channels of the three maps, and the first layers that are past stride 4

@@ -1,13 +1,31 @@
-"""The affinity network: which neighbouring cells belong together."""
+"""The affinity network: which neighboring cells belong together."""
 
-from typing import Literal, cast
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from affinitynet.models.backbone import Backbone
+from affinitynet.models.backbone import Backbone, build_backbone
 from affinitynet.models.heads import AffinityHead
+from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.ops.affinity import pairwise_affinity
+from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
+
+
+class AffinityDescription(Description):
+    """What `model.json` says of an affinity network."""
+
+    stage: ClassVar[str] = "train_affinity"
+
+    kind: Literal["affinity"] = "affinity"
+    backbone: SavedBackbone
+    output_stride: Literal[8, 16]
+    radius: Annotated[int, Field(ge=2, le=20)]
+    distance: Literal["mean", "sum"]
+    group_norm: bool
+    scale: Literal[1, 2, 4]
 
 
 class AffinityNet(nn.Module):
@@ -32,9 +50,67 @@ class AffinityNet(nn.Module):
         self.radius, self.distance = radius, distance
         self.scale, self.stride = scale, backbone.strides[0] // scale
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load a run's `affinity` folder, on the CPU and in eval mode.
+
+        Raises:
+            UserError: the folder holds no affinity network, or a damaged one.
+        """
+        return load_model(Path(folder), AffinityDescription, cls._from)[0]
+
+    @classmethod
+    def _from(
+        cls, description: AffinityDescription, data: Path | None = None, pretrained: bool = False
+    ) -> Self:
+        # One way for new and saved networks, so that what was trained is what is loaded.
+        backbone = build_backbone(
+            description.backbone,
+            description.output_stride,
+            data=data,
+            pretrained=pretrained,
+            fc6_dilation=4,
+        )
+        return cls(
+            backbone,
+            radius=description.radius,
+            distance=description.distance,
+            group_norm=description.group_norm,
+            scale=description.scale,
+        )
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return affinities (B, P, h, w) of normalised images (B, 3, H, W)."""
+        """Return affinities (B, P, h, w) of normalized images (B, 3, H, W)."""
         if self.scale > 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear")
         features = self.head(self.backbone(images))
         return pairwise_affinity(features, self.radius, self.distance)
+
+
+def describe_affinity_net(
+    backbone: BackboneSettings, settings: AffinitySettings
+) -> AffinityDescription:
+    """Say what it takes to build the affinity network that a recipe asks for, for `model.json`."""
+    return AffinityDescription(
+        backbone=SavedBackbone.model_validate(backbone.model_dump()),
+        output_stride=settings.output_stride,
+        radius=settings.radius,
+        distance=settings.distance,
+        group_norm=backbone.name == "vgg16",  # as published; the other networks have none
+        scale=settings.scale,
+    )
+
+
+def build_affinity_net(
+    backbone: BackboneSettings,
+    settings: AffinitySettings,
+    *,
+    data: Path | None = None,
+    pretrained: bool = True,
+) -> AffinityNet:
+    """Make the affinity network that a recipe asks for, with the backbone's weights or none.
+
+    Raises:
+        UserError: as `build_backbone`.
+    """
+    return AffinityNet._from(describe_affinity_net(backbone, settings), data, pretrained)

@@ -17,6 +17,7 @@ from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
 from affinitynet.progress import say
+from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 
 FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, as the paper's first
@@ -31,7 +32,7 @@ class Backbone(Protocol):
     sqrt_cam: bool
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images (B, 3, H, W) to three feature maps."""
+        """Map normalized images (B, 3, H, W) to three feature maps."""
 
 
 class TimmBackbone(nn.Module):
@@ -39,7 +40,7 @@ class TimmBackbone(nn.Module):
 
     The maps are its last two stages but one and its final features (MobileNetV2: 32, 96 and 1280
     channels; ResNet-50: 512, 1024 and 2048). With `frozen`, as pretrained weights want it, all
-    batch normalisation keeps its statistics and parameters, and the layers up to stride 4 their
+    batch normalization keeps its statistics and parameters, and the layers up to stride 4 their
     weights.
     """
 
@@ -67,13 +68,13 @@ class TimmBackbone(nn.Module):
         self.strides = cast(tuple[int, int, int], tuple(64 // m.shape[2] for m in maps))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images (B, 3, H, W) to three feature maps."""
+        """Map normalized images (B, 3, H, W) to three feature maps."""
         wanted = [self._depth - 3, self._depth - 2]
         last, maps = self.net.forward_intermediates(images, indices=wanted)
         return [*maps, last]
 
     def train(self, mode: bool = True) -> "TimmBackbone":
-        """Switch modes; frozen batch normalisation always uses its pretrained statistics."""
+        """Switch modes; frozen batch normalization always uses its pretrained statistics."""
         super().train(mode)
         if self._frozen:
             set_norm_to_eval(self)
@@ -95,7 +96,7 @@ class TimmBackbone(nn.Module):
 
 
 def set_norm_to_eval(module: nn.Module) -> None:
-    """Let all batch normalisation below `module` use its stored statistics."""
+    """Let all batch normalization below `module` use its stored statistics."""
     for inner in module.modules():
         if isinstance(inner, nn.BatchNorm2d):
             inner.eval()
@@ -126,22 +127,6 @@ def _create(name: str, output_stride: int, pretrained: bool) -> Any:
             f"backbone.weights = 'imagenet': {name} could not be downloaded ({error}); "
             "give a local file instead"
         ) from error
-
-
-def find_weights(weights: str, data: Path | None) -> Path | None:
-    """Return the local weights file a setting names, None for `imagenet` and `none`.
-
-    Raises:
-        UserError: no such file in the working folder or beside the data.
-    """
-    if weights in ("imagenet", "none"):
-        return None
-    places = [Path(weights)] if data is None else [Path(weights), data / weights]
-    for place in places:
-        if place.is_file():
-            return place
-    tried = " or ".join(str(p) for p in places)
-    raise UserError(f"backbone.weights = {weights!r}: no such file ({tried}); or imagenet, or none")
 
 
 def build_backbone(

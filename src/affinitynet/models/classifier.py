@@ -1,12 +1,27 @@
 """The classifier whose weights make the class activation maps."""
 
-from typing import cast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Self, cast
 
 from torch import Tensor, nn
 
-from affinitynet.models.backbone import Backbone
+from affinitynet.models.backbone import Backbone, build_backbone
 from affinitynet.models.heads import CamHead
+from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.ops.cam import class_activation_maps
+from affinitynet.run_folder.settings import BackboneSettings, ClassifierSettings
+
+
+class ClassifierDescription(Description):
+    """What `model.json` says of a classifier."""
+
+    stage: ClassVar[str] = "train_classifier"
+
+    kind: Literal["classifier"] = "classifier"
+    classes: tuple[str, ...]
+    backbone: SavedBackbone
+    output_stride: Literal[8, 16, 32]
 
 
 class Classifier(nn.Module):
@@ -19,11 +34,57 @@ class Classifier(nn.Module):
         self.head = CamHead(backbone.channels[-1], classes)
         self._sqrt = backbone.sqrt_cam
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load a run's `classifier` folder, on the CPU and in eval mode.
+
+        Raises:
+            UserError: the folder holds no classifier, or a damaged one.
+        """
+        return load_model(Path(folder), ClassifierDescription, cls._from)[0]
+
+    @classmethod
+    def _from(
+        cls, description: ClassifierDescription, data: Path | None = None, pretrained: bool = False
+    ) -> Self:
+        # One way for new and saved networks, so that what was trained is what is loaded.
+        backbone = build_backbone(
+            description.backbone, description.output_stride, data=data, pretrained=pretrained
+        )
+        return cls(backbone, len(description.classes))
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, C) of normalised images."""
+        """Return logits (B, C) of normalized images."""
         return cast(Tensor, self.head(self.backbone(images)[-1]))
 
     def cams(self, images: Tensor) -> Tensor:
-        """Return rectified, unnormalised CAMs (B, C, h, w) at the backbone's stride."""
+        """Return rectified, unnormalized CAMs (B, C, h, w) at the backbone's stride."""
         maps = class_activation_maps(self.backbone(images)[-1], self.head.class_weights)
         return maps.sqrt() if self._sqrt else maps
+
+
+def describe_classifier(
+    backbone: BackboneSettings, settings: ClassifierSettings, classes: Sequence[str]
+) -> ClassifierDescription:
+    """Say what it takes to build the classifier that a recipe asks for, for `model.json`."""
+    return ClassifierDescription(
+        classes=tuple(classes),
+        backbone=SavedBackbone.model_validate(backbone.model_dump()),
+        output_stride=settings.output_stride,
+    )
+
+
+def build_classifier(
+    backbone: BackboneSettings,
+    settings: ClassifierSettings,
+    classes: Sequence[str],
+    *,
+    data: Path | None = None,
+    pretrained: bool = True,
+) -> Classifier:
+    """Make the classifier that a recipe asks for, its backbone with the recipe's weights or none.
+
+    Raises:
+        UserError: as `build_backbone`.
+    """
+    return Classifier._from(describe_classifier(backbone, settings, classes), data, pretrained)

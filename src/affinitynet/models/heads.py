@@ -41,12 +41,12 @@ class AffinityHead(nn.Module):
     """Features f_aff whose L1 distance between two positions says how unlike they are.
 
     Each of three maps goes through a bias-free 1x1 convolution (to ``widths`` channels), group
-    normalisation where asked (8 channels a group; the published VGG-16 has it) and ELU; they are
+    normalization where asked (8 channels a group; the published VGG-16 has it) and ELU; they are
     concatenated and mixed by a bias-free 1x1 convolution and ELU. Maps of another size than the
     first are resized to it (bilinear). Initial weights are Kaiming normal, the mixing ones
     Xavier uniform with gain 4.
 
-    Source: the paper's section 3.2; widths, gain and group normalisation from its public code.
+    Source: the paper's section 3.2; widths, gain and group normalization from its public code.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ class Normalization:
     bgr: bool = False
 
     def apply(self, images: Tensor) -> Tensor:
-        """Normalise RGB images ``(..., 3, H, W)``, uint8 or floating 0..255, to float32.
+        """Normalize RGB images ``(..., 3, H, W)``, uint8 or floating 0..255, to float32.
 
-        The answer is on the device of ``images``; the mean colour becomes exactly 0.
+        The answer is on the device of ``images``; the mean color becomes exactly 0.
         """
         pixels = images.to(torch.float32)
         mean = pixels.new_tensor(self.mean).view(3, 1, 1)
@@ -33,7 +33,7 @@ class Normalization:
         return normalized.flip(-3) if self.bgr else normalized
 
     def invert(self, normalized: Tensor) -> Tensor:
-        """Give back the RGB images 0..255 (..., 3, H, W) float32 that `apply` normalised."""
+        """Give back the RGB images 0..255 (..., 3, H, W) float32 that `apply` normalized."""
         pixels = normalized.flip(-3) if self.bgr else normalized
         mean = pixels.new_tensor(self.mean).view(3, 1, 1)
         std = pixels.new_tensor(self.std).view(3, 1, 1)
@@ -44,4 +44,4 @@ IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), 
 """RGB, 0..1, ImageNet's mean and deviation: ResNet-38 and most timm networks."""
 
 CAFFE_BGR = Normalization(mean=(122.675, 116.669, 104.008), std=(1.0, 1.0, 1.0), bgr=True)
-"""BGR, 0..255, minus the mean colour, no scaling: the VGG-16 of Caffe."""
+"""BGR, 0..255, minus the mean color, no scaling: the VGG-16 of Caffe."""

@@ -138,7 +138,7 @@ class ResNet38(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute three maps at stride 8 from normalised images ``(B, 3, H, W)``.
+        """Compute three maps at stride 8 from normalized images ``(B, 3, H, W)``.
 
         They are ``(B, 512, h, w)``, ``(B, 1024, h, w)`` and ``(B, 4096, h, w)`` with
         h = ceil(H / 8) and w = ceil(W / 8): the pre-activated inputs of ``b5`` and of ``b6``, and

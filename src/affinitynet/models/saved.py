@@ -1,50 +1,96 @@
-"""A model on disk: `weights.safetensors` beside `model.json`, which says how to build it."""
+"""A network on disk: `weights.safetensors` beside `model.json`, from which alone it is built."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import atomic_write, read_json, write_json
+from affinitynet.run_folder.settings import BackboneSettings
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
 
 
-def save_model(folder: Path, model: nn.Module, description: dict[str, Any]) -> None:
-    """Write the model's weights and, after them, what it takes to build it again."""
+class Description(BaseModel):
+    """What it takes to build a network; `stage` makes it anew where it is damaged."""
+
+    # A later version may write keys of which this one knows nothing.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    stage: ClassVar[str]
+
+
+class SavedBackbone(BackboneSettings):
+    """The recipe's `backbone` as it was, read with the same patience."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    # Required: a description that does not say them must not get the recipe's defaults.
+    name: str
+    weights: str
+
+
+AnyDescription = TypeVar("AnyDescription", bound=Description)
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+def save_model(folder: Path, model: nn.Module, description: Description) -> None:
+    """Write the network's weights and, after them, what it takes to build it again."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         # Not `save_file`: its files are the owner's alone, and its errors don't say their cause.
         temporary.write_bytes(save(tensors))
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description.model_dump(mode="json"))
 
 
-def read_description(folder: Path, stage: str) -> dict[str, Any]:
-    """Return what `save_model` wrote beside the weights, in the folder of `stage`.
+def load_model(
+    folder: Path, kind: type[AnyDescription], build: Callable[[AnyDescription], AnyNetwork]
+) -> tuple[AnyNetwork, AnyDescription]:
+    """Build the network that a folder describes, in eval mode and with its weights.
 
     Raises:
-        UserError: the folder holds no model, or its description is damaged.
+        UserError: the folder holds no network, another kind of network, or a damaged one.
+    """
+    description = read_description(folder, kind)
+    try:
+        model = build(description)
+    except UserError as error:
+        raise UserError(
+            f"{folder / DESCRIPTION}: {error}; make it anew with --redo {kind.stage}"
+        ) from error
+    _load_weights(model, folder / WEIGHTS, kind.stage)
+    return model.eval(), description
+
+
+def read_description(folder: Path, kind: type[AnyDescription]) -> AnyDescription:
+    """Return what `save_model` wrote beside the weights.
+
+    Raises:
+        UserError: the folder holds no network, or describes none of this kind.
     """
     file = folder / DESCRIPTION
     if not file.is_file():
         raise UserError(f"{folder}: holds no trained model ({DESCRIPTION} is missing)")
-    description = read_json(file, stage)
-    if not isinstance(description, dict):
-        raise UserError(f"{file}: describes no model; make it anew with --redo {stage}")
-    return description
+    try:
+        return kind.model_validate(read_json(file, kind.stage))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        network = kind.stage.removeprefix("train_")
+        raise UserError(
+            f"{file}: describes no {network} network that this version can build ({reason}); "
+            f"make it anew with --redo {kind.stage}"
+        ) from error
 
 
-def load_weights_into(model: nn.Module, folder: Path, stage: str) -> None:
-    """Load the folder's weights, which `stage` made, into a model built from its description.
-
-    Raises:
-        UserError: the file is missing, damaged or of another model.
-    """
-    file = folder / WEIGHTS
+def _load_weights(model: nn.Module, file: Path, stage: str) -> None:
     try:
         model.load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -11,22 +11,23 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from affinitynet.data.images import load_image
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.models.backbone import build_backbone, find_weights, set_norm_to_eval
+from affinitynet.hardware import find_device
+from affinitynet.models.backbone import build_backbone, set_norm_to_eval
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.normalization import Normalization
-from affinitynet.models.saved import DESCRIPTION, load_weights_into, read_description
+from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
 from affinitynet.ops.crf import dense_crf
 from affinitynet.progress import say
-from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
+from affinitynet.run_folder.recipe import find_weights
+from affinitynet.run_folder.settings import BackboneSettings, CrfSettings, SegmenterSettings
 
-STAGE = "train_segmenter"  # that makes what `Segmenter.load` reads
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
 
 
@@ -48,14 +49,14 @@ class LargeFov(nn.Module):
 
 
 class SegmentationNet(nn.Module):
-    """A segmentation network with its input normalisation and what it pads images to."""
+    """A segmentation network with its input normalization and what it pads images to."""
 
     def __init__(
         self, network: nn.Module, normalization: Normalization, multiple: int, frozen: bool
     ) -> None:
         """Wrap `network`; images are padded to multiples of `multiple` before it.
 
-        `frozen` keeps the encoder's batch normalisation as pretrained.
+        `frozen` keeps the encoder's batch normalization as pretrained.
         """
         super().__init__()
         self.network = network
@@ -66,14 +67,14 @@ class SegmentationNet(nn.Module):
                     module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
+        """Map normalized images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
         height, width = images.shape[-2:]
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         logits = self.network(F.pad(images, padding))
         return cast(Tensor, logits[..., :height, :width])
 
     def train(self, mode: bool = True) -> "SegmentationNet":
-        """Switch modes; a frozen encoder's batch normalisation uses its pretrained statistics."""
+        """Switch modes; a frozen encoder's batch normalization uses its pretrained statistics."""
         super().train(mode)
         if self._frozen:
             set_norm_to_eval(cast(nn.Module, self.network.encoder))
@@ -199,39 +200,74 @@ def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: 
     return total[0] / len(scales)
 
 
+class SavedCrf(CrfSettings):
+    """The segmenter's CRF, read with a description's patience."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class SavedSettings(SegmenterSettings):
+    """The recipe's `segmenter` as it was, read with a description's patience."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: str
+    output_stride: Literal[8, 16]
+    backbone: SavedBackbone | None = None
+    crf: SavedCrf = SavedCrf()
+
+
+class SegmenterDescription(Description):
+    """What `model.json` says of a segmenter."""
+
+    stage: ClassVar[str] = "train_segmenter"
+
+    kind: Literal["segmenter"] = "segmenter"
+    classes: tuple[str, ...]
+    backbone: SavedBackbone
+    settings: SavedSettings
+
+
+def describe_segmenter(
+    backbone: BackboneSettings, settings: SegmenterSettings, classes: Sequence[str]
+) -> SegmenterDescription:
+    """Say what it takes to build a recipe's segmenter and to predict with it, for `model.json`.
+
+    `backbone` is the recipe's, which `settings.backbone` replaces where it is set.
+    """
+    return SegmenterDescription(
+        classes=tuple(classes),
+        backbone=SavedBackbone.model_validate((settings.backbone or backbone).model_dump()),
+        settings=SavedSettings.model_validate(settings.model_dump()),
+    )
+
+
 class Segmenter:
     """A trained segmentation network that turns photographs into masks."""
 
-    def __init__(self, net: SegmentationNet, description: dict[str, Any]) -> None:
+    def __init__(self, net: SegmentationNet, description: SegmenterDescription) -> None:
         """Wrap a network; `description` is what `model.json` holds."""
         self.net = net.eval()
-        self.classes: tuple[str, ...] = tuple(description["classes"])
-        self.settings = SegmenterSettings.model_validate(description["settings"])
+        self.classes: tuple[str, ...] = description.classes
+        self.settings: SegmenterSettings = description.settings
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
-        """Load a run's `segmenter` folder.
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Load a run's `segmenter` folder on `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
         Raises:
-            UserError: the folder holds no segmenter, or a damaged one.
+            UserError: the folder holds no segmenter, or a damaged one, or no such device is here.
         """
-        folder = Path(folder)
-        description = read_description(folder, STAGE)
-        try:
-            net = build_segmentation_net(
-                SegmenterSettings.model_validate(description["settings"]),
-                BackboneSettings.model_validate(description["backbone"]),
-                len(description["classes"]) + 1,
-                pretrained=False,
+
+        def build(description: SegmenterDescription) -> SegmentationNet:
+            labels = len(description.classes) + 1
+            return build_segmentation_net(
+                description.settings, description.backbone, labels, pretrained=False
             )
-        except (KeyError, TypeError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{folder / DESCRIPTION}: describes no segmenter ({reason}); "
-                f"make it anew with --redo {STAGE}"
-            ) from error
-        load_weights_into(net, folder, STAGE)
-        return cls(net.to(memory_format=torch.channels_last).to(device), description)
+
+        place = find_device(str(device))
+        net, description = load_model(Path(folder), SegmenterDescription, build)
+        return cls(net.to(memory_format=torch.channels_last).to(place), description)
 
     def scores(self, image: Tensor) -> Tensor:
         """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device."""

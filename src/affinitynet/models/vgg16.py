@@ -26,7 +26,7 @@ class VGG16(nn.Module):
 
     ``fc6_dilation`` is 1 in the published classifier, 4 in the published affinity network and 12
     in DeepLab-LargeFOV. ``width`` multiplies every channel count. The input is BGR, 0..255, minus
-    the mean colour; the published code takes the square root of this network's CAMs, which
+    the mean color; the published code takes the square root of this network's CAMs, which
     ``sqrt_cam`` tells.
 
     Source: Ahn & Kwak's public code; Chen et al., ICLR 2015 (LargeFOV).
@@ -60,7 +60,7 @@ class VGG16(nn.Module):
             self.get_submodule(name).requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute three maps at stride 8 from normalised images ``(B, 3, H, W)``.
+        """Compute three maps at stride 8 from normalized images ``(B, 3, H, W)``.
 
         They are ``(B, 512, h, w)``, ``(B, 512, h, w)`` and ``(B, 1024, h, w)`` with
         h = ceil(H / 8) and w = ceil(W / 8): ``conv4_3`` before its pooling, ``conv5_3`` and

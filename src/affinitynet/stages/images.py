@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from affinitynet.data import Sample, load_image, read_labels
 from affinitynet.data.transforms import LabelMap, Pixels
@@ -28,11 +28,11 @@ def make_each(
     load: Callable[[Sample], Loaded],
     compute: Callable[[Sample, Loaded], Computed],
     finish: Callable[[Sample, Computed], None],
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Make the missing files of an artifact, and record each run of consecutive images.
 
-    An image whose file is there is skipped, so `finish` must write that file last. Returns the
-    counts `total` and `done` (done in this call).
+    An image whose file is there is skipped, so `finish` must write that file last. Returns
+    `counts`: how many images there are (`total`), and how many were made in this call (`done`).
 
     Raises:
         UserError: the first image that fails, by stage and name; what is done stays.
@@ -66,7 +66,7 @@ def make_each(
         settled=settled,
         workers=context.recipe.workers,
     )
-    return {"total": len(samples), "done": len(todo)}
+    return {"counts": {"total": len(samples), "done": len(todo)}}
 
 
 def for_each(

@@ -1,17 +1,18 @@
 """Caffe files are written here from protobuf's wire format, without the protobuf library."""
 
 import struct
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from affinitynet.errors import UserError
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.models.weights import convert, load_backbone, load_network, load_weights
+from affinitynet.models.weights import convert, load_backbone, load_weights
 from affinitynet.models.weights.caffe import read_caffe
 
 NEW, OLD = "layer", "layers"
@@ -86,10 +87,10 @@ def test_a_converted_caffe_file_loads_the_same(tmp_path: Path, paper: SimpleName
     path.write_bytes(vgg16_bytes(paper, NEW))
     report = convert(path, converted)
     assert (report.kind, report.missing) == ("Caffe VGG16", ())
-    network = nn.ModuleDict({"backbone": VGG16(width=paper.width)})
-    load_network(network, converted)
+    network = VGG16(width=paper.width)
+    assert load_backbone(network, converted).missing == ()
     for name, tensor in paper.vgg16_state().items():
-        assert torch.equal(network.state_dict()[f"backbone.{name}"], tensor), name
+        assert torch.equal(network.state_dict()[name], tensor), name
 
 
 def test_what_an_incomplete_file_lacks_is_said(tmp_path: Path, paper: SimpleNamespace) -> None:
@@ -163,4 +164,18 @@ def test_a_file_without_weights_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "empty.caffemodel"
     path.write_bytes(b"")
     with pytest.raises(UserError, match="no layer with weights"):
+        load_weights(path)
+
+
+def test_without_protobuf_its_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("google.protobuf")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    path = tmp_path / "vgg.caffemodel"
+    path.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r'vgg\.caffemodel: .*; pip install "affinitynet\[caffe\]"$'
+    ):
         load_weights(path)

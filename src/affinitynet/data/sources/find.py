@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from affinitynet.data.sample import check_relative
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import check_relative
 
 Kind = Literal["cams", "labels", "affinity"]
 _FOLDER = ""  # of one PNG a class

@@ -5,7 +5,6 @@ from affinitynet.models.weights.loading import (
     ConversionReport,
     convert,
     load_backbone,
-    load_network,
     load_weights,
 )
 
@@ -14,6 +13,5 @@ __all__ = [
     "Weights",
     "convert",
     "load_backbone",
-    "load_network",
     "load_weights",
 ]

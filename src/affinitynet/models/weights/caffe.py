@@ -13,32 +13,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from affinitynet.errors import UserError
 
-_Field = descriptor_pb2.FieldDescriptorProto
-# message -> (field, number, repeated, type): a scalar's protobuf type or a message's name
-_MESSAGES: dict[str, tuple[tuple[str, int, bool, Any], ...]] = {
-    "BlobShape": (("dim", 1, True, _Field.TYPE_INT64),),
+# message -> (field, number, repeated, type): one of protobuf's scalars or a message's name
+_MESSAGES: dict[str, tuple[tuple[str, int, bool, str], ...]] = {
+    "BlobShape": (("dim", 1, True, "int64"),),
     "BlobProto": (
-        ("num", 1, False, _Field.TYPE_INT32),
-        ("channels", 2, False, _Field.TYPE_INT32),
-        ("height", 3, False, _Field.TYPE_INT32),
-        ("width", 4, False, _Field.TYPE_INT32),
-        ("data", 5, True, _Field.TYPE_FLOAT),
+        ("num", 1, False, "int32"),
+        ("channels", 2, False, "int32"),
+        ("height", 3, False, "int32"),
+        ("width", 4, False, "int32"),
+        ("data", 5, True, "float"),
         ("shape", 7, False, "BlobShape"),
-        ("double_data", 8, True, _Field.TYPE_DOUBLE),
+        ("double_data", 8, True, "double"),
     ),
     # "layers" is how files were written until 2014, "layer" how they are since.
     "V1LayerParameter": (
-        ("name", 4, False, _Field.TYPE_BYTES),
+        ("name", 4, False, "bytes"),
         ("blobs", 6, True, "BlobProto"),
     ),
     "LayerParameter": (
-        ("name", 1, False, _Field.TYPE_BYTES),
+        ("name", 1, False, "bytes"),
         ("blobs", 7, True, "BlobProto"),
     ),
     "NetParameter": (
@@ -51,6 +48,10 @@ _BLOB_NAMES = ("weight", "bias")
 
 def _net_parameter() -> Any:
     """Build the class of the message NetParameter from the table above."""
+    # Here, since protobuf is an extra: the other formats are read without it.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="affinitynet_caffe.proto", package="caffe", syntax="proto2"
     )
@@ -58,11 +59,11 @@ def _net_parameter() -> Any:
         message = file.message_type.add(name=message_name)
         for name, number, repeated, kind in fields:
             field = message.field.add(name=name, number=number)
-            field.label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
-            if isinstance(kind, str):
-                field.type, field.type_name = _Field.TYPE_MESSAGE, f".caffe.{kind}"
+            field.label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
+            if kind in _MESSAGES:
+                field.type, field.type_name = types.TYPE_MESSAGE, f".caffe.{kind}"
             else:
-                field.type = kind
+                field.type = types.Type.Value(f"TYPE_{kind.upper()}")
                 # Parsers take packed and unpacked alike; this is what Caffe writes.
                 field.options.packed = repeated
     # A pool of its own keeps these messages apart from an installed Caffe's.
@@ -77,8 +78,15 @@ def read_caffe(path: Path) -> dict[str, Tensor]:
     A bias is flattened (old files keep it as 1 x 1 x 1 x N).
 
     Raises:
-        UserError: the file is damaged, or is none.
+        UserError: the file is damaged, or is none, or protobuf is not installed.
     """
+    try:
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise UserError(
+            f"{path}: a .caffemodel is read with protobuf, which is not installed; "
+            'pip install "affinitynet[caffe]"'
+        ) from error
     net = _net_parameter()()
     try:
         net.ParseFromString(path.read_bytes())

@@ -79,7 +79,7 @@ def shapes_of(module: nn.Module) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def recognise(tensors: Mapping[str, Tensor], origin: str, heads: bool = True) -> Weights:
+def recognize(tensors: Mapping[str, Tensor], origin: str, heads: bool = True) -> Weights:
     """Find out whose tensors these are and give them our names.
 
     ``origin`` begins the kind's name ("psa", "MXNet", "Caffe"); without ``heads``, the last layer

@@ -16,7 +16,7 @@ from affinitynet.models.weights.layouts import (
     PLAIN,
     Weights,
     expected_shapes,
-    recognise,
+    recognize,
     shapes_of,
 )
 from affinitynet.models.weights.mxnet import read_mxnet, resnet38_name
@@ -79,13 +79,13 @@ def load_weights(path: str | Path) -> Weights:
         raise UserError(f"{path}: no such weights file")
     suffix = path.suffix.lower()
     if suffix == ".params":
-        weights = _recognise_mxnet(read_mxnet(path))
+        weights = _recognize_mxnet(read_mxnet(path))
     elif suffix == ".caffemodel":
-        weights = recognise(read_caffe(path), "Caffe", heads=False)
+        weights = recognize(read_caffe(path), "Caffe", heads=False)
     elif suffix == ".safetensors":
-        weights = recognise(_read_safetensors(path), "psa")
+        weights = recognize(_read_safetensors(path), "psa")
     elif suffix in _TORCH_SUFFIXES:
-        weights = recognise(_read_torch(path), "psa")
+        weights = recognize(_read_torch(path), "psa")
     else:
         known = ", ".join((".safetensors", *_TORCH_SUFFIXES, ".params", ".caffemodel"))
         raise UserError(f"{path}: not a weights file by its name; known endings are {known}")
@@ -93,13 +93,13 @@ def load_weights(path: str | Path) -> Weights:
     return weights
 
 
-def _recognise_mxnet(arrays: Mapping[str, Tensor]) -> Weights:
+def _recognize_mxnet(arrays: Mapping[str, Tensor]) -> Weights:
     names = {name: resnet38_name(name) for name in arrays}
     known = {ours: _float32(arrays[name]) for name, ours in names.items() if ours is not None}
     unknown = tuple(name for name, ours in names.items() if ours is None)
     if not known:
-        return recognise({name: _float32(array) for name, array in arrays.items()}, "MXNet")
-    weights = recognise(known, "MXNet", heads=False)
+        return recognize({name: _float32(array) for name, array in arrays.items()}, "MXNet")
+    weights = recognize(known, "MXNet", heads=False)
     in_file = {ours: name for name, ours in names.items() if ours is not None}
     return Weights(
         kind=weights.kind,
@@ -180,18 +180,6 @@ def _load(module: nn.Module, path: Path, weights: Weights) -> ConversionReport:
     return ConversionReport(
         weights.kind, used, weights.dropped + unused, _missing(shapes, weights.tensors)
     )
-
-
-def load_network(network: nn.Module, path: str | Path) -> ConversionReport:
-    """Load a file into a classifier or affinity network (``network.backbone``, ``network.head``).
-
-    What the file lacks keeps its value and is reported as missing.
-
-    Raises:
-        UserError: as :func:`load_weights`, or nothing in the file fits, or a shape does not.
-    """
-    path = Path(path)
-    return _load(network, path, load_weights(path))
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> ConversionReport:
