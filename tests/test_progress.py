@@ -71,6 +71,13 @@ def test_a_detail_is_made_only_if_it_is_shown() -> None:
         detail(lambda: pytest.fail("made for nobody"))
 
 
+def test_a_short_task_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with messages_at(logging.INFO), task("cams", 2) as running:
+        running.advance()
+        running.advance()
+    assert capsys.readouterr().err == ""
+
+
 def test_plain_lines_of_a_task(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
