@@ -67,7 +67,7 @@ def test_run_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
     said = shown(capsys, "run", "--help")
     for setting in list_settings(Recipe(), Recipe()):
         assert f"--{setting.name} " in said
-    assert "Hadamard power of the affinities (default: 8)" in " ".join(said.split())
+    assert "element-wise (Hadamard) power of the affinities (default: 8)" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
