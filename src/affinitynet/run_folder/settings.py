@@ -207,7 +207,7 @@ class ConfidentSettings(Settings):
     )
     priority: Literal["background", "foreground"] = Field(
         "background",
-        description="which wins where both claim a pixel; background: the paper's code, foreground: IRN",
+        description="wins where both claim a pixel: background (the code of the paper) or IRN's foreground",
     )
     source: Annotated[str, _source("cams", "truth")] = Field(
         "cams",
