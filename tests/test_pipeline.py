@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affinitynet.data.cams import load_cams
 from PIL import Image
 
 import affinitynet as an
 from affinitynet.data import read_labels
+from affinitynet.data.cams import load_cams
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 from affinitynet.progress import Task
@@ -66,7 +66,7 @@ def test_a_compiled_network_makes_the_same_cams(finished: Run, copy: Path) -> No
         Run(recipe, finished.manifest).go(until="compute_cams", redo="compute_cams")
         for sample in finished.manifest.samples:
             _, maps = load_cams(copy / "cams" / f"{sample.id}.npz")
-            np.testing.assert_allclose(maps, made.setdefault(sample.id, maps), atol=2e-3)
+            np.testing.assert_allclose(maps, made.setdefault(sample.id, maps), atol=1e-2)
 
 
 def test_masks_hold_nothing_but_tags_background_and_neutral(finished: Run) -> None:
@@ -198,7 +198,9 @@ def test_changed_settings_are_refused_by_name_and_nothing_is_lost(
     an.run(recipe, redo="propagate")
     after = results(copy)
     assert {n for n in after if after[n] != before[n]} <= {
-        n for n in after if n.startswith(("walk/", "pseudo/", "segmenter/", "predictions/"))
+        n
+        for n in after
+        if n.startswith(("scores/", "walk/", "pseudo/", "segmenter/", "predictions/"))
     }
 
 

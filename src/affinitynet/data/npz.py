@@ -46,7 +46,10 @@ class Npz:
             return read_header(stream)
 
     def array(
-        self, name: str, dtype: npt.DTypeLike = None, shape: tuple[int | None, ...] | None = None
+        self,
+        name: str,
+        dtype: npt.DTypeLike | None = None,
+        shape: tuple[int | None, ...] | None = None,
     ) -> npt.NDArray[Any]:
         """Read one array, read-only; a length None in `shape` may be any.
 

@@ -87,7 +87,7 @@ class _Dtype(Buildable):
     def plain(self) -> np.dtype[Any]:
         if self.is_object:
             raise RefusedError("an array of objects inside the dictionary")
-        return np.dtype(self.code).newbyteorder(self.order.replace("|", "="))
+        return np.dtype(self.order + self.code)
 
 
 class _Array(Buildable):

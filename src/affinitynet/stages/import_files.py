@@ -4,6 +4,7 @@ Everything is read before anything follows from it, so that a wrong class number
 refused at once, by file and entry, and not three stages later.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from affinitynet.data.voc import class_numbers
 from affinitynet.errors import UserError
 from affinitynet.run_folder.recipe import find_files
 from affinitynet.run_folder.settings import FILES
-from affinitynet.run_folder.stages import AFFINITIES, CAMS, CONFIDENT, PSEUDO, Stage
+from affinitynet.run_folder.stages import AFFINITIES, CAMS, CONFIDENT, PSEUDO, Artifact, Stage
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import make_each
 
@@ -36,12 +37,15 @@ SHOWN = 3
 
 
 class Importer(NamedTuple):
-    """How the files of one stage come in; `read` gives what `write` takes, for one image."""
+    """How the files of one stage come in: `bring` reads, checks and writes that of one image.
+
+    It adds to a list the names of classes in the file that the data set lacks.
+    """
 
     setting: str
     kind: Kind
-    artifact: Any
-    bring: Callable[[Context, Files, Sample], None]
+    artifact: Artifact
+    bring: Callable[[Context, Files, list[str], Sample], None]
 
 
 def work(context: Context, stage: Stage) -> dict[str, Any]:
@@ -53,8 +57,14 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
         return _bring(context, stage, importer, samples, bring)
     folder = find_files(stage.source, importer.setting, context.recipe.data)
     samples, files = _find(context, stage, importer, folder)
-    counts = _bring(context, stage, importer, samples, partial(importer.bring, context, files))
-    return {**counts, "imported": str(folder)}
+    ignored: list[str] = []
+    bring = partial(importer.bring, context, files, ignored)
+    counts = _bring(context, stage, importer, samples, bring)
+    warnings = [
+        f"{count} maps of {name}, a class that the data set lacks, were left out"
+        for name, count in Counter(ignored).items()
+    ]
+    return {**counts, "imported": str(folder), "warnings": warnings}
 
 
 def _bring(
@@ -115,12 +125,14 @@ def _size(sample: Sample) -> tuple[int, int]:
     return height, width
 
 
-def _bring_cams(context: Context, files: Files, sample: Sample) -> None:
+def _bring_cams(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
     size, classes = _size(sample), context.manifest.classes
     maps = np.zeros((0, *size), np.float32)
     if sample.id in files:
         names = _numbered(context)
-        maps = read_cams(files[sample.id], names, classes, sample.tags, size).cams
+        found = read_cams(files[sample.id], names, classes, sample.tags, size)
+        maps = found.cams
+        ignored += found.ignored
     save_cams(context.file(CAMS, sample), sample.tags, maps)
 
 
@@ -146,7 +158,9 @@ def _checked_maps(made: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return maps
 
 
-def _bring_labels(artifact: Any, context: Context, files: Files, sample: Sample) -> None:
+def _bring_labels(
+    artifact: Artifact, context: Context, files: Files, ignored: list[str], sample: Sample
+) -> None:
     manifest = context.manifest
     labels = read_labels_source(
         files[sample.id], _numbered(context), manifest.classes, sample.tags, _size(sample)
@@ -154,7 +168,7 @@ def _bring_labels(artifact: Any, context: Context, files: Files, sample: Sample)
     write_labels(context.file(artifact, sample), labels, manifest.palette)
 
 
-def _bring_affinities(context: Context, files: Files, sample: Sample) -> None:
+def _bring_affinities(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
     affinity = read_affinity_source(files[sample.id], _size(sample)).affinity
     save_affinity(context.file(AFFINITIES, sample), affinity)
 

@@ -1,9 +1,13 @@
 """Maps of other programs, in files written as those programs write them."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from affinitynet.data.sources import read_cams
@@ -191,3 +195,44 @@ def test_strides():
 def test_maps_on_a_grid_are_enlarged(tmp_path):
     small = rng.random((2, 3, 4), np.float32)
     check(read(psa(tmp_path, {1: small[0], 3: small[1]})), enlarge(small, 16, SIZE))
+
+
+def file_of(save, content) -> bytes:
+    stream = io.BytesIO()
+    save(stream, content) if save is np.save else save(stream, **content)
+    return stream.getvalue()
+
+
+SMALL = np.ones((2, 3, 4), np.float32)
+FILES = (
+    (".npy", file_of(np.save, {1: SMALL[0], 3: SMALL[1]})),
+    (".npy", file_of(np.save, {"keys": np.array([1, 3]), "cam": torch.from_numpy(SMALL)})),
+    (".npz", file_of(np.savez, {"keys": np.array([1, 3]), "cams": SMALL})),
+    (".npz", file_of(np.savez_compressed, {"dog": SMALL[0], "cow": SMALL[1]})),
+)
+
+
+@settings(
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from(FILES),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(min_size=1, max_size=6))),
+)
+def test_mutated_files_are_users_errors_or_maps(tmp_path, file, edits):
+    suffix, data = file
+    changed = bytearray(data)
+    for share, cut, put in edits:
+        place = int(share * len(changed))
+        changed[place : place + cut] = put
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(changed)
+    try:
+        found = read(path, size=(3, 4))
+    except UserError as error:
+        assert str(path) in str(error)  # noqa: PT017
+    else:
+        assert np.isfinite(found.cams).all()
+        assert found.cams.shape == (2, 3, 4)

@@ -166,7 +166,7 @@ def _checked(path: Path, key: _Key, values: Array, size: Size) -> npt.NDArray[np
             "write a map (H, W) of floating point numbers"
         )
     with np.errstate(over="ignore"):
-        cam = values.astype(np.float32)
+        cam: npt.NDArray[np.float32] = values.astype(np.float32)
     if not np.isfinite(cam).all():
         raise UserError(f"{path}: entry {key!r} holds values that are not finite; {_ADVICE}")
     if (cam < 0).any():
@@ -178,7 +178,8 @@ def _checked(path: Path, key: _Key, values: Array, size: Size) -> npt.NDArray[np
     stride = grid_stride((cam.shape[0], cam.shape[1]), size)
     if stride is None:
         raise _wrong_size(path, key, cam.shape, size)
-    return enlarge(cam[None], stride, size)[0]
+    enlarged: npt.NDArray[np.float32] = enlarge(cam[None], stride, size)[0]
+    return enlarged
 
 
 def _wrong_size(path: Path, key: _Key, found: tuple[int, ...], size: Size) -> UserError:

@@ -35,9 +35,12 @@ def enlarge(maps: npt.NDArray[np.float32], stride: int, size: Size) -> npt.NDArr
     """
     first, second, share = _neighbors(maps.shape[1], stride, size[0])
     share = share[:, None]
-    tall = maps[:, first] * (1 - share) + maps[:, second] * share
+    tall: npt.NDArray[np.float32] = maps[:, first] * (1 - share)
+    tall += maps[:, second] * share
     first, second, share = _neighbors(maps.shape[2], stride, size[1])
-    return tall[:, :, first] * (1 - share) + tall[:, :, second] * share
+    wide: npt.NDArray[np.float32] = tall[:, :, first] * (1 - share)
+    wide += tall[:, :, second] * share
+    return wide
 
 
 def _neighbors(

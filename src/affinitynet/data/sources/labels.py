@@ -42,7 +42,6 @@ def read_labels_source(
             "save one label a pixel of the image"
         )
     neutral = ignore_index(len(classes))
-    dtype = np.uint8 if neutral == 255 else np.uint16
     present = np.unique(raw[(raw > 0) & (raw != ignore_index(len(names)))]).tolist()
     if present and present[-1] > len(names):
         raise UserError(
@@ -61,4 +60,4 @@ def read_labels_source(
                 f"file or the tags, or set {_NUMBERS}"
             )
         table[value] = classes.index(name) + 1
-    return table.astype(dtype)[raw]
+    return table[raw] if neutral > 255 else table.astype(np.uint8)[raw]
