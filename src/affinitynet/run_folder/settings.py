@@ -207,7 +207,7 @@ class ConfidentSettings(Settings):
     )
     priority: Literal["background", "foreground"] = Field(
         "background",
-        description="wins where both claim a pixel: background (the code of the paper) or IRN's foreground",
+        description="who gets a pixel that both claim: background (the code), foreground (IRN)",
     )
     source: Annotated[str, _source("cams", "truth")] = Field(
         "cams",
