@@ -1,18 +1,24 @@
-"""The command line: one line for a mistake, exit code 2, `--help` without torch."""
+"""The command line: one line for a mistake, exit code 2, and no torch where none is needed."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from affinitynet.cli import main, parse_overrides
-from affinitynet.errors import UserError
+import affinitynet
+from affinitynet.cli import COMMANDS, main
 
 
-def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command as a user types it, in a process of its own."""
     command = [sys.executable, "-m", "affinitynet", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | environment
+    )
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -23,58 +29,63 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("affinitynet: ")
-    return said[0]
+    return said[0].removeprefix("affinitynet: ")
 
 
-def test_overrides_are_read_as_their_settings_ask() -> None:
-    given = ["--walk.beta", "10", "--cams.scales", "0.5", "1", "--cams.flip=false", "--name", "on"]
-    assert parse_overrides(given) == {
-        "walk.beta": 10,
-        "cams.scales": [0.5, 1],
-        "cams.flip": False,
-        "name": "on",
-    }
+def document(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Any:
+    """The one JSON document that a command prints."""
+    main([*map(str, arguments), "--json"])
+    return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("given", [["stray"], ["--walk.beta"], ["--walk.beta", "*a"]])
-def test_overrides_that_make_no_sense_are_refused(given: list[str]) -> None:
-    with pytest.raises(UserError):
-        parse_overrides(given)
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What --help or --version prints."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert not caught.value.code
+    return capsys.readouterr().out
 
 
-def test_help_and_import_need_no_torch() -> None:
-    code = (
-        "import sys, affinitynet.cli\n"
-        "try: affinitynet.cli.main(['run', '--help'])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Run a recipe" in done.stdout
-
-
-def test_commands_of_the_package(tmp_path: Path, toy: Path, tiny_recipe: Path) -> None:
-    """run, status, evaluate, report, export and predict, typed as a user types them."""
-    out = tmp_path / "run"
-    done = call("run", tiny_recipe, "--data", toy, "--out", out, "--walk.steps", "5")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
+    """A run of all stages, made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(tiny_text, encoding="utf-8")
+    out = folder / "run"
+    done = call("run", "--walk.steps", "5", recipe, "--data", toy, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "pseudo" in done.stdout
     assert (out / "report" / "index.html").is_file()
-    assert call("status", out).stdout.count("done") == 7
-    again = call("run", tiny_recipe, "--data", toy, "--out", out, "--walk.steps", "6")
-    assert again.returncode == 2
-    assert again.stderr.splitlines()[-1].endswith("or choose another --out")
-    measured = call("evaluate", out, "--masks", out / "walk", "--split", "train")
-    assert measured.returncode == 0, measured.stderr
-    assert call("evaluate", out).returncode == 0
-    assert call("report", out).returncode == 0
-    exported = call("export", out, "--out", tmp_path / "voc")
-    assert exported.returncode == 0, exported.stderr
-    assert call("check", tmp_path / "voc").returncode == 0
-    predicted = call("predict", out, toy / "images", "--out", tmp_path / "masks")
-    assert predicted.returncode == 0, predicted.stderr
-    assert len(list((tmp_path / "masks").rglob("*.png"))) == 12
+    return out
+
+
+def test_run_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    from affinitynet.run_folder.flags import list_settings
+    from affinitynet.run_folder.recipe import Recipe
+
+    said = shown(capsys, "run", "--help")
+    for setting in list_settings(Recipe(), Recipe()):
+        assert f"--{setting.name} " in said
+    assert "element-wise (Hadamard) power of the affinities (default: 8)" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_help(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    summary = COMMANDS[name].summary
+    overview = shown(capsys, "--help")
+    assert summary in overview
+    assert max(map(len, overview.splitlines())) <= 80
+    said = shown(capsys, name, "--help")
+    assert summary in said
+    for argument in COMMANDS[name].arguments:
+        assert argument.name in said
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    python = ".".join(map(str, sys.version_info[:3]))
+    said = shown(capsys, "--version")
+    assert said.startswith(f"affinitynet {affinitynet.__version__}, Python {python}, torch ")
 
 
 def test_mistakes_are_one_line_each(
@@ -82,7 +93,6 @@ def test_mistakes_are_one_line_each(
 ) -> None:
     assert "none of the package's own" in fails(capsys, "run", "demmo")
     assert "--data" in fails(capsys, "run", tiny_recipe)
-    assert "did you mean beta?" in fails(capsys, "run", tiny_recipe, "--walk.betta", "3")
     assert "is no stage" in fails(
         capsys, "run", tiny_recipe, "--data", toy, "--out", tmp_path / "r", "--until", "walk"
     )
@@ -90,12 +100,216 @@ def test_mistakes_are_one_line_each(
     (tmp_path / "empty").mkdir()
     assert "is empty" in fails(capsys, "run", tiny_recipe, "--data", tmp_path / "empty")
     assert "is no run folder" in fails(capsys, "status", tmp_path)
-    assert "unknown argument" in fails(capsys, "status", tmp_path, "--verbose")
     assert "holds no trained model" in fails(capsys, "predict", tmp_path, toy, "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "no command given; see affinitynet --help"),
+        ("chekc data", "no command 'chekc': did you mean check?"),
+        ("xyz", "no command 'xyz': choose from demo, check, run, settings"),
+        ("--quite check data", "unknown flag --quite: did you mean --quiet?"),
+        ("check", "the following arguments are required: data; see affinitynet check --help"),
+        ("check a b", "unexpected argument 'b'; see affinitynet check --help"),
+        ("check a --format vco", "--format: no choice 'vco': did you mean voc?"),
+        ("check a --format 7", "--format: no choice '7': choose from auto, voc, table"),
+        ("check a --format", "--format: expected one argument; see affinitynet check --help"),
+        ("predict a b --ot c", "unknown flag --ot: did you mean --out?"),
+        ("status a --walk.beta 3", "unknown flag --walk.beta; see affinitynet status --help"),
+        ("report a --samples many", "--samples: invalid int value: 'many'; see affinitynet report"),
+        ("run demo stray", "unexpected argument 'stray'; see affinitynet run --help"),
+        ("run demo --walk.bta 3", "unknown setting --walk.bta: did you mean walk.beta?"),
+        ("run demo --verbos", "unknown setting --verbos: did you mean verbose?"),
+        ("run demo --walk.scores true", "give its folder with --data"),  # a flag of version 0.1
+        ("run --walk.beta", "--walk.beta needs a value"),
+        ("run demo --walk.beta -1", "walk.beta = -1: Input should be greater than 0"),
+        ("settings demmo", "none of the package's own"),
+    ],
+)
+def test_mistyped_words_get_the_nearest(
+    capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    assert said in fails(capsys, *words.split())
+
+
+def test_settings_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["settings"])
+    lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("*") for line in lines)
+    assert any(line.split()[:2] == ["classifier.crop", "448"] for line in lines)
+    main(["settings", "own_images"])
+    lines = capsys.readouterr().out.splitlines()
+    changed = next(line for line in lines if " classifier.crop " in line)
+    assert changed.split()[:3] == ["*", "classifier.crop", "320"]
+    assert changed.endswith("(default: 448)")
+    assert any(line.startswith("  walk.beta ") for line in lines)
+
+
+def test_settings_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "settings", "own_images")
+    assert found["recipe"] == "own_images"
+    crop = next(row for row in found["settings"] if row["name"] == "classifier.crop")
+    assert (crop["value"], crop["default"], crop["changed"]) == (320, 448, True)
+    scales = next(row for row in found["settings"] if row["name"] == "cams.scales")
+    assert scales["value"] == [0.5, 1.0, 1.5]
+    assert scales["kind"] == "number ..."
 
 
 def test_check_names_problems(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"no picture")
     (tmp_path / "labels.csv").write_text("image,labels\nimages/a.png,cat\n")
-    assert "1 problems" in fails(capsys, "check", tmp_path)
+    assert fails(capsys, "check", tmp_path).endswith("1 problem; see the list above")
+    with pytest.raises(SystemExit) as caught:
+        main(["check", str(tmp_path), "--json"])
+    assert caught.value.code == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [problem["id"] for problem in found["problems"]] == ["a"]
+    assert found["classes"] == ["cat"]
+
+
+def test_commands_on_a_finished_run(
+    finished: Path, tmp_path: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """status, evaluate, report, export, check and predict, one after the other."""
+
+    def prints(*words: str | Path) -> str:
+        main([str(word) for word in words])
+        return capsys.readouterr().out
+
+    assert prints("status", finished).count("done") == 7
+    again = fails(capsys, "run", finished.parent / "tiny.yaml", "--data", toy, "--out", finished)
+    assert again.endswith("or choose another --out")
+    assert "walk" in prints("evaluate", finished, "--masks", finished / "walk", "--split", "train")
+    assert prints("report", finished).strip() == str(finished / "report" / "index.html")
+    prints("export", finished, "--out", tmp_path / "voc")
+    assert "9 different images" in prints("check", tmp_path / "voc")
+    prints("predict", finished, toy / "images", "--out", tmp_path / "masks")
+    assert len(list((tmp_path / "masks").rglob("*.png"))) == 12
+
+
+def test_documents_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "status", finished, "--verify")
+    assert found["run"] == str(finished)
+    assert [stage["state"] for stage in found["stages"]] == ["done"] * 7
+    assert all(stage["seconds"] >= 0 for stage in found["stages"])
+    measured = document(capsys, "evaluate", finished)
+    assert measured["classes"][0] == "background"
+    assert {"stage", "split", "miou"} <= set(measured["rows"][0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "--version",
+        "run --help",
+        "settings own_images",
+        "check TOY",
+        "check TOY --json",
+        "status RUN",
+        "status RUN --verify --json",
+        "report RUN",
+        "export RUN --out OUT",
+    ],
+)
+def test_commands_that_load_no_torch(
+    request: pytest.FixtureRequest, tmp_path: Path, words: str
+) -> None:
+    names = {"TOY": "toy", "RUN": "finished"}
+    given = [str(request.getfixturevalue(names[w])) if w in names else w for w in words.split()]
+    given = [str(tmp_path / "out") if word == "OUT" else word for word in given]
+    code = (
+        "import sys; from affinitynet.cli import main\n"
+        f"try: main({given!r})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*{'torch', 'timm', 'numba'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == ""
+
+
+def test_quiet_and_verbose(
+    toy: Path, tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the command and after it; results on stdout stay."""
+    out = tmp_path / "run"
+    given = ["run", str(tiny_recipe), "--data", str(toy), "--out", str(out)]
+    given += ["--until", "train_classifier"]
+    main([*given, "--quiet"])
+    said = capsys.readouterr()
+    assert said.out == f"report: {out / 'report' / 'index.html'}\n"
+    assert all(line.startswith("warning: ") for line in said.err.splitlines())
+    main(["--verbose", *given])
+    said = capsys.readouterr()
+    assert f"s  affinitynet {affinitynet.__version__}, Python" in said.err
+    assert f"run folder {out}" in said.err
+    assert "s in all" in said.err.splitlines()[-1]
+    main(given)
+    said = capsys.readouterr()
+    assert "train_classifier: done before" in said.err
+    assert "s in all" not in said.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_output_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    labels = "image,labels\nimages/a.png,猫\n"
+    (tmp_path / "labels.csv").write_text(labels, encoding="utf-8")
+    done = call("check", tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "?  " in done.stdout
+    done = call("check", tmp_path, "--json", PYTHONIOENCODING=encoding)
+    assert json.loads(done.stdout)["classes"] == ["猫"]
+
+
+def test_no_escape_codes_in_a_pipe(toy: Path) -> None:
+    for words in (["--help"], ["run", "--help"], ["check", toy], ["settings"]):
+        assert "\x1b" not in call(*words).stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_no_color_on_a_terminal(toy: Path) -> None:
+    """With NO_COLOR stdout has no escape code; without it the table's head is bold."""
+    import pty
+
+    def on_terminal(*words: str | Path, **environment: str) -> str:
+        ours, theirs = pty.openpty()
+        terminal = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+        terminal |= {"TERM": "xterm-256color", **environment}
+        command = [sys.executable, "-m", "affinitynet", *map(str, words)]
+        with subprocess.Popen(
+            command, stdout=theirs, stderr=subprocess.DEVNULL, env=terminal
+        ) as running:
+            os.close(theirs)
+            said = b""
+            try:
+                while part := os.read(ours, 4096):
+                    said += part
+            except OSError:  # Linux says so at the terminal's end
+                pass
+            assert running.wait() == 0
+        os.close(ours)
+        return said.decode()
+
+    assert "\x1b[" in on_terminal("check", toy)
+    assert "\x1b" not in on_terminal("check", toy, NO_COLOR="1")
+    assert "\x1b" not in on_terminal("run", "--help", NO_COLOR="1")
+
+
+def test_public_names() -> None:
+    names = [name for name in dir(affinitynet) if not name.startswith("_")]
+    assert names == sorted(affinitynet.__all__, key=lambda name: names.index(name))
+    assert {"run", "check_dataset", "export_run", "write_report", "read_dataset"} <= set(names)
+    folders = Path(affinitynet.__file__).parent.iterdir()
+    modules = {path.stem for path in folders if path.suffix == ".py" or path.is_dir()}
+    assert modules & set(names) == {"ops"}  # the one name that is a package on purpose
+
+
+@pytest.mark.parametrize("name", affinitynet.__all__)
+def test_public_names_are_found(name: str) -> None:
+    assert getattr(affinitynet, name).__doc__

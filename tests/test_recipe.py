@@ -84,10 +84,13 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, said: str) ->
     assert "mine.yaml" in str(caught.value)
 
 
-@pytest.mark.usefixtures("nothing_readable")
-def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_be_read_is_named(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "seed: 1")
+    request.getfixturevalue("nothing_readable")
     with pytest.raises(UserError, match=r"mine\.yaml: can't be read \(Permission denied"):
-        Recipe.load(write(tmp_path, "seed: 1"))
+        Recipe.load(file)
 
 
 @pytest.mark.parametrize("key", ["path", "cls"])

@@ -174,13 +174,24 @@ class Command(NamedTuple):
     work: Callable[..., None]
     arguments: tuple[Argument, ...]
 
+    @property
+    def summary(self) -> str:
+        """What the command does, in one line."""
+        return (self.work.__doc__ or "").partition("\n")[0]
+
 
 RUN = argument("run", "run folder")
 JSON = switch("--json", "print one JSON document instead of text")
 COMMANDS = {
     "demo": Command(
         demo,
-        (argument("--out", "folder for data set and run folder", default=Path("runs/demo")),),
+        (
+            argument(
+                "--out",
+                "folder for the data set and the run (default: runs/demo)",
+                default=Path("runs/demo"),
+            ),
+        ),
     ),
     "check": Command(
         check,
@@ -314,12 +325,12 @@ def _read_main(words: Sequence[str]) -> dict[str, Any]:
     arguments = (switch("--version", "print the versions of affinitynet, Python and torch"),)
     parser = Parser("affinitynet", "Image tags in, pixel masks out.", arguments)
     parser.usage = "affinitynet [options] COMMAND ..."
-    lines = [f"  {n:17} {(c.work.__doc__ or '').splitlines()[0]}" for n, c in COMMANDS.items()]
-    lines += ["", "affinitynet COMMAND --help lists the arguments of one command"]
-    parser.epilog = "\n".join(["commands:", *lines])
+    lines = [f"  {name:17} {command.summary}" for name, command in COMMANDS.items()]
+    more = "affinitynet COMMAND --help lists the arguments of one command"
+    parser.epilog = "\n".join(["commands:", *lines, "", more])
     options = parser.read(words)
     if options.pop("version"):
-        print(_versions())
+        print(_versions(), flush=True)
         parser.exit()
     return options
 

@@ -88,7 +88,8 @@ class Task:
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         """Start counting at `done` of `total`."""
         self.name, self.total, self.done, self.note = name, total, done, ""
-        self._first, self._began, self._said = done, time.monotonic(), time.monotonic()
+        self._first = done
+        self._began = self._said = time.monotonic()
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:

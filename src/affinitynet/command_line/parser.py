@@ -92,10 +92,9 @@ class Parser(argparse.ArgumentParser):
         more = "" if message.endswith("?") else f"; see {self.prog} --help"
         raise UserError(f"{message.removeprefix('argument ')}{more}")
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End after --help, when all of it has left: a reader that has gone is noticed here."""
-        print(end="", flush=True)
-        super().exit(status, message)
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse's own printing hides that a pipe's reader has gone."""
+        print(self.format_help(), end="", file=file, flush=True)
 
     def add_settings(self, defaults: Any) -> None:
         """List each setting of a recipe in the help, section by section, with its default."""

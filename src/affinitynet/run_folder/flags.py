@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from affinitynet.errors import UserError, close_names, either
 
+FORMER = ("walk.scores",)  # of version 0.1: still read, listed no more
 MANY = 1_000_000  # words that a list without a fixed length may take
 _KINDS = {bool: "true|false", int: "integer", float: "number", str: "text", Path: "path"}
 
@@ -106,7 +107,7 @@ def split_flags(
             found[key].append(word)
             room = 0 if word.startswith("[") else room - 1
     for key, given in found.items():
-        if key not in setting_names(model):
+        if key not in (*setting_names(model), *FORMER):
             hint = nearest_settings(model, key, [flag.lstrip("-") for flag in own])
             hint = f": {hint}" if hint else "; see affinitynet settings"
             raise UserError(f"unknown setting --{key}{hint}")

@@ -1,4 +1,4 @@
-"""A recipe: all settings of a run, read from YAML and flags, with mistakes said in one line."""
+"""A recipe: all settings of a run, read from YAML and flags; a mistake is one line."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -28,18 +28,22 @@ from affinitynet.run_folder.settings import (
 class Recipe(Settings):
     """Everything a run depends on."""
 
-    name: str = Field("affinitynet", description="of the recipe; runs/<name> is the default folder")
-    data: Path | None = Field(None, description="folder of the data set (--data)")
-    out: Path = Field(Path(), description="run folder (--out)")
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random choice")
+    name: str = Field(
+        "affinitynet", description="name of the recipe; runs/<name> is the default run folder"
+    )
+    data: Path | None = Field(None, description="folder of the data set")
+    out: Path = Field(Path(), description="run folder")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
     device: Device = Field(
         "auto", description="where networks run: auto, cpu, cuda, cuda:1 (the second card) or mps"
     )
     precision: Literal["float32", "bf16", "fp16"] = Field(
-        "float32", description="of the trainings; bf16 needs hardware for it to gain"
+        "float32", description="of the trainings; bf16 pays only on hardware that computes it"
     )
     workers: int = Field(
-        2, ge=0, description="processes that load training images, threads that run the CPU kernels"
+        2,
+        ge=0,
+        description="processes that load training images, and threads that run the CPU kernels",
     )
     dataset: DatasetSettings = DatasetSettings()
     backbone: BackboneSettings = BackboneSettings()
@@ -112,7 +116,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of settings, this is {type(values)}")
+        raise UserError(
+            f"{path}: a recipe is a mapping of settings, this is a {type(values).__name__}"
+        )
     return values
 
 

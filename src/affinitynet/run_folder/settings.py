@@ -80,25 +80,28 @@ class Settings(BaseModel):
 
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
-PRECISION = "of the network; auto: bf16 where the hardware multiplies it, else float32"
+PRECISION = "of the network at inference; auto: bf16 where the hardware computes it, else float32"
 
 
 class DatasetSettings(Settings):
     """How to read the folder of images and tags."""
 
     format: Literal["auto", "voc", "table", "folder", "coco"] = Field(
-        "auto", description="layout of the folder; auto recognises it"
+        "auto", description="layout of the folder; auto recognizes it"
     )
     classes: tuple[str, ...] | None = Field(
         None, description="class names in order, without background; null: those that occur"
     )
     tags: Literal["auto", "table", "annotations", "masks"] = Field(
-        "auto", description="where the tags come from; masks makes sense for experiments only"
+        "auto", description="where the tags come from; masks is for experiments only"
     )
-    train: str = Field("train", description="split whose tags everything is learnt from")
-    val: str | None = Field("val", description="split for figures on unseen images, if any")
+    train: str = Field(
+        "train", description="split to train on; its tags are all that is learned from"
+    )
+    val: str | None = Field("val", description="split for metrics on unseen images; null: none")
     figures: str | None = Field(
-        None, description="split with ground truth for figures on training images; null: train"
+        None,
+        description="split with ground truth for metrics on training images; null: that of train",
     )
 
 
@@ -119,26 +122,34 @@ class TrainingSettings(Settings):
     """What the three trainings share: SGD with poly decay, as the paper's code."""
 
     epochs: int = Field(15, ge=1, description="passes over the training split")
-    batch_size: int = Field(16, ge=1, description="images a step")
+    batch_size: int = Field(16, ge=1, description="images per step")
     learning_rate: float = Field(
-        0.001, gt=0, description="of pretrained weights, at step 0; 0.01 without momentum"
+        0.001, gt=0, description="at step 0, for pretrained layers; without momentum use 0.01"
     )
-    head_rate: float = Field(10.0, gt=0, description="learning rate of new layers, as a multiple")
+    head_rate: float = Field(10.0, gt=0, description="how many times faster new layers learn")
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="of SGD; the original code ran with 5e-4 by accident"
+        0.9, ge=0, lt=1, description="of SGD; the original code used 5e-4 by accident"
     )
-    weight_decay: float = Field(5e-4, ge=0, description="on weights; biases have none")
-    power: float = Field(0.9, ge=0, description="learning rate x (1 - step / steps) ** power")
-    crop: int = Field(448, ge=32, description="side of the square training crop, pixels")
-    jitter: bool = Field(True, description="colour jitter 0.3, 0.3, 0.3, hue 0.1")
+    weight_decay: float = Field(5e-4, ge=0, description="of weights; biases have none")
+    power: float = Field(
+        0.9, ge=0, description="of the decay: learning rate x (1 - step / steps) ** power"
+    )
+    crop: int = Field(448, ge=32, description="side of the square training crop in pixels")
+    jitter: bool = Field(
+        True,
+        description="change brightness, contrast and saturation by up to 0.3, hue by up to 0.1",
+    )
 
 
 class ClassifierSettings(TrainingSettings):
     """Stage 1: the multi-label classifier whose weights make the CAMs."""
 
-    output_stride: Literal[8, 16, 32] = Field(16, description="of timm backbones; the paper's: 8")
+    output_stride: Literal[8, 16, 32] = Field(
+        16, description="of timm backbones; the paper's networks have 8"
+    )
     long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)] = Field(
-        (256, 512), description="range of the long side an image is resized to before the crop"
+        (256, 512),
+        description="resize the long side to a random length in this range before the crop",
     )
 
 
@@ -155,17 +166,17 @@ class CamSettings(Settings):
         "null: the data set's classes, in a VOC devkit VOC's twenty",
     )
     scales: tuple[PositiveFloat, ...] = Field(
-        (0.5, 1.0, 1.5, 2.0), min_length=1, description="summed"
+        (0.5, 1.0, 1.5, 2.0), min_length=1, description="image scales whose CAMs are summed"
     )
     flip: bool = Field(True, description="add the horizontally flipped image at each scale")
     precision: Precision = Field("auto", description=PRECISION)
     compile: bool = Field(
         False,
-        description="compile the network first: half a minute and a C++ compiler for a seventh "
-        "less time an image on a CPU",
+        description="compile the network first: takes half a minute and a C++ compiler, saves a "
+        "seventh of the time per image on a CPU",
     )
     splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(_with_train)] = Field(
-        ("train", "val"), description="roles to make CAMs for: val's tags are used for figures only"
+        ("train", "val"), description="roles to make CAMs for; those of val serve metrics only"
     )
 
 
@@ -174,20 +185,29 @@ class CrfSettings(Settings):
 
     # The lattice holds features up to 50,000 deviations: at a width of 0.1, images of 5,000 pixels.
     iterations: int = Field(10, ge=0, description="mean-field steps")
-    gaussian_sxy: float = Field(3, ge=0.1, description="width of the smoothness kernel, pixels")
+    gaussian_sxy: float = Field(3, ge=0.1, description="width of the smoothness kernel in pixels")
     gaussian_compat: float = Field(3, ge=0, description="weight of the smoothness kernel")
-    bilateral_sxy: float = Field(80, ge=0.1, description="spatial width of the appearance kernel")
-    bilateral_srgb: float = Field(13, ge=0.1, description="its width in colour, 0..255 units")
+    bilateral_sxy: float = Field(
+        80, ge=0.1, description="spatial width of the appearance kernel in pixels"
+    )
+    bilateral_srgb: float = Field(
+        13, ge=0.1, description="color width of the appearance kernel, in units of 0 to 255"
+    )
     bilateral_compat: float = Field(10, ge=0, description="weight of the appearance kernel")
 
 
 class ConfidentSettings(Settings):
     """Stage 3: confident foreground and background out of the CAMs."""
 
-    low_alpha: float = Field(4, gt=0, description="strong background: what stays is foreground")
-    high_alpha: float = Field(32, gt=0, description="weak background: what stays is background")
+    low_alpha: float = Field(
+        4, gt=0, description="exponent of the strong background: what beats it is foreground"
+    )
+    high_alpha: float = Field(
+        32, gt=0, description="exponent of the weak background: where it wins is background"
+    )
     priority: Literal["background", "foreground"] = Field(
-        "background", description="who wins where both claim a pixel: the code's, or IRN's choice"
+        "background",
+        description="who gets a pixel that both claim: background (the code), foreground (IRN)",
     )
     source: Annotated[str, _source("cams", "truth")] = Field(
         "cams",
@@ -204,40 +224,50 @@ class AffinitySettings(TrainingSettings):
         "learnt", description="learnt (the paper), or files:FOLDER with affinities of your own"
     )
     epochs: int = Field(8, ge=1, description="passes over the training split")
-    batch_size: int = Field(8, ge=1, description="images a step")
+    batch_size: int = Field(8, ge=1, description="images per step")
     output_stride: Literal[8, 16] = Field(
         8,
-        description="of timm backbones; the grid that walks is at stride 8 in either case",
+        description="of timm backbones; the walk's grid has stride 8 in either case",
     )
     scale: Literal[1, 2, 4] = Field(
-        1, description="enlarge images before the network: finer cells, for small objects"
+        1,
+        description="enlarge images before the network, which makes finer cells for small objects",
     )
-    radius: int = Field(5, ge=2, le=20, description="pairs closer than this many cells (gamma)")
+    radius: int = Field(
+        5, ge=2, le=20, description="compare cells that are closer than this (the paper's gamma)"
+    )
     padding: Literal["mean", "black"] = Field(
-        "mean", description="around images smaller than the crop; the original code: black"
+        "mean", description="fills the crop around smaller images; black is the original code's"
     )
     start: Literal["backbone", "classifier"] = Field(
-        "backbone", description="weights to start from: backbone.weights (the paper), or stage 1's"
+        "backbone",
+        description="weights to start from: the backbone's (the paper) or the classifier's",
     )
     distance: Literal["mean", "sum"] = Field(
-        "mean", description="of |f_i - f_j| over channels: the code's mean or the paper's sum"
+        "mean",
+        description="of |f_i - f_j| over channels: mean (the paper's code) or sum (its text)",
     )
     pairs: Literal["grid", "cropped"] = Field(
-        "grid", description="all pairs in the grid (the paper), or the code's cropped set"
+        "grid",
+        description="pairs to train on: all in the grid (the paper), or its code's cropped set",
     )
 
 
 class WalkSettings(Settings):
-    """Stage 5: the random walk and the masks that come of it."""
+    """Stage 5: the random walk and the masks that it makes."""
 
-    beta: float = Field(8, gt=0, description="Hadamard power of the affinities")
-    steps: int = Field(256, ge=0, description="of the walk (t)")
-    alpha: float = Field(16, gt=0, description="exponent of the background map that walks along")
-    refine: bool = Field(True, description="dense CRF after the walk (the paper; not its code)")
+    beta: float = Field(8, gt=0, description="element-wise (Hadamard) power of the affinities")
+    steps: int = Field(256, ge=0, description="steps of the walk (the paper's t)")
+    alpha: float = Field(
+        16, gt=0, description="exponent of the background map that walks with the classes"
+    )
+    refine: bool = Field(
+        True, description="apply a dense CRF after the walk (the paper's text; its code does not)"
+    )
     keep: tuple[Literal["affinities", "scores"], ...] = Field(
         ("affinities", "scores"),
-        description="files to keep for each image beside its masks: with its affinities and CAMs "
-        "the walk, with its scores the CRF can be decided again without a network",
+        description="files to keep per image: affinities allow another walk without the network, "
+        "scores another CRF without the walk",
     )
     precision: Precision = Field("auto", description=PRECISION)
     crf: CrfSettings = CrfSettings()
@@ -268,29 +298,37 @@ class SegmenterSettings(TrainingSettings):
         description="a segmentation-models-pytorch architecture, or largefov (DeepLab-v1 head on "
         "the paper's backbones)",
     )
-    backbone: BackboneSettings | None = Field(None, description="null: the same as `backbone`")
-    start: Literal["backbone", "classifier"] = Field(
-        "backbone", description="encoder weights to start from: the backbone's, or stage 1's"
+    backbone: BackboneSettings | None = Field(
+        None, description="its own backbone, with name and weights; null: the same as `backbone`"
     )
-    output_stride: Literal[8, 16] = Field(16, description="of the encoder, where it can be chosen")
+    start: Literal["backbone", "classifier"] = Field(
+        "backbone",
+        description="weights the encoder starts from: the backbone's or the classifier's",
+    )
+    output_stride: Literal[8, 16] = Field(16, description="of the encoder, if it can be chosen")
     scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = Field(
-        (0.5, 2.0), description="random resize in training"
+        (0.5, 2.0), description="resize by a random factor in this range in training"
     )
     boundary_weight: float = Field(
         0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"
     )
     scales: tuple[PositiveFloat, ...] = Field(
-        (0.75, 1.0, 1.25), min_length=1, description="at prediction"
+        (0.75, 1.0, 1.25),
+        min_length=1,
+        description="image scales that predictions are averaged over",
     )
-    flip: bool = Field(True, description="average with the flipped image at prediction")
-    refine: bool = Field(False, description="dense CRF on predictions")
+    flip: bool = Field(True, description="average predictions with those of the flipped image")
+    refine: bool = Field(False, description="apply a dense CRF to predictions")
     crf: CrfSettings = CrfSettings()
 
 
 class EvaluateSettings(Settings):
-    """Stage 7: figures against ground truth, where there is any."""
+    """Stage 7: metrics against ground truth, where there is any."""
 
-    cam_background: float = Field(0.2, ge=0, le=1, description="fixed background score of CAMs")
+    cam_background: float = Field(
+        0.2, ge=0, le=1, description="background score of CAMs in the row with a fixed threshold"
+    )
     sweep: Annotated[tuple[float, float, float], AfterValidator(_countable)] = Field(
-        (0.0, 0.6, 0.01), description="start, stop, step of the best-background search"
+        (0.0, 0.6, 0.01),
+        description="start, stop and step of the search for the best background score of CAMs",
     )
