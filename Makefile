@@ -1,22 +1,29 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Each makes the environment first.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST := build/lowest
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-lowest lint wheel clean
 
 demo: .venv/ready
 	$(BIN)/affinitynet demo
 
 test: .venv/ready
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --durations=20
 
 test-all: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=20
 
+# The second run of mypy looks for what Windows lacks.
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/windows
+
+# Builds the wheel and uses it without the source tree.
+wheel: .venv/ready
+	$(BIN)/python .ci/wheel.py
 
 # torch and torchvision come together from PyPI: a CPU-only torch beside PyPI's torchvision breaks.
 .venv/ready: pyproject.toml constraints.txt
@@ -24,6 +31,18 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch .venv/ready
+
+# The default tests with the lowest versions that pyproject.toml allows, on Python 3.11. Their
+# kernels are kept apart, as each version of numba throws away what another one has compiled.
+test-lowest: $(LOWEST)/ready
+	NUMBA_CACHE_DIR=$(LOWEST)/kernels $(LOWEST)/bin/pytest -m "not slow" -p no:cacheprovider
+
+$(LOWEST)/ready: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --upgrade pip
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable ".[dev]"
+	touch $(LOWEST)/ready
 
 clean:
 	rm -rf .venv runs build dist

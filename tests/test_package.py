@@ -1,0 +1,113 @@
+"""The package as others install it: what it imports, what it promises, what it carries."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+import affinitynet
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(affinitynet.__file__).parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
+OF_EXTRAS = ("google.protobuf", "matplotlib", "pydensecrf")
+PARTS = ("llvmlite", "markupsafe")  # of numba and of jinja2
+
+# None in sys.modules makes an import fail, as it does where the module does not exist.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    sys.modules[name] = None
+import affinitynet
+for module in pkgutil.walk_packages(affinitynet.__path__, "affinitynet."):
+    if module.name == "affinitynet.__main__":  # is the program itself
+        continue
+    importlib.import_module(module.name)
+print(*(name for name in sys.modules if name.startswith("affinitynet.")))
+"""
+
+
+@pytest.mark.parametrize("absent", [POSIX_ONLY, OF_EXTRAS], ids=["as on Windows", "no extras"])
+def test_every_module_imports_without(absent: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", IMPORT_ALL, *absent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == modules()
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def modules() -> set[str]:
+    """The dotted names of all files and folders in the package, but the program itself."""
+    files = {file.parent if file.name == "__init__.py" else file for file in sources()}
+    places = {file.relative_to(PACKAGE.parent).with_suffix("") for file in files - {PACKAGE}}
+    return {".".join(place.parts) for place in places} - {"affinitynet.__main__"}
+
+
+def test_what_is_imported_is_a_dependency() -> None:
+    """What a dependency happens to bring is no promise, but for what is a part of it."""
+    promised = (*PROJECT["dependencies"], *EXTRAS["caffe"])
+    declared = {name_of(requirement) for requirement in promised}
+    known = packages_distributions()
+    for module in imported() - sys.stdlib_module_names - {"affinitynet", *PARTS}:
+        names = {name.lower().replace("_", "-") for name in known[module]}
+        assert names & declared, f"{module} is in no dependency"
+
+
+def imported() -> set[str]:
+    """The outermost names of all packages that the source imports, anywhere in a file."""
+    found = set()
+    for file in sources():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[<>=!~\[; ]", requirement)[0].lower()
+
+
+@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["caffe"]])
+def test_a_dependency_has_a_lower_bound_and_a_tested_version(requirement: str) -> None:
+    assert re.match(r"[\w-]+>=\d", requirement)
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    assert re.search(rf"^{name_of(requirement)}==\d", pinned, re.MULTILINE)
+
+
+def test_every_file_beside_the_code_is_package_data() -> None:
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["affinitynet"]
+    carried = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+    files = {file for file in PACKAGE.rglob("*") if file.is_file()}
+    code = {file for file in files if file.suffix == ".py" or "__pycache__" in file.parts}
+    assert carried == files - code
+    kinds = {file.suffix for file in carried}
+    assert {".yaml", ".html", ".css"} <= kinds
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert affinitynet.__version__ == PROJECT["version"] == citation["version"]
+
+
+def test_extras_that_messages_and_documents_name_exist() -> None:
+    texts = [*sources(), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*")]
+    named = set()
+    for file in texts:
+        text = file.read_text(encoding="utf-8")
+        for extras in re.findall(r"""(?:affinitynet|["' ]\.)\[([\w, -]+)\]""", text):
+            named |= {extra.strip() for extra in extras.split(",")}
+    assert {"benchmark", "caffe"} <= named <= set(EXTRAS)
