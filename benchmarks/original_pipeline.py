@@ -21,7 +21,7 @@ from torch import Tensor
 
 from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.classifier import Classifier
-from affinitynet.models.normalization import Normalization
+from affinitynet.ops.normalization import Normalization
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

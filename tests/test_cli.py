@@ -313,3 +313,10 @@ def test_public_names() -> None:
 @pytest.mark.parametrize("name", affinitynet.__all__)
 def test_public_names_are_found(name: str) -> None:
     assert getattr(affinitynet, name).__doc__
+
+
+def test_all_masks_that_can_be_exported_are_choices() -> None:
+    from affinitynet.cli import MASKS
+    from affinitynet.export.folders import EXPORTABLE
+
+    assert sorted(MASKS) == sorted(EXPORTABLE)

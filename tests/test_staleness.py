@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from affinitynet.data.cams import load_cams, save_cams
 from PIL import Image
 
 import affinitynet as an
 from affinitynet.data import read_labels, voc_palette, write_labels
+from affinitynet.data.cams import load_cams, save_cams
 from affinitynet.data.lookup import Lookup
 from affinitynet.errors import UserError
 from affinitynet.export import export_run

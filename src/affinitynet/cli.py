@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
@@ -20,8 +20,9 @@ from affinitynet.progress import detail, messages_at
 
 Layout = Literal["auto", "voc", "table", "folder", "coco"]
 Tags = Literal["auto", "table", "annotations", "masks"]
-Masks = Literal["pseudo", "walk", "confident", "predictions"]
 ExportFormat = Literal["voc", "png"]
+# The artifacts that can be exported, written out: the stage graph takes a while to import.
+MASKS = ("pseudo", "walk", "confident", "predictions")
 
 
 def demo(out: Path) -> None:
@@ -147,7 +148,7 @@ def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> No
         print_figures(classes, rows)
 
 
-def export(run: Path, out: Path, format: ExportFormat, stage: Masks) -> None:
+def export(run: Path, out: Path, format: ExportFormat, stage: str) -> None:
     """Copy a run's masks to a new folder, for other tools to read."""
     from affinitynet.export import export_run
 
@@ -197,8 +198,8 @@ COMMANDS = {
         check,
         (
             argument("data", "folder of the data set"),
-            choice("--format", "its layout", Layout),
-            choice("--tags", "where tags come from, if there are several sources", Tags),
+            choice("--format", "its layout", get_args(Layout)),
+            choice("--tags", "where tags come from, if there are several sources", get_args(Tags)),
             JSON,
         ),
     ),
@@ -240,8 +241,8 @@ COMMANDS = {
         (
             RUN,
             argument("--out", "new folder to write to", required=True),
-            choice("--format", "voc: a devkit folder; png: only the masks", ExportFormat),
-            choice("--stage", "which masks", Masks),
+            choice("--format", "voc: a devkit folder; png: only the masks", get_args(ExportFormat)),
+            choice("--stage", "which masks", MASKS),
         ),
     ),
     "predict": Command(

@@ -343,9 +343,9 @@ def predict_folder(
             can't be read (the masks of those before it stay).
     """
     model = Path(run_folder) / SEGMENTER.folder
-    samples = find_photographs(Path(images), Path(out))
     if not (model / "model.json").is_file():
         raise UserError(f"{model}: holds no trained model (model.json is missing)")
+    samples = find_photographs(Path(images), Path(out))
     from affinitynet.stages.predict import predict
 
     predict(model, samples, Path(out), device)

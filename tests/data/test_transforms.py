@@ -18,7 +18,7 @@ from affinitynet.data.transforms import (
     segmentation_augment,
     shift_hue,
 )
-from affinitynet.models.normalization import IMAGENET, Normalization
+from affinitynet.ops.normalization import IMAGENET, Normalization
 
 PLAIN = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """Leaves 0..255 as it is."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from affinitynet.errors import UserError
 from affinitynet.models.backbone import TimmBackbone, build_backbone
-from affinitynet.models.normalization import Normalization
 from affinitynet.models.vgg16 import VGG16
+from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 

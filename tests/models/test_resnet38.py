@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from affinitynet.models.normalization import IMAGENET
 from affinitynet.models.resnet38 import ResNet38
+from affinitynet.ops.normalization import IMAGENET
 
 
 @pytest.fixture

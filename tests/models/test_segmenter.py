@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from affinitynet.errors import UserError
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
-from affinitynet.models.normalization import CAFFE_BGR, IMAGENET
 from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.segmenter import (
     LargeFov,
@@ -20,6 +19,7 @@ from affinitynet.models.segmenter import (
     segment,
 )
 from affinitynet.models.vgg16 import VGG16
+from affinitynet.ops.normalization import CAFFE_BGR, IMAGENET
 from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
 from affinitynet.training import parameter_groups
 

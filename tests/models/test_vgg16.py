@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from affinitynet.models.normalization import CAFFE_BGR
 from affinitynet.models.vgg16 import VGG16
+from affinitynet.ops.normalization import CAFFE_BGR
 
 
 def loaded(paper: SimpleNamespace, fc6_dilation: int = 1) -> VGG16:

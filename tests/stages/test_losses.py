@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from affinitynet.models.normalization import IMAGENET
 from affinitynet.ops.affinity import neighbor_offsets
 from affinitynet.ops.crf import dense_crf
+from affinitynet.ops.normalization import IMAGENET
 from affinitynet.run_folder.settings import AffinitySettings, SegmenterSettings
 from affinitynet.stages.train_affinity import pair_losses
 from affinitynet.stages.train_classifier import classification_losses

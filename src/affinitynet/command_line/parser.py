@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn
 
 from affinitynet.errors import UserError, did_you_mean
 
@@ -25,9 +25,8 @@ def argument(name: str, help: str, kind: Callable[[str], Any] = Path, **options:
     return Argument(name, {"help": help, "type": kind, **options})
 
 
-def choice(name: str, help: str, choices: Any) -> Argument:
-    """Make a flag that takes one of the strings of a Literal; the first is the default."""
-    known: tuple[str, ...] = get_args(choices)
+def choice(name: str, help: str, known: Sequence[str]) -> Argument:
+    """Make a flag that takes one of these words; the first is the default."""
 
     def read(word: str) -> str:
         if word not in known:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from affinitynet.models.normalization import Normalization
+from affinitynet.ops.normalization import Normalization
 
 Pixels = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.integer]

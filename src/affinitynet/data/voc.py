@@ -1,11 +1,13 @@
 """PASCAL VOC development kit folders, the original ones and one's own in that layout."""
 
-import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
 from affinitynet.data.labels import ignore_index, read_labels
@@ -199,13 +201,16 @@ def _xml_tags(folder: Path, sample_id: str) -> tuple[str, ...] | None:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}).") from error
-    # Entities can blow a small file up to gigabytes; no VOC annotation declares any.
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise UserError(f"{path} declares XML entities, which no VOC annotation needs: remove it.")
     try:
-        objects = ET.fromstring(content).findall("object")
-    except ET.ParseError as error:
-        raise UserError(f"{path} is not valid XML ({error}).") from error
+        # Entities can blow a small file up to gigabytes; no VOC annotation declares any.
+        objects = fromstring(content, forbid_dtd=True).findall("object")
+    except DefusedXmlException as error:
+        raise UserError(
+            f"{path} declares XML entities, which no VOC annotation needs: remove it"
+        ) from error
+    # An encoding that the parser doesn't know is a ValueError or a LookupError.
+    except (ParseError, ValueError, LookupError) as error:
+        raise UserError(f"{path} is not valid XML ({error}): save it as UTF-8") from error
     return tuple(dict.fromkeys((item.findtext("name") or "").strip() for item in objects))
 
 

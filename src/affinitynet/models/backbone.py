@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
-from affinitynet.models.normalization import Normalization
 from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
-from affinitynet.progress import say
+from affinitynet.ops.normalization import Normalization
+from affinitynet.progress import warn
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 
@@ -164,5 +164,5 @@ def build_backbone(
         report = load_backbone(backbone, file)
         if report.missing:
             some = ", ".join(report.missing[:3])
-            say(f"warning: {file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
+            warn(f"{file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
     return cast(Backbone, backbone.to(memory_format=torch.channels_last))

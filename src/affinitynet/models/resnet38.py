@@ -10,7 +10,7 @@ from typing import Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affinitynet.models.normalization import IMAGENET, Normalization
+from affinitynet.ops.normalization import IMAGENET, Normalization
 
 # (unit, input channels, middle channels, output channels, stride, dilations of the two 3x3)
 _BASIC_UNITS = (

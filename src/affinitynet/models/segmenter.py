@@ -19,12 +19,12 @@ from affinitynet.errors import UserError, did_you_mean
 from affinitynet.hardware import find_device
 from affinitynet.models.backbone import build_backbone, set_norm_to_eval
 from affinitynet.models.heads import LargeFovHead, PixelHead
-from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
 from affinitynet.ops.crf import dense_crf
-from affinitynet.progress import say
+from affinitynet.ops.normalization import Normalization
+from affinitynet.progress import warn
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings, CrfSettings, SegmenterSettings
 
@@ -143,7 +143,7 @@ def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: st
         raise UserError(f"{source}: has none of the encoder's tensors; it is another network's")
     missing = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     if missing:
-        say(f"warning: {source} lacks {len(missing)} tensors of the encoder ({missing[0]} ...)")
+        warn(f"{source} lacks {len(missing)} tensors of the encoder ({missing[0]} ...)")
     body.load_state_dict(found, strict=False)
 
 

@@ -7,7 +7,7 @@ the public code of Ahn & Kwak (CVPR 2018). Layers carry Caffe's names (``conv4_3
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affinitynet.models.normalization import CAFFE_BGR, Normalization
+from affinitynet.ops.normalization import CAFFE_BGR, Normalization
 
 # (stage, layers in it, output channels, dilation, stride of the pooling after it or None)
 _STAGES = (

@@ -14,8 +14,8 @@ from affinitynet.data.cams import save_cams
 from affinitynet.errors import UserError
 from affinitynet.hardware import compiled, inference
 from affinitynet.models.classifier import Classifier
-from affinitynet.models.normalization import Normalization
 from affinitynet.ops.cam import normalize_cams
+from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
 from affinitynet.run_folder.stages import CAMS, CLASSIFIER
 from affinitynet.stages.context import Context

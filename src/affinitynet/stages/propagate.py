@@ -18,8 +18,8 @@ from affinitynet.data.grids import load_affinity, save_affinity, save_scores
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AffinityNet
-from affinitynet.models.normalization import Normalization
 from affinitynet.ops.affinity import cropped_pairs
+from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.propagation import (
     enlarge_scores,
     label_scores,

@@ -17,9 +17,9 @@ from affinitynet.data.transforms import (
 )
 from affinitynet.models.affinity_net import build_affinity_net, describe_affinity_net
 from affinitynet.models.classifier import Classifier
-from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
+from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, CONFIDENT, trains_classifier
 from affinitynet.stages.context import Context

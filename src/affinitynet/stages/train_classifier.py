@@ -19,8 +19,8 @@ from affinitynet.data.transforms import (
 )
 from affinitynet.errors import UserError
 from affinitynet.models.classifier import build_classifier, describe_classifier
-from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
+from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.settings import ClassifierSettings
 from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context

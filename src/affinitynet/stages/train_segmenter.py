@@ -18,7 +18,6 @@ from affinitynet.data.transforms import (
 )
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
-from affinitynet.models.normalization import Normalization
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import (
     SegmentationNet,
@@ -28,6 +27,7 @@ from affinitynet.models.segmenter import (
     load_encoder,
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
+from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import SegmenterSettings
 from affinitynet.run_folder.stages import (

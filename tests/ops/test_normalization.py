@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from affinitynet.models.normalization import CAFFE_BGR, IMAGENET, Normalization
+from affinitynet.ops.normalization import CAFFE_BGR, IMAGENET, Normalization
 
 
 def pixels(*rgb: int) -> torch.Tensor:
