@@ -4,6 +4,7 @@
 here to pydensecrf2.npz, so that parity is tested where that library is not.
 """
 
+import hashlib
 import itertools
 import math
 import re
@@ -223,9 +224,19 @@ FEATURES = {
 }
 
 
+# Digests of the pictures that the stored answers are for: torch's bicubic differs by versions.
+DRAWN = {"natural": "c858236ef4be", "natural, 21 labels": "068e8e4c0992"}
+
+
+def digest(*tensors: Tensor) -> str:
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()[:12]
+
+
 @pytest.mark.parametrize("name", [*CASES, *FEATURES])
 def test_parity_with_pydensecrf(name):
     image, p = {**CASES, **FEATURES}[name]
+    if digest(image, p) != DRAWN.get(name, digest(image, p)):
+        pytest.skip("this version of torch draws another picture than the answer is for")
     with np.load(ANSWERS) as answers:
         assert_parity(dense_crf(image, p).numpy(), answers[name] / 65535)
 

@@ -51,7 +51,7 @@ def export_run(
     with _new_folder(out) as folder:
         _FORMATS[format](run_folder / stage, folder, manifest, samples)
         names = "".join(f"{name}\n" for name in ("background", *manifest.classes))
-        (folder / "classes.txt").write_text(names, encoding="utf-8")
+        (folder / "classes.txt").write_text(names, "utf-8", newline="\n")
     return out
 
 
@@ -64,7 +64,7 @@ def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sam
     for split, members in manifest.splits.items():
         lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
         if lines:
-            _place(lists, split, ".txt").write_text("".join(lines), encoding="utf-8")
+            _place(lists, split, ".txt").write_text("".join(lines), "utf-8", newline="\n")
 
 
 def _write_masks(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
@@ -127,6 +127,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        if out.exists():  # and empty: Windows renames onto nothing that is there
+            out.rmdir()
         temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}).") from error
