@@ -184,9 +184,7 @@ def _is_orphan(name: str) -> bool:
 def _lives(process: int) -> bool:
     if process == os.getpid():
         return True
-    if (
-        sys.platform == "win32"
-    ):  # where `kill` would end it; an open file can't be deleted there anyway
+    if sys.platform == "win32":  # where `kill` would end it, and an open file can't be deleted
         return False
     try:
         os.kill(process, 0)
