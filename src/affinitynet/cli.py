@@ -23,7 +23,7 @@ Layout = Literal["auto", "voc", "table", "folder", "coco"]
 Tags = Literal["auto", "table", "annotations", "masks"]
 ExportFormat = Literal["voc", "png"]
 # The artifacts that can be exported, written out: the stage graph takes a while to import.
-MASKS = ("pseudo", "walk", "confident", "predictions")
+MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions")
 
 
 def demo(out: Path) -> None:
