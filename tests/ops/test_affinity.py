@@ -360,3 +360,9 @@ def test_wrong_arguments_are_named():
         pairs.affinity_targets(torch.zeros(4, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least 1"):
         pairs.neighbor_offsets(0)
+
+
+def test_loss_of_affinities_and_targets_of_different_radius() -> None:
+    targets = pairs.affinity_targets(torch.zeros(1, 6, 7, dtype=torch.int64), 3)
+    with pytest.raises(ValueError, match="must match"):
+        pairs.affinity_loss(torch.full((1, 1, 6, 7), 0.5), targets)

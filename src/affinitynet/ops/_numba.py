@@ -58,7 +58,7 @@ def call(kernel: Callable[..., R], *args: object) -> R:
         CannotCompileError: it does not compile; then none of the arguments has been touched.
     """
     try:
-        kernel.compile(tuple(numba.typeof(arg) for arg in args))  # type: ignore[attr-defined]
+        kernel.compile(tuple(numba.typeof(arg) for arg in args))  # type: ignore[attr-defined, no-untyped-call]
     except MemoryError:
         raise
     except Exception as error:
