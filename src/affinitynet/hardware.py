@@ -77,7 +77,7 @@ class Hardware:
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
         units = torch.cpu.get_capabilities()
         return any(units.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
