@@ -19,6 +19,7 @@ from affinitynet.run_folder.settings import (
     Device,
     EvaluateSettings,
     PseudoSettings,
+    RelabelSettings,
     SegmenterSettings,
     Settings,
     WalkSettings,
@@ -55,6 +56,7 @@ class Recipe(Settings):
     walk: WalkSettings = WalkSettings()
     pseudo: PseudoSettings = PseudoSettings()
     segmenter: SegmenterSettings = SegmenterSettings()
+    relabel: RelabelSettings = RelabelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="before")

@@ -326,6 +326,16 @@ class SegmenterSettings(TrainingSettings):
     crf: CrfSettings = CrfSettings()
 
 
+class RelabelSettings(Settings):
+    """The final masks: the segmentation network restricted to the tags of each image."""
+
+    enabled: bool = Field(
+        False, description="make final masks of the tagged images with the segmentation network"
+    )
+    refine: bool = Field(True, description="dense CRF on them")
+    crf: CrfSettings = CrfSettings(bilateral_sxy=50, bilateral_srgb=5)
+
+
 class EvaluateSettings(Settings):
     """Stage 7: metrics against ground truth, where there is any."""
 
