@@ -1,4 +1,6 @@
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -38,20 +40,28 @@ def test_counts_and_sizes(tmp_path):
     assert report.warnings[0] == "Noted."
 
 
-def test_progress_counts_every_image_once(tmp_path):
+def test_progress_counts_every_image_once(tmp_path, monkeypatch):
     samples = tuple(sample(tmp_path, str(i), 0) for i in range(5))
-    seen = []
     # Three of them are in both splits.
     manifest = Manifest(tmp_path, ("cat",), {"train": samples, "train_precise": samples[:3]})
-    check_dataset(manifest, progress=lambda *counts: seen.append(counts))
-    assert seen == [(i, 5) for i in range(1, 6)]
+    counted = []
+
+    @contextmanager
+    def watch(name: str, total: int):
+        progress = Mock()
+        progress.advance.side_effect = lambda: counted.append((len(counted) + 1, total))
+        yield progress
+
+    monkeypatch.setattr("affinitynet.data.check.task", watch)
+    check_dataset(manifest)
+    assert counted == [(i, 5) for i in range(1, 6)]
 
 
 def test_damaged_images_and_masks_are_problems(tmp_path):
     bad_image = sample(tmp_path, "bad_image", 0)
     bad_image.image.write_bytes(b"no image")
     bad_mask = sample(tmp_path, "bad_mask", 0, mask=[1])
-    Image.new("RGB", (6, 4)).save(bad_mask.mask)
+    Image.new("RGB", (6, 4), "white").save(bad_mask.mask)
     bad_value = sample(tmp_path, "bad_value", 0, mask=[1, 77])
     bad_size = sample(tmp_path, "bad_size", 0, size=(4, 6), mask=[1])
     good = sample(tmp_path, "good", 0, mask=[1, 255])
@@ -60,7 +70,7 @@ def test_damaged_images_and_masks_are_problems(tmp_path):
     found = {problem.id: problem.message for problem in report.problems}
     assert list(found) == ["bad_image", "bad_mask", "bad_value", "bad_size"]
     assert "can't be decoded" in found["bad_image"]
-    assert "colour image" in found["bad_mask"]
+    assert "color image" in found["bad_mask"]
     assert "the value 77" in found["bad_value"]
     assert "is 6 x 4, but its image is 4 x 6" in found["bad_size"]
 
@@ -115,4 +125,4 @@ def test_names_that_differ_only_in_case_are_warned_of(tmp_path):
 def test_rare_classes_are_named_with_their_count(tmp_path):
     samples = [sample(tmp_path, f"{i}", *((0, 1) if i < 19 else (0,))) for i in range(20)]
     report = check(tmp_path, train=samples)
-    assert report.warnings == ("1 classes have fewer than 20 images in train: dog (19).",)
+    assert report.warnings == ("1 classes have fewer than 20 images in train: dog (19)",)

@@ -152,7 +152,7 @@ def test_mistakes_in_coco_folders(tmp_path):
         read_dataset(root)
     swapped = [{"id": 1, "name": "cat"}]
     annotate(root, "instances_val2014", ["COCO_val2014_3.jpg"], [], categories=swapped)
-    with pytest.raises(UserError, match=r"category 1 is 'cat' in .* 'person' in another"):
+    with pytest.raises(UserError, match=r"category 1 is 'cat' here, but 'person' elsewhere"):
         read_dataset(root)
     (root / "annotations" / "instances_val2014.json").write_text("{}")
     with pytest.raises(UserError, match=r"instances_val2014\.json: is no COCO annotation file"):
@@ -210,9 +210,21 @@ def test_malformed_entries_are_named(tmp_path, image, item, content, message):
         ({}, {"segmentation": [[1, 1, 2]]}, r"id 7 has \[1, 1, 2\], which is no polygon"),
         ({}, {"segmentation": [["a", "b"]]}, r"id 7 has \['a', 'b'\], which is no polygon"),
         ({}, {"segmentation": [3]}, r"id 7 has 3, which is no polygon"),
-        ({}, {"segmentation": {"counts": "abc"}}, r"id 7 has .*, which is neither polygons nor run lengths"),
-        ({}, {"segmentation": {"counts": 3, "size": [6, 8]}}, r"id 7 has the run lengths 3, which are no counts"),
-        ({}, {"segmentation": {"counts": [1, -5, 52], "size": [6, 8]}}, r"id 7 has the run lengths"),
+        (
+            {},
+            {"segmentation": {"counts": "abc"}},
+            r"id 7 has .*, which is neither polygons nor run lengths",
+        ),
+        (
+            {},
+            {"segmentation": {"counts": 3, "size": [6, 8]}},
+            r"id 7 has the run lengths 3, which are no counts",
+        ),
+        (
+            {},
+            {"segmentation": {"counts": [1, -5, 52], "size": [6, 8]}},
+            r"id 7 has the run lengths",
+        ),
     ],
 )
 def test_malformed_truth_is_named(tmp_path, image, item, message):

@@ -100,7 +100,7 @@ def test_damaged_and_missing_files_are_named(tmp_path):
         for name, damaged in (("half", content[: len(content) // 2]), ("empty", b"")):
             path = tmp_path / f"{name}.{suffix}"
             path.write_bytes(damaged)
-            with pytest.raises(UserError, match=rf"{name}\.{suffix} can't be decoded"):
+            with pytest.raises(UserError, match=rf"{name}\.{suffix}: this image can't be decoded"):
                 load_image(path)
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(UserError, match=r"text\.jpg: this image can't be decoded"):

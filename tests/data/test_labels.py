@@ -93,11 +93,11 @@ def gray_png(values: np.ndarray, bits: int) -> bytes:
 
 
 def test_color_and_lossy_masks_are_refused(tmp_path):
-    Image.new("RGB", (3, 3)).save(tmp_path / "x.png")
-    with pytest.raises(UserError, match=r"x\.png is a color image \(RGB\).*palette or grayscale"):
+    Image.new("RGB", (3, 3), "white").save(tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"x\.png: is a color image with the color #ffffff"):
         read_labels(tmp_path / "x.png")
     Image.new("L", (3, 3)).save(tmp_path / "x.jpg")
-    with pytest.raises(UserError, match=r"x\.jpg is a JPEG"):
+    with pytest.raises(UserError, match=r"x\.jpg: is a JPEG"):
         read_labels(tmp_path / "x.jpg")
 
 

@@ -37,11 +37,18 @@ def test_the_background_folder_may_have_a_capital(tmp_path):
 
 
 def test_run_folders_are_no_classes(tmp_path):
-    images(tmp_path, "cat/1.jpg", "cat/._1.jpg", "run/pseudo/1.png", "runs/first/pseudo/1.png")
+    images(
+        tmp_path,
+        "cat/1.jpg",
+        "dog/2.jpg",
+        "cat/._1.jpg",
+        "run/pseudo/1.png",
+        "runs/first/pseudo/1.png",
+    )
     for folder in ("run", "runs/first"):
         for name in ("manifest.jsonl", "recipe.yaml"):
             (tmp_path / folder / name).write_text("")
-    assert [s.id for s in read_dataset(tmp_path).samples] == ["cat/1"]
+    assert [s.id for s in read_dataset(tmp_path).samples] == ["cat/1", "dog/2"]
     for name in ("manifest.jsonl", "recipe.yaml"):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match="is a run folder too"):

@@ -89,10 +89,10 @@ def test_masks_are_ground_truth_and_can_give_the_tags(tmp_path):
 def test_leftovers_and_look_alikes_are_noted(tmp_path):
     dataset(tmp_path, "image,labels\n1.png,Guinea pig\n2.png,guinea_pig;dog\n")
     write_labels(tmp_path / "masks" / "9.png", np.array([[0]]), voc_palette())
-    look_alike, left_out = read_dataset(tmp_path).notes
+    look_alike, left_out, no_mask = read_dataset(tmp_path).notes
     assert "'Guinea pig' and 'guinea_pig' differ only in spelling" in look_alike
-    assert left_out.startswith("1 image files have no row in labels.csv")
-    assert "sub/3.png" in left_out
+    assert "1 image files have no row in labels.csv and are left out, images/sub/3.png" in left_out
+    assert "1 files in masks/ are no image's mask" in no_mask
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_mistakes_in_the_recipes_class_list_name_the_setting(tmp_path):
 @pytest.mark.usefixtures("nothing_readable")
 def test_a_table_that_cannot_be_read(tmp_path):
     dataset(tmp_path, "image,labels\n1.png,a\n")
-    with pytest.raises(UserError, match=r"labels\.csv can't be read"):
+    with pytest.raises(UserError, match=r"labels\.csv: can't be read"):
         read_dataset(tmp_path)
 
 
@@ -191,5 +191,7 @@ def test_unknown_tags_name_image_and_nearest_class(tmp_path, tag, hint):
 
 def test_sources_a_table_does_not_have(tmp_path):
     dataset(tmp_path, "image,labels\n1.png,a\n")
-    with pytest.raises(UserError, match="tags = annotations: a labels.csv data set takes table or masks"):
+    with pytest.raises(
+        UserError, match="tags = annotations: a labels.csv data set takes table or masks"
+    ):
         read_dataset(tmp_path, tags="annotations")

@@ -125,7 +125,9 @@ def test_own_classes_have_masks_with_the_labels_themselves(tmp_path):
 
 def test_an_unknown_tag_names_image_and_nearest_class(tmp_path):
     root = devkit(tmp_path, annotations=True)
-    with pytest.raises(UserError, match=r"2007_01 .*: the tag 'person'.*classes are cat, dog, boat"):
+    with pytest.raises(
+        UserError, match=r"2007_01 .*: the tag 'person'.*classes are cat, dog, boat"
+    ):
         read_dataset(root, classes=["cat", "dog", "boat"])
     annotate(root, "2007_02", ["dogs"])
     with pytest.raises(UserError, match=r"2007_02 \(Annotations\): the tag 'dogs'.*'dog'"):

@@ -97,8 +97,7 @@ def read_folder(
         raise UserError(
             f"dataset.tags = {tags}: a data set of class folders has its tags in their names"
         )
-    if all((root / name).is_file() for name in RUN_FILES):  # its stages' folders would be classes
-        raise UserError(f"{root}: is a run folder too; keep the images and the run apart (--out)")
+    check_no_run(root)
     known = known_names(root, classes)
     found = class_folders(root, known)
     split_of, notes = name_splits(found.splits, str(root))
@@ -140,6 +139,16 @@ def read_folder(
         )
     notes = (*notes, *found.notes, *twins, *_nested_splits(found), *look_alikes(names))
     return Manifest(root=root, classes=names, splits=splits, notes=notes)
+
+
+def check_no_run(root: Path) -> None:
+    """Refuse a data set's folder that is a run's as well: its stages' folders would be classes.
+
+    Raises:
+        UserError: it is one.
+    """
+    if all((root / name).is_file() for name in RUN_FILES):
+        raise UserError(f"{root}: is a run folder too; keep the images and the run apart (--out)")
 
 
 def tag_lists(root: Path) -> str:

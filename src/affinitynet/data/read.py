@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from affinitynet.data.coco import annotation_files, read_coco
-from affinitynet.data.folder import class_folders, read_folder, tag_lists
+from affinitynet.data.folder import check_no_run, class_folders, read_folder, tag_lists
 from affinitynet.data.images import is_hidden, is_image_name
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.table import TABLE, read_table
@@ -73,6 +73,7 @@ def detect_format(root: Path, classes: Sequence[str] | None = None) -> str:
     """
     if layout := _layout_by_files(root):
         return layout
+    check_no_run(root)
     folders = [p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name)]
     if len(folders) == 1 and _layout_by_files(folders[0]):
         raise UserError(f"{root}: the data set is in {folders[0].name}; give that folder")

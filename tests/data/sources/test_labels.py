@@ -51,8 +51,8 @@ def test_wrong_files_are_refused(tmp_path):
         read_labels_source(path, NAMES, NAMES, (0, 1), (3, 2))
     with pytest.raises(UserError, match=r"a\.png: holds the value 2, .*0 to 1 and 255"):
         read_labels_source(path, NAMES[:1], NAMES, (0, 1), (2, 3))
-    Image.new("RGB", (3, 2)).save(path)
-    with pytest.raises(UserError, match=r"a\.png is a colour image"):
+    Image.new("RGB", (3, 2), "white").save(path)
+    with pytest.raises(UserError, match=r"a\.png: is a color image"):
         read_labels_source(path, NAMES, NAMES, (0, 1), (2, 3))
     with pytest.raises(UserError, match=r"b\.png"):
         read_labels_source(tmp_path / "b.png", NAMES, NAMES, (0, 1), (2, 3))
