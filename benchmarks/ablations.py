@@ -3,46 +3,55 @@
     python benchmarks/ablations.py RUN --split train_precise --out docs/figures/ablations.svg
     python benchmarks/ablations.py RUN --affinity OTHER_RUN="radius 7" --affinity THIRD="from truth"
 
-RUN is a run folder with `cams/` and a trained affinity network; it is only read. The affinities of
-an image are computed once and every variant walks on them; one setting changes at a time, the
-others are the recipe's. The mIoU comes from one confusion matrix a variant over the split. The
-image's tags are given, and ground truth is used to compare variants, never to choose one.
+RUN is a run folder with `cams/` and the affinities that a run keeps (`affinities/`); it is only
+read. Every variant walks on the same affinities; one setting changes at a time, the others are the
+recipe's. The mIoU comes from one confusion matrix a variant over the split. The image's tags are
+given, and ground truth is used to compare variants, never to choose one.
 
 The dense CRF is run for the recipe's own setting, for other affinity networks and without a walk;
-with --crf for every variant (about as many times slower). The radius is varied at inference, on
-the network as trained: up to the trained radius it only sees fewer of the pairs it was trained on,
-beyond that pairs it never saw; a fair comparison of larger ones needs networks trained with them,
-which --affinity adds (a run folder, or its affinity/, and a label; it walks with its own radius).
+with --crf for every variant (about as many times slower). The radius is varied on the network as
+trained. Kept affinities reach as far as the trained radius; where they are not kept, or with
+--network, the network is run again and gives larger ones too. A smaller radius only sees fewer of
+the pairs it was trained on, a larger one pairs it never saw; a fair comparison of larger ones needs
+networks trained with them, which --affinity adds (a run folder, or its affinity/, and a label; it
+walks with its own radius).
 """
 
 import argparse
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, load_truth
-from affinitynet.data.sample import output_path
+from affinitynet.data.cams import load_cams
+from affinitynet.data.grids import load_affinity
+from affinitynet.data.labels import to_labels
+from affinitynet.data.scoring import Confusion, count_pairs, intersection_over_union
+from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AffinityNet
-from affinitynet.ops import background_map, dense_crf, neighbor_offsets, pairwise_affinity
+from affinitynet.ops import (
+    background_map,
+    enlarge_scores,
+    label_scores,
+    neighbor_offsets,
+    refine_scores,
+    walk_scores,
+)
 from affinitynet.ops.affinity import cropped_pairs
+from affinitynet.ops.propagation import pad_to_stride
 from affinitynet.pipeline import Run
-from affinitynet.stages.compute_cams import load_cams
-from affinitynet.stages.context import Context, each_image
-from affinitynet.stages.evaluate import Confusion, count_pairs, intersection_over_union
-from affinitynet.stages.mine_confident import to_labels
-from affinitynet.stages.propagate import pad_to_stride, walk_cams
-from affinitynet.stages.train_affinity import load_affinity_net
+from affinitynet.run_folder.folder import RECIPE
+from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import for_each
 
 BETAS = (1.0, 2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 16, 64, 256, 1024)
@@ -61,7 +70,7 @@ class Variant:
     beta: float
     steps: int | None
     radius: int
-    network: int = 0
+    source: int = 0
     crf: bool = False
 
     @property
@@ -72,106 +81,137 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Network:
-    """An affinity network and what it walks on."""
+class Source:
+    """Where affinities come from: the files that a run kept, or its network."""
 
     label: str
-    model: AffinityNet
+    of: Callable[[Sample, Tensor], Tensor]  # an image (H, W, 3) -> (P, h, w) up to `reach`
+    radius: int  # that its run walks with
+    reach: int  # the largest it has
+    stride: int
     cropped: bool
-    reach: int  # the largest radius asked of it
-
-    def affinities(self, image: Tensor, device: torch.device) -> Tensor:
-        """Compute the affinities (1, P, h, w) of an image (3, H, W) up to `reach`."""
-        normalization: Any = self.model.backbone.normalization
-        pixels = pad_to_stride(normalization.apply(image[None].to(device)), self.model.stride)
-        features = self.model.head(
-            self.model.backbone(pixels.contiguous(memory_format=torch.channels_last))
-        )
-        return pairwise_affinity(features.float().cpu(), self.reach, self.model.distance)
 
     def within(self, affinity: Tensor, radius: int) -> Tensor:
         """Keep the pairs of a smaller radius."""
         near = neighbor_offsets(self.reach).square().sum(1) < radius * radius
-        chosen = affinity[:, near]
-        return cropped_pairs(chosen, radius) if self.cropped else chosen
+        return cropped_pairs(affinity[near], radius) if self.cropped else affinity[near]
 
 
-def variants_of(context: Context, networks: list[Network]) -> list[Variant]:
+def load_source(
+    folder: Path, label: str, samples: Sequence[Sample], *, anew: bool = False
+) -> Source:
+    """Find the affinities of a run folder, or of the folder's own affinity/; `anew`: no files."""
+    run = Run.open(folder if (folder / RECIPE).is_file() else folder.parent)
+    context, settings = run.context, run.recipe.affinity
+    files = [context.file(AFFINITIES, sample) for sample in samples]
+    cropped = settings.pairs == "cropped"
+    if not anew and all(file.is_file() for file in files):
+        _, radius = load_affinity(files[0])
+        return Source(
+            label,
+            lambda sample, _: torch.from_numpy(load_affinity(context.file(AFFINITIES, sample))[0]),
+            radius,
+            radius,
+            8 // settings.scale,
+            cropped,
+        )
+    model = AffinityNet.load(context.folder(AFFINITY))
+    radius, model.radius = model.radius, max(model.radius, *RADII)
+    hardware = context.hardware_at(run.recipe.walk.precision)
+
+    def compute(_: Sample, image: Tensor) -> Tensor:
+        with inference(model, hardware) as device:
+            return affinity_of(model, image, device)
+
+    return Source(label, compute, radius, model.radius, model.stride, cropped)
+
+
+def affinity_of(model: AffinityNet, image: Tensor, device: torch.device) -> Tensor:
+    """Compute the affinities (P, h, w) of an image (H, W, 3), rounded to what a run keeps."""
+    normalization: Any = model.backbone.normalization
+    pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
+    padded = pad_to_stride(pixels, model.stride)
+    affinity: Tensor = model(padded.contiguous(memory_format=torch.channels_last))[0]
+    return affinity.half().float().cpu()
+
+
+def variants_of(context: Context, sources: Sequence[Source]) -> list[Variant]:
     """List the variants: one setting changes, the others are the recipe's."""
-    walk, radius = context.recipe.walk, networks[0].model.radius
-    default = Variant("network", networks[0].label, walk.alpha, walk.beta, walk.steps, radius)
+    walk, own = context.recipe.walk, sources[0]
+    default = Variant("network", own.label, walk.alpha, walk.beta, walk.steps, own.radius)
+    radii = [radius for radius in RADII if radius <= own.reach]
     changed = [
         *(replace(default, group="beta", value=b, beta=b) for b in BETAS),
         *(replace(default, group="t", value=t, steps=t) for t in STEPS),
         *(replace(default, group="alpha", value=a, alpha=a) for a in ALPHAS),
-        *(replace(default, group="radius", value=r, radius=r) for r in RADII),
+        *(replace(default, group="radius", value=r, radius=r) for r in radii),
     ]
     plain = replace(default, steps=None, crf=True, group=NO_WALK)
     others = [
-        replace(default, value=n.label, radius=n.model.radius, network=index, crf=True)
-        for index, n in enumerate(networks)
+        replace(default, value=source.label, radius=source.radius, source=index, crf=True)
+        for index, source in enumerate(sources)
     ]
     return [*others, *changed, *(replace(plain, value=a, alpha=a) for a in ALPHAS)]
 
 
 def scores_of(
-    variant: Variant, cams: Tensor, affinities: list[Tensor], networks: list[Network]
+    variant: Variant, cams: Tensor, affinities: Sequence[Tensor], sources: Sequence[Source]
 ) -> Tensor:
     """Score background and tags (K + 1, H, W) by a variant."""
     if variant.steps is None:
         return torch.cat([background_map(cams, variant.alpha), cams])
-    network = networks[variant.network]
-    return walk_cams(
+    source, affinity = sources[variant.source], affinities[variant.source]
+    size = (cams.shape[1], cams.shape[2])
+    stride = grid_stride((affinity.shape[1], affinity.shape[2]), size, source.stride)
+    if stride is None:
+        raise UserError(f"affinities {tuple(affinity.shape)} fit no image of {size[0]} x {size[1]}")
+    scores = walk_scores(
         cams,
-        network.within(affinities[variant.network], variant.radius),
+        source.within(affinity, variant.radius),
         alpha=variant.alpha,
         beta=variant.beta,
         steps=variant.steps,
         radius=variant.radius,
-        stride=network.model.stride,
+        stride=stride,
     )
+    return enlarge_scores(scores.half().float(), stride, size)  # rounded to what a run keeps
 
 
 class Tally:
     """The confusion matrices of all variants, before and after the CRF."""
 
-    def __init__(self, context: Context, variants: list[Variant], crf: bool) -> None:
+    def __init__(self, context: Context, sources: Sequence[Source], crf: bool) -> None:
         """Start with nothing counted."""
         side = len(context.manifest.classes) + 1
-        self.context, self.variants = context, variants
-        self.refined = [index for index, v in enumerate(variants) if crf or v.crf]
-        self.before: list[Confusion] = [np.zeros((side, side), np.int64) for _ in variants]
+        self.context, self.sources = context, sources
+        self.variants = variants_of(context, sources)
+        self.refined = [index for index, v in enumerate(self.variants) if crf or v.crf]
+        self.before: list[Confusion] = [np.zeros((side, side), np.int64) for _ in self.variants]
         self.after = {index: np.zeros((side, side), np.int64) for index in self.refined}
         self._lock = threading.Lock()
 
-    def count(
-        self, sample: Sample, image: Tensor, affinities: list[Tensor], networks: list[Network]
-    ) -> None:
+    def count(self, sample: Sample, image: Tensor, affinities: Sequence[Tensor]) -> None:
         """Make one image's masks by every variant and compare them with its ground truth."""
-        context, manifest = self.context, self.context.manifest
-        classes, stored = load_cams(context.file("cams", sample, ".npz"))
-        cams = torch.from_numpy(stored)
-        truth = load_truth(manifest, sample)
+        manifest, crf = self.context.manifest, self.context.recipe.walk.crf.model_dump()
+        classes, stored = load_cams(
+            self.context.file(CAMS, sample), classes=len(manifest.classes), size=image.shape[:2]
+        )
+        cams, truth = torch.from_numpy(stored), load_truth(manifest, sample)
         valid = truth != manifest.ignore_index
-        scores = [scores_of(v, cams, affinities, networks) for v in self.variants]
-        # Label sets of one image in one call: they share the image's lattices.
-        refined = torch.stack([scores[index] for index in self.refined])
-        if len(classes):
-            settings = context.recipe.walk.crf.model_dump()
-            refined = dense_crf(image.permute(1, 2, 0), refined, **settings)
 
-        def confusion(maps: Tensor) -> Confusion:
-            local = maps.argmax(0).numpy().astype(np.uint8)
+        def confusion(scores: Tensor) -> Confusion:
+            local = label_scores(scores).numpy()
             labels = to_labels(local, classes, manifest.ignore_index)
             return count_pairs(truth[valid], labels[valid], self.before[0].shape)
 
-        before = [confusion(maps) for maps in scores]
-        after = [confusion(maps) for maps in refined]
-        with self._lock:
-            for total, part in zip(self.before, before, strict=True):
-                total += part
-            for index, part in zip(self.refined, after, strict=True):
-                self.after[index] += part
+        for index, variant in enumerate(self.variants):
+            scores = scores_of(variant, cams, affinities, self.sources)
+            before = confusion(scores)
+            after = confusion(refine_scores(image, scores, **crf)) if index in self.after else None
+            with self._lock:
+                self.before[index] += before
+                if after is not None:
+                    self.after[index] += after
 
     def figures(self) -> list[tuple[Variant, float, float | None]]:
         """Answer each variant's mIoU in percent without and, where it was run, with the CRF."""
@@ -189,16 +229,32 @@ def _percent(confusion: Confusion) -> float:
     return 100 * float(intersection_over_union(confusion)["miou"] or 0)
 
 
-def load_network(folder: Path, label: str, largest: int) -> Network:
-    """Load the affinity network of a run folder, or of the folder's own affinity/."""
-    run = Run.open(folder if (folder / "recipe.yaml").is_file() else folder.parent)
-    model = load_affinity_net(run.context)
-    cropped = run.recipe.affinity.pairs == "cropped"
-    return Network(label, model, cropped, max(model.radius, largest))
+def measure(
+    context: Context,
+    samples: Sequence[Sample],
+    sources: Sequence[Source],
+    *,
+    crf: bool = False,
+    workers: int | None = None,
+) -> list[tuple[Variant, float, float | None]]:
+    """Decide the samples by every variant, and answer `Tally.figures`."""
+    tally = Tally(context, sources, crf)
+    for_each(
+        "ablations",
+        samples,
+        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        compute=lambda sample, image: (image, [source.of(sample, image) for source in sources]),
+        finish=lambda sample, computed: tally.count(sample, *computed),
+        workers=workers or context.recipe.workers,
+    )
+    return tally.figures()
 
 
 def draw(figures: list[tuple[Variant, float, float | None]], out: Path) -> None:
     """Draw one small plot a setting, all with the same axis of mIoU."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
     groups = ("beta", "t", "alpha", "radius", NO_WALK, "network")
     mpl.rcParams["svg.hashsalt"] = "ablations"  # the same figures, the same file
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharey=True, layout="constrained")
@@ -224,10 +280,13 @@ def draw(figures: list[tuple[Variant, float, float | None]], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="run folder with cams/ and affinity/")
+    parser.add_argument(
+        "run", type=Path, help="run folder with cams/, and affinities/ or affinity/"
+    )
     parser.add_argument("--split", help="with ground truth; default: the recipe's figures")
     parser.add_argument("--images", type=int, help="the split's first; default: all")
     parser.add_argument("--affinity", action="append", default=[], metavar="FOLDER=LABEL")
+    parser.add_argument("--network", action="store_true", help="run it again, for larger radii")
     parser.add_argument("--crf", action="store_true", help="dense CRF for every variant")
     parser.add_argument("--workers", type=int, help="threads; default: the recipe's")
     parser.add_argument("--out", type=Path, help="the plot, .svg or .png")
@@ -239,33 +298,22 @@ def main() -> None:
     samples = [s for s in run.manifest.split(split) if s.mask][: arguments.images]
     if not samples:
         raise UserError(f"split {split!r} has no ground truth to compare with")
-    networks = [load_network(arguments.run, "as trained", max(RADII))]
+    sources = [load_source(arguments.run, "as trained", samples, anew=arguments.network)]
     for text in arguments.affinity:
         folder, _, label = text.partition("=")
-        networks.append(load_network(Path(folder), label or folder, 0))
-    tally = Tally(context, variants_of(context, networks), arguments.crf)
+        sources.append(load_source(Path(folder), label or folder, samples))
+    figures = measure(context, samples, sources, crf=arguments.crf, workers=arguments.workers)
 
-    with ExitStack() as stack:
-        nothing = Path(stack.enter_context(TemporaryDirectory()))  # no image was done before
-        device, *_ = [stack.enter_context(inference(n.model, context.hardware)) for n in networks]
-        each_image(
-            "ablations",
-            samples,
-            lambda sample: output_path(nothing, sample.id),
-            load=lambda sample: torch.from_numpy(load_image(sample.image)).permute(2, 0, 1),
-            compute=lambda _, image: (image, [n.affinities(image, device) for n in networks]),
-            finish=lambda sample, computed: tally.count(sample, *computed, networks),
-            workers=arguments.workers or recipe.workers,
-        )
-
-    figures = tally.figures()
+    radius, reach = sources[0].radius, sources[0].reach
     print(
-        f"{run.recipe.name}, split {split}, {len(samples)} images, tags given; alpha "
+        f"{recipe.name}, split {split}, {len(samples)} images, tags given; alpha "
         f"{recipe.walk.alpha:g}, beta {recipe.walk.beta:g}, t {recipe.walk.steps}, radius "
-        f"{networks[0].model.radius} where not said otherwise.\nGround truth is used to compare "
-        "the settings, not to choose one. Radii over the trained one "
-        f"({networks[0].model.radius}) take pairs that the network never saw.\n"
+        f"{radius} where not said otherwise.\n"
+        "Ground truth is used to compare the settings, not to choose one. "
     )
+    if reach > radius:
+        print(f"Radii over the trained one ({radius}) take pairs that the network never saw.")
+    print()
     print("| setting | mIoU without CRF | mIoU with CRF |\n|---|---|---|")
     for variant, before, after in figures:
         print(f"| {variant.name} | {before:.1f} | {'' if after is None else f'{after:.1f}'} |")

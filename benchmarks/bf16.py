@@ -14,19 +14,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ablations import affinity_of
 from machine import machine_line
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, load_truth
+from affinitynet.data.labels import to_labels
+from affinitynet.data.scoring import (
+    Counts,
+    count_pairs,
+    intersection_over_union,
+    score,
+    sweep_counts,
+)
 from affinitynet.hardware import Hardware, inference
+from affinitynet.models.affinity_net import AffinityNet
+from affinitynet.models.classifier import Classifier
+from affinitynet.ops import enlarge_scores, label_scores, walk_scores
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER
 from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.stages.context import Context
-from affinitynet.stages.evaluate import count_pairs, intersection_over_union, sweep_counts
-from affinitynet.stages.mine_confident import to_labels
-from affinitynet.stages.propagate import pad_to_stride, walk_cams
-from affinitynet.stages.train_affinity import load_affinity_net
-from affinitynet.stages.train_classifier import load_classifier
 
 THRESHOLDS = np.arange(0.1, 0.4, 0.01)
 
@@ -38,7 +46,8 @@ class Precision:
         """Load the networks anew."""
         self.name, self.context = name, context
         self.hardware = Hardware(context.recipe.device, name, context.recipe.workers)
-        self.classifier, self.affinity_net = load_classifier(context), load_affinity_net(context)
+        self.classifier = Classifier.load(context.folder(CLASSIFIER))
+        self.affinity_net = AffinityNet.load(context.folder(AFFINITY))
         self.cams: dict[str, Tensor] = {}
         self.masks: dict[str, np.ndarray] = {}
         self.seconds = {"CAMs": 0.0, "affinities": 0.0}
@@ -46,34 +55,34 @@ class Precision:
     def label(self, sample: Sample) -> None:
         """Compute one image's CAMs (K, H, W) and the mask (H, W) after the walk."""
         recipe, normalization = self.context.recipe, self.classifier.backbone.normalization
-        image = torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
+        image = torch.from_numpy(load_image(sample.image))
         began = time.perf_counter()
         with inference(self.classifier, self.hardware) as device:
             cams = multi_scale_cams(
                 self.classifier.cams,
                 normalization,
-                image.to(device),
+                image.permute(2, 0, 1).to(device),
                 sample.tags,
                 recipe.cams.scales,
                 recipe.cams.flip,
             ).cpu()
         middle = time.perf_counter()
         with inference(self.affinity_net, self.hardware) as device:
-            pixels = normalization.apply(image[None].to(device))
-            pixels = pad_to_stride(pixels, self.affinity_net.stride)
-            affinity = self.affinity_net(pixels.contiguous(memory_format=torch.channels_last))
+            affinity = affinity_of(self.affinity_net, image, device)
         self.seconds["CAMs"] += middle - began
         self.seconds["affinities"] += time.perf_counter() - middle
-        walked = walk_cams(
+        stride = self.affinity_net.stride
+        scores = walk_scores(
             cams,
-            affinity.float().cpu(),
+            affinity,
             alpha=recipe.walk.alpha,
             beta=recipe.walk.beta,
             steps=recipe.walk.steps,
-            radius=recipe.affinity.radius,
-            stride=self.affinity_net.stride,
+            radius=self.affinity_net.radius,
+            stride=stride,
         )
-        local = walked.argmax(0).numpy().astype(np.uint8)
+        spread = enlarge_scores(scores, stride, (image.shape[0], image.shape[1]))
+        local = label_scores(spread).numpy()
         tags = np.array(sample.tags, np.int64)
         self.cams[sample.id] = cams
         self.masks[sample.id] = to_labels(local, tags, self.context.manifest.ignore_index)
@@ -85,8 +94,8 @@ class Precision:
         def cams_of(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
             return np.array(sample.tags, np.int64), self.cams[sample.id].numpy()
 
-        hits, predicted, true = sweep_counts(manifest, samples, cams_of, THRESHOLDS)
-        cam = np.nanmean(hits / (predicted + true - hits), axis=1).max()
+        counts = sweep_counts(manifest, samples, cams_of, THRESHOLDS)
+        cam = max(score(Counts(*vectors))["miou"] for vectors in zip(*counts, strict=True))
         side = len(manifest.classes) + 1
         confusion = np.zeros((side, side), np.int64)
         for sample in samples:
@@ -94,7 +103,7 @@ class Precision:
             valid = truth != manifest.ignore_index
             mask = self.masks[sample.id][valid]
             confusion += count_pairs(truth[valid], mask, confusion.shape)
-        return 100 * float(cam), 100 * intersection_over_union(confusion)["miou"]
+        return 100 * cam, 100 * intersection_over_union(confusion)["miou"]
 
 
 def main() -> None:

@@ -86,8 +86,8 @@ def fractal(channels: int, H: int, W: int, seed: int) -> Tensor:
 
 def generated(H: int, W: int, seed: int) -> np.ndarray:
     light = fractal(1, H, W, seed)
-    colour = 0.35 * fractal(3, H, W, seed + 100)
-    return (128 + 60 * (light + colour)).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    color = 0.35 * fractal(3, H, W, seed + 100)
+    return (128 + 60 * (light + color)).clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def maps(count: int, H: int, W: int) -> Tensor:

@@ -1,12 +1,12 @@
 """What the full PASCAL VOC 2012 run costs, by calculation: operations, bytes, memory, hours.
 
     python benchmarks/estimate.py                                   recipes/voc12_resnet38.yaml
-    python benchmarks/estimate.py --backbone vgg16 --tflops 60 --utilisation 0.5
+    python benchmarks/estimate.py --backbone vgg16 --tflops 60 --utilization 0.5
 
 An estimate, not a measurement. Operations (two a multiply-add) and bytes of the networks are
 counted on tensors without storage at the recipe's own sizes, forward and, for trainings, backward;
 bytes are those that every operation reads and writes, without any fusion. A network's time is the
-larger of operations over (peak x utilisation) and bytes over bandwidth. The CPU kernels are timed
+larger of operations over (peak x utilization) and bytes over bandwidth. The CPU kernels are timed
 here, one thread, on one image of 375 x 500 with two tags (a smooth synthetic one, or --image: a
 real one takes longer), and divided by --cores. The memory of a training is its parameters,
 gradients and momentum, and what the forward pass keeps for the backward pass, all in float32;
@@ -14,6 +14,7 @@ mixed precision about halves the activations. Libraries and the allocator come o
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,16 +30,24 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from affinitynet.data import load_image
-from affinitynet.models.affinity_net import AffinityNet
-from affinitynet.models.backbone import build_backbone
-from affinitynet.models.classifier import Classifier
+from affinitynet.data.grids import half_disc
+from affinitynet.models.affinity_net import build_affinity_net
+from affinitynet.models.classifier import build_classifier
 from affinitynet.models.segmenter import build_segmentation_net
-from affinitynet.ops import confident_labels, dense_crf, pairwise_affinity
+from affinitynet.ops import (
+    confident_labels,
+    dense_crf,
+    enlarge_scores,
+    pairwise_affinity,
+    refine_scores,
+    walk_scores,
+)
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.stages.propagate import walk_cams
 
 IMAGES = {"train_aug": 10_582, "train": 1_464, "val": 1_449, "trainval": 2_913}
 CLASSES = 20
+TAGS_ON_AVERAGE = 1.555
+CAM_BYTES = 51e3  # an image's file, as measured (data/cams.py)
 TAGS = 2  # an image has 1.5 classes on average, and two is what most kernels are measured with
 SIZE = (375, 500)
 GIGA, TERA = 1e9, 1e12
@@ -136,11 +145,9 @@ def network_costs(recipe: Recipe) -> dict[str, tuple[str, int, Cost]]:
     train, val = (IMAGES[name or ""] for name in (recipe.dataset.train, recipe.dataset.val))
     backbone = recipe.backbone.model_copy(update={"weights": "none"})
     with torch.device("meta"):
-        classifier = Classifier(build_backbone(backbone, recipe.classifier.output_stride), CLASSES)
-        body = build_backbone(backbone, recipe.affinity.output_stride, fc6_dilation=4)
-        affinity = AffinityNet(
-            body, radius=recipe.affinity.radius, group_norm=backbone.name == "vgg16"
-        )
+        names = [f"class {number}" for number in range(CLASSES)]
+        classifier = build_classifier(backbone, recipe.classifier, names)
+        affinity = build_affinity_net(backbone, recipe.affinity)
         chosen = recipe.segmenter.backbone or backbone
         chosen = chosen.model_copy(update={"weights": "none"})
         segmenter = build_segmentation_net(recipe.segmenter, chosen, CLASSES + 1)
@@ -198,10 +205,10 @@ def kernel_seconds(recipe: Recipe, file: Path | None) -> dict[str, tuple[int, fl
     rows, columns = -(-height // 8), -(-width // 8)
     affinity = pairwise_affinity(smooth(448, rows, columns)[None], radius)
     walk = recipe.walk
-    scores = smooth(CLASSES + 1, height, width).clamp(0.001, 1)
+    predicted = smooth(CLASSES + 1, height, width).clamp(0.001, 1)
 
     def walking() -> None:
-        maps = walk_cams(
+        scores = walk_scores(
             cams,
             affinity,
             alpha=walk.alpha,
@@ -210,8 +217,9 @@ def kernel_seconds(recipe: Recipe, file: Path | None) -> dict[str, tuple[int, fl
             radius=radius,
             stride=8,
         )
+        spread = enlarge_scores(scores, 8, (height, width))
         if walk.refine:
-            dense_crf(image, maps, **walk.crf.model_dump())
+            refine_scores(image, spread, **walk.crf.model_dump())
 
     train, val = (IMAGES[name or ""] for name in (recipe.dataset.train, recipe.dataset.val))
     work = {
@@ -219,7 +227,7 @@ def kernel_seconds(recipe: Recipe, file: Path | None) -> dict[str, tuple[int, fl
         "propagate: walk and CRF": (train, walking),
         "predict val: CRF, 21 labels": (
             val * recipe.segmenter.refine,
-            lambda: dense_crf(image, scores),
+            lambda: dense_crf(image, predicted),
         ),
     }
     return {name: (images, _best(function)) for name, (images, function) in work.items()}
@@ -241,19 +249,19 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet38", choices=("resnet38", "vgg16"))
     parser.add_argument("--recipe", type=Path, help="default: voc12_BACKBONE, of the package")
     parser.add_argument("--tflops", type=float, default=60, help="peak of the GPU, TFLOP/s")
-    parser.add_argument("--utilisation", type=float, default=0.5, help="share of it in use")
+    parser.add_argument("--utilization", type=float, default=0.5, help="share of it in use")
     parser.add_argument("--bandwidth", type=float, default=900, help="of its memory, GB/s")
     parser.add_argument("--cores", type=int, default=8, help="for the CPU kernels")
     parser.add_argument("--image", type=Path, help="time the CPU kernels on this photograph")
     arguments = parser.parse_args()
     file = arguments.recipe or Path(f"voc12_{arguments.backbone}")
     recipe = Recipe.load(file)
-    speed = arguments.tflops * arguments.utilisation * TERA
+    speed = arguments.tflops * arguments.utilization * TERA
 
     print(
         f"Estimate for {file.name} on VOC 2012 ({recipe.dataset.train}: "
         f"{IMAGES[recipe.dataset.train]:,} images), a GPU of {arguments.tflops:g} TFLOP/s at "
-        f"{arguments.utilisation:.0%}, {arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
+        f"{arguments.utilization:.0%}, {arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
     )
     print(
         "| stage | work | TFLOP | TB moved | memory, float32 | hours |\n|---|---|---|---|---|---|"
@@ -274,10 +282,13 @@ def main() -> None:
             what = f"{images:,} images, {1e3 * seconds:.0f} ms each on one core"
             print(f"| {name} | {what} | | | | {hours:.2f} |")
     print(f"| in all | | | | | {total:.0f} |")
-    pixels = SIZE[0] * SIZE[1]
     made = IMAGES[recipe.dataset.train] + IMAGES[recipe.dataset.val or ""]
+    pairs = half_disc(recipe.affinity.radius)
+    cells = math.prod(-(-side * recipe.affinity.scale // 8) for side in SIZE)
+    kept = IMAGES[recipe.dataset.train] * cells * 2 * (pairs + 1 + TAGS_ON_AVERAGE)
     print(
-        f"\nCAMs on disk: {made * 1.555 * pixels * 2 / GIGA:.1f} GB (1.555 tags an image, float16)"
+        f"\nOn disk: CAMs {made * CAM_BYTES / GIGA:.1f} GB, affinities and scores "
+        f"{kept / GIGA:.1f} GB ({TAGS_ON_AVERAGE} tags an image)"
     )
     print(f"CPU kernels timed on {machine_line()}")
 

@@ -32,14 +32,16 @@ from machine import machine_line, settle
 from original_pipeline import original_cams, original_confident, original_crf, original_walk
 
 from affinitynet.data import Sample, load_image, read_labels, write_labels
+from affinitynet.data.labels import to_labels
 from affinitynet.models import affinity_net
+from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.classifier import Classifier
+from affinitynet.ops import propagation
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.stages import AFFINITY, CAMS, CLASSIFIER, CONFIDENT, PSEUDO, Artifact
 from affinitynet.stages import compute_cams, mine_confident, propagate
 from affinitynet.stages.context import Context
-from affinitynet.stages.mine_confident import to_labels
-from affinitynet.stages.train_affinity import load_affinity_net
-from affinitynet.stages.train_classifier import load_classifier
 
 STAGES = {
     "CAM inference": compute_cams,
@@ -54,12 +56,16 @@ LINES: tuple[tuple[Any, str, str], ...] = (
     (Classifier, "cams", "CAM network"),
     (compute_cams, "multi_scale_cams", "CAM: resize, upsample, sum"),
     (mine_confident, "confident_labels", "CRF pair of the mining"),
-    (affinity_net.AffinityNet, "forward", "affinity network"),
+    (AffinityNet, "forward", "affinity network"),
     (affinity_net, "pairwise_affinity", "affinity kernel"),
-    (propagate, "random_walk", "random walk"),
-    (propagate, "walk_cams", "walk: pool, upsample"),
-    (propagate, "dense_crf", "final CRF"),
+    (propagation, "random_walk", "random walk"),
+    (propagate, "walk_scores", "walk: background, cells"),
+    (propagate, "enlarge_scores", "walk: upsample"),
+    (propagate, "refine_scores", "final CRF"),
+    (propagate, "label_scores", "largest score"),
     (compute_cams, "save_cams", "writing npz"),
+    (propagate, "save_affinity", "writing npz"),
+    (propagate, "save_scores", "writing npz"),
     (mine_confident, "load_cams", "reading npz"),
     (propagate, "load_cams", "reading npz"),
     (mine_confident, "write_labels", "writing png"),
@@ -97,7 +103,7 @@ def run_folder(run: Run, samples: Sequence[Sample]) -> Iterator[Context]:
     """Give a temporary run folder with the run's networks and these images alone."""
     with tempfile.TemporaryDirectory(prefix="labels-") as name:
         folder = Path(name)
-        for model in ("classifier", "affinity"):
+        for model in (CLASSIFIER.folder, AFFINITY.folder):
             (folder / model).symlink_to((run.recipe.out / model).resolve())
         recipe = run.recipe.model_copy(update={"out": folder})
         manifest = replace(run.manifest, splits={recipe.dataset.train: tuple(samples)})
@@ -116,19 +122,19 @@ def stage_seconds(context: Context) -> dict[str, float]:
 
 
 def one_after_another(
+    context: Context,
     name: str,
+    artifact: Artifact,
     samples: Sequence[Sample],
-    output: Callable[[Sample], Path],
     *,
     load: Callable[[Sample], Any],
     compute: Callable[[Sample, Any], Any],
     finish: Callable[[Sample, Any], None],
-    workers: int,
-) -> dict[str, int]:
-    """Do what `each_image` does, without threads."""
+) -> dict[str, Any]:
+    """Do what `make_each` does, without threads."""
     for sample in samples:
         finish(sample, compute(sample, load(sample)))
-    return {"total": len(samples), "done": len(samples)}
+    return {"counts": {"total": len(samples), "done": len(samples)}}
 
 
 def profile(context: Context) -> tuple[Profile, dict[str, float]]:
@@ -139,20 +145,20 @@ def profile(context: Context) -> tuple[Profile, dict[str, float]]:
             timed = result.timed(line, getattr(owner, function))
             stack.enter_context(patch.object(owner, function, timed))
         for stage in STAGES.values():
-            stack.enter_context(patch.object(stage, "each_image", one_after_another))
+            stack.enter_context(patch.object(stage, "make_each", one_after_another))
         return result, stage_seconds(context)
 
 
 def original_seconds(context: Context, samples: Sequence[Sample]) -> dict[str, float]:
     """Run the original's arithmetic, write its masks, answer what each of the steps took."""
     recipe, manifest = context.recipe, context.manifest
-    classifier = load_classifier(context).eval().to(memory_format=torch.contiguous_format)
-    affinity = load_affinity_net(context).eval().to(memory_format=torch.contiguous_format)
+    classifier = Classifier.load(context.folder(CLASSIFIER))
+    affinity = AffinityNet.load(context.folder(AFFINITY))
     normalization: Any = classifier.backbone.normalization
     marks = [0.0] * 4
     seconds = dict.fromkeys(STAGES, 0.0)
     for sample in samples:
-        cam_file = context.file("cams", sample, ".npy")
+        cam_file = output_path(context.folder(CAMS), sample.id, ".npy")
         cam_file.parent.mkdir(parents=True, exist_ok=True)
         marks[0] = time.perf_counter()
         image = load_image(sample.image)
@@ -164,7 +170,7 @@ def original_seconds(context: Context, samples: Sequence[Sample]) -> dict[str, f
             image, cams, recipe.confident.low_alpha, recipe.confident.high_alpha
         )
         tags = np.array(sample.tags, np.int64)
-        _write(context, "confident", sample, to_labels(confident, tags, manifest.ignore_index))
+        _write(context, CONFIDENT, sample, to_labels(confident, tags, manifest.ignore_index))
         marks[2] = time.perf_counter()
         image, cams = load_image(sample.image), np.load(cam_file)
         scores = original_walk(
@@ -177,21 +183,21 @@ def original_seconds(context: Context, samples: Sequence[Sample]) -> dict[str, f
             recipe.walk.alpha,
         )
         labels = original_crf(image, scores).argmax(0) if recipe.walk.refine else scores.argmax(0)
-        _write(context, "pseudo", sample, to_labels(labels, tags, manifest.ignore_index))
+        _write(context, PSEUDO, sample, to_labels(labels, tags, manifest.ignore_index))
         marks[3] = time.perf_counter()
         for index, name in enumerate(STAGES):
             seconds[name] += marks[index + 1] - marks[index]
     return seconds
 
 
-def _write(context: Context, folder: str, sample: Sample, labels: Any) -> None:
-    write_labels(context.file(folder, sample), labels, context.manifest.palette)
+def _write(context: Context, artifact: Artifact, sample: Sample, labels: Any) -> None:
+    write_labels(context.file(artifact, sample), labels, context.manifest.palette)
 
 
 def agreement(ours: Context, other: Context, samples: Sequence[Sample]) -> float:
     """Answer the share of pixels with the same label in both folders' pseudo masks."""
     same = [
-        read_labels(ours.file("pseudo", s)) == read_labels(other.file("pseudo", s)) for s in samples
+        read_labels(ours.file(PSEUDO, s)) == read_labels(other.file(PSEUDO, s)) for s in samples
     ]
     return float(np.concatenate([mask.ravel() for mask in same]).mean())
 
@@ -222,6 +228,8 @@ def main() -> None:
         began = time.perf_counter()
         stage_seconds(context)
         first = time.perf_counter() - began
+        with torch.inference_mode():
+            original_seconds(context, samples[:1])
 
     repeats = []
     for _ in range(arguments.repeats - 1):

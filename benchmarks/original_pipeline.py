@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from dense_walk import dense_transition, gathered_affinity, pair_indices
 from numpy.typing import NDArray
 from PIL import Image
-from pydensecrf.densecrf import DenseCRF2D
 from torch import Tensor
 
 from affinitynet.models.affinity_net import AffinityNet
@@ -62,6 +61,9 @@ def original_cams(
 
 def original_crf(image: Bytes, scores: Floats, iterations: int = 10) -> Floats:
     """One pydensecrf call with the published widths and weights: (L, H, W) -> (L, H, W)."""
+    # Here, so that only those who measure it need it.
+    from pydensecrf.densecrf import DenseCRF2D
+
     labels, height, width = scores.shape
     crf = DenseCRF2D(width, height, labels)
     energy = -np.log(np.clip(scores, 1e-5, 1)).reshape(labels, -1)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from dense_walk import dense_walk
-from matplotlib import pyplot as plt
 from measure import one_thread, peak_memory, seconds
 from random_walk import scene
 
@@ -88,6 +87,8 @@ def main() -> None:
     print(f"\n| radius, {middle}² grid, K = 3 | pairs a pixel | time | a pair |\n|---|---|---|---|")
     for radius, count, time_ in zip(arguments.radii, pairs, by_radius, strict=True):
         print(f"| {radius} | {count} | {1e3 * time_:.3g} ms | {1e3 * time_ / count:.3g} ms |")
+
+    from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, item, unit in ((axes[0], 0, "seconds"), (axes[1], 1, "bytes")):

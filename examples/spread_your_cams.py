@@ -2,8 +2,8 @@
 
 A later method often has its own CAMs and its own features, and wants only the second step of
 AffinityNet. This script makes up both for one image: two squares on a noisy ground, each with a
-CAM that lights up a corner of its square and spills over its edge, and colours as the features.
-The affinities of neighbouring cells carry each CAM over its whole square.
+CAM that lights up a corner of its square and spills over its edge, and colors as the features.
+The affinities of neighboring cells carry each CAM over its whole square.
 
     python examples/spread_your_cams.py
 """
@@ -22,8 +22,8 @@ def make_scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     truth = torch.zeros(128, 160, dtype=torch.long)
     truth[24:88, 16:72] = 1
     truth[48:112, 96:144] = 2
-    colours = torch.tensor([[110, 120, 100], [200, 80, 60], [60, 90, 200]])
-    image = (colours[truth] + 12 * torch.randn(128, 160, 3)).clamp(0, 255).to(torch.uint8)
+    colors = torch.tensor([[110, 120, 100], [200, 80, 60], [60, 90, 200]])
+    image = (colors[truth] + 12 * torch.randn(128, 160, 3)).clamp(0, 255).to(torch.uint8)
     cams = torch.stack([bump(34, 26), bump(58, 106)])
     return image, cams, truth
 

@@ -1,0 +1,81 @@
+"""Benchmarks import what there is, and the ablations decide as the pipeline does."""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+import affinitynet as an
+from affinitynet.pipeline import Run, evaluate_run
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _as_a_script() -> Iterator[None]:
+    """Let benchmarks find each other as scripts do; they leave no trace in this process."""
+    with (
+        patch.object(sys, "path", [str(FOLDER), *sys.path]),
+        patch.object(sys, "dont_write_bytecode", True),
+        patch.dict(os.environ),
+    ):
+        yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def load(name: str) -> Any:
+    module: ModuleType = importlib.import_module(name)
+    assert Path(str(module.__file__)).parent == FOLDER
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_imports(name: str) -> None:
+    load(name)
+
+
+def test_the_profile_times_functions_that_there_are() -> None:
+    module = load("label_generation")
+    for owner, function, _ in module.LINES:
+        assert callable(getattr(owner, function))
+    assert all(hasattr(stage, "make_each") for stage in module.STAGES.values())
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
+    """A run up to the walk."""
+    folder = tmp_path_factory.mktemp("walked")
+    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    recipe = an.Recipe.load(folder / "tiny.yaml", data=toy, out=folder / "run")
+    return an.run(recipe, until="propagate")
+
+
+def test_ablations_decide_as_the_pipeline(walked: Run) -> None:
+    """The recipe's own setting gives the run's masks, from kept affinities and from the network."""
+    ablations, out = load("ablations"), walked.recipe.out
+    samples = walked.manifest.split("train")
+    kept = ablations.load_source(out, "kept", samples)
+    anew = ablations.load_source(out, "anew", samples, anew=True)
+    assert (kept.radius, kept.reach, anew.radius, anew.reach) == (3, 3, 3, 7)
+
+    rows = ablations.measure(walked.context, samples, [kept, anew])
+    found = {variant.name: scores for variant, *scores in rows}
+    run = {row["stage"]: row["miou"] for row in evaluate_run(walked) if row["split"] == "train"}
+    own = [pytest.approx(100 * run["walk"]), pytest.approx(100 * run["pseudo"])]
+    assert found["kept"] == own
+    assert found["anew"] == own
+    assert found["beta = 8"] == [own[0], None]
+    assert found["radius = 3"] == [own[0], None]
+    assert "radius = 5" not in found
+    assert found["t = 1"] != found["t = 1024"]
+
+    names = {variant.name for variant in ablations.variants_of(walked.context, [anew])}
+    assert {"radius = 3", "radius = 5", "radius = 7"} <= names
