@@ -24,6 +24,8 @@ from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
 WITH_NETWORK = {
     "train_classifier",
     "compute_cams",
+    "compute_contrast",
+    "choose_cams",
     "train_affinity",
     "propagate",
     "train_segmenter",
@@ -219,6 +221,7 @@ def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,
+        "compute_contrast": own.weights if recipe.contrast.features == "imagenet" else "none",
         "train_affinity": own.weights if recipe.affinity.start == "backbone" or fresh else "none",
         "train_segmenter": (segmenter.backbone or own).weights
         if segmenter.start == "backbone" or fresh

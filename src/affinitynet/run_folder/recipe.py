@@ -15,6 +15,7 @@ from affinitynet.run_folder.settings import (
     CamSettings,
     ClassifierSettings,
     ConfidentSettings,
+    ContrastSettings,
     DatasetSettings,
     Device,
     EvaluateSettings,
@@ -51,6 +52,7 @@ class Recipe(Settings):
     backbone: BackboneSettings = BackboneSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     cams: CamSettings = CamSettings()
+    contrast: ContrastSettings = ContrastSettings()
     confident: ConfidentSettings = ConfidentSettings()
     affinity: AffinitySettings = AffinitySettings()
     walk: WalkSettings = WalkSettings()

@@ -160,9 +160,10 @@ class ClassifierSettings(TrainingSettings):
 class CamSettings(Settings):
     """Stage 2: class activation maps."""
 
-    source: Annotated[str, _source("classifier", function=True)] = Field(
+    source: Annotated[str, _source("classifier", "contrast", "auto", function=True)] = Field(
         "classifier",
-        description="classifier (the paper), or files:FOLDER with CAMs of your own by image name",
+        description="classifier (the paper), contrast (with images that lack the tag), auto (both, "
+        "and the better one of each class), or files:FOLDER with CAMs of your own by image name",
     )
     classes: tuple[str, ...] | None = Field(
         None,
@@ -182,6 +183,39 @@ class CamSettings(Settings):
     splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(_with_train)] = Field(
         ("train", "val"), description="roles to make CAMs for; those of val serve metrics only"
     )
+
+
+class ContrastSettings(Settings):
+    """CAMs by contrast: how unlike a patch is to those of images without the tag."""
+
+    features: Literal["imagenet", "classifier"] = Field(
+        "imagenet",
+        description="network that describes patches: the backbone as it was before any training, "
+        "or the trained classifier's",
+    )
+    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(
+        (8, 16),
+        min_length=1,
+        description="maps that describe a patch, by their stride; the first is the grid",
+    )
+    long_side: PositiveInt | None = Field(
+        768, description="resize the long side to this many pixels first; null: images as they are"
+    )
+    bank: int = Field(8000, ge=1, description="patches of images without the tag, for each class")
+    choice: Literal["random", "coreset"] = Field(
+        "random", description="of the bank's patches; coreset (PatchCore) takes minutes a class"
+    )
+    neighbors: int = Field(
+        3, ge=1, description="nearest patches of the bank whose mean distance is the score"
+    )
+    quantile: float = Field(
+        0.99,
+        gt=0.5,
+        le=1,
+        description="share of the patches of images without the tag that stay below one, from "
+        "where on a patch counts as the class",
+    )
+    precision: Precision = Field("float32", description=PRECISION)
 
 
 class CrfSettings(Settings):

@@ -54,8 +54,11 @@ def _augmentation(scales: Sequence[float], flip: bool) -> str:
 
 
 def _cam_tta(recipe: Recipe) -> str:
-    own = recipe.cams.source == "classifier"
-    return _augmentation(recipe.cams.scales, recipe.cams.flip) if own else "unknown"
+    if is_imported(recipe.cams.source):
+        return "unknown"
+    if recipe.cams.source == "contrast":
+        return "none"
+    return _augmentation(recipe.cams.scales, recipe.cams.flip)
 
 
 def _confident_conditions(recipe: Recipe) -> Conditions:
@@ -81,6 +84,9 @@ def _final_conditions(recipe: Recipe) -> Conditions:
 
 CLASSIFIER = Artifact("classifier")
 CAMS = Artifact("cams", ".npz", "CAM", "cam", lambda r: Conditions(True, False, _cam_tta(r)))
+# With `cams.source = auto`: what each source makes, before one of them becomes `cams`.
+CAMS_CLASSIFIER = Artifact("cams_classifier", ".npz")
+CAMS_CONTRAST = Artifact("cams_contrast", ".npz")
 CONFIDENT = Artifact("confident", ".png", "Confident", "confident", _confident_conditions)
 AFFINITY = Artifact("affinity")
 AFFINITIES = Artifact("affinities", ".npz")
@@ -94,11 +100,15 @@ PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmen
 MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
 EVALUATION = Artifact("evaluation")
 
-# In the order in which they are made. The second entry is the stage that makes it: of the
-# affinities that is `train_affinity` where they come from files.
+# In the order in which they are made. The second entry is a stage that makes it: of the
+# affinities that is `train_affinity` where they come from files, of the CAMs any of three.
 _MADE_BY = (
     (CLASSIFIER, "train_classifier"),
     (CAMS, "compute_cams"),
+    (CAMS_CLASSIFIER, "compute_cams"),
+    (CAMS, "compute_contrast"),
+    (CAMS_CONTRAST, "compute_contrast"),
+    (CAMS, "choose_cams"),
     (CONFIDENT, "mine_confident"),
     (AFFINITY, "train_affinity"),
     (AFFINITIES, "propagate"),
@@ -110,7 +120,7 @@ _MADE_BY = (
     (MASKS, "relabel"),
     (EVALUATION, "evaluate"),
 )
-ARTIFACTS = tuple(artifact for artifact, _ in _MADE_BY)
+ARTIFACTS = tuple(dict.fromkeys(artifact for artifact, _ in _MADE_BY))
 NAMES = tuple(dict.fromkeys(name for _, name in _MADE_BY))
 FOLDERS = tuple(artifact.folder for artifact in ARTIFACTS)
 
@@ -155,11 +165,33 @@ def _compute_cams(recipe: Recipe) -> Stage:
     own = ("cams.source", "cams.classes", "cams.splits")
     return Stage(
         "compute_cams",
-        (CAMS,),
+        (CAMS_CLASSIFIER if recipe.cams.source == "auto" else CAMS,),
         () if imported else ("train_classifier",),
         ("dataset.val", "dataset.figures", *(own if imported else ("cams",))),
         (*recipe.cams.splits, "figures"),
         source=recipe.cams.source if imported else "",
+    )
+
+
+def _compute_contrast(recipe: Recipe) -> Stage:
+    learnt = recipe.contrast.features == "classifier"
+    own = ("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits")
+    return Stage(
+        "compute_contrast",
+        (CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS,),
+        ("train_classifier",) if learnt else (),
+        (*own, "contrast") if learnt else (*own, "contrast", "backbone"),
+        (*recipe.cams.splits, "figures"),
+    )
+
+
+def _choose_cams(recipe: Recipe) -> Stage:
+    return Stage(
+        "choose_cams",
+        (CAMS,),
+        ("train_classifier", "compute_cams", "compute_contrast"),
+        ("seed", "dataset.val", "dataset.figures", "cams.source", "cams.splits"),
+        (*recipe.cams.splits, "figures"),
     )
 
 
@@ -169,7 +201,7 @@ def _mine_confident(recipe: Recipe) -> Stage:
     return Stage(
         "mine_confident",
         (CONFIDENT,),
-        ("compute_cams",) if source == "cams" else (),
+        (makes_cams(recipe),) if source == "cams" else (),
         ("confident.source", "cams.classes") if imported else ("confident",),
         ("train", "figures"),
         truth=source == "truth",
@@ -209,7 +241,7 @@ def _propagate(recipe: Recipe) -> Stage:
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
         kept = (*kept, AFFINITIES)
-    reads = ("compute_cams", "train_affinity")
+    reads = (makes_cams(recipe), "train_affinity")
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, ("walk",), roles)
 
 
@@ -237,6 +269,8 @@ def _evaluate(recipe: Recipe) -> Stage:
 _STAGES: tuple[Callable[[Recipe], Stage], ...] = (
     _train_classifier,
     _compute_cams,
+    _compute_contrast,
+    _choose_cams,
     _mine_confident,
     _train_affinity,
     _propagate,
@@ -247,8 +281,16 @@ _STAGES: tuple[Callable[[Recipe], Stage], ...] = (
 
 
 def trains_classifier(recipe: Recipe) -> bool:
-    """Tell whether the run trains a classifier: if it needs CAMs and none come from elsewhere."""
-    return recipe.pseudo.source == "walk" and recipe.cams.source == "classifier"
+    """Tell whether the run trains a classifier: if it needs CAMs, and those need a classifier."""
+    source = recipe.cams.source
+    by_contrast = source == "contrast" and recipe.contrast.features == "classifier"
+    return recipe.pseudo.source == "walk" and (source in ("classifier", "auto") or by_contrast)
+
+
+def makes_cams(recipe: Recipe) -> str:
+    """Name the stage that makes `cams`."""
+    made = {"contrast": "compute_contrast", "auto": "choose_cams"}
+    return made.get(recipe.cams.source, "compute_cams")
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:

@@ -1,4 +1,7 @@
-"""Stage 2: classifier -> cams/<id>.npz, the maps of the tagged classes at image size."""
+"""Stage 2: classifier -> cams/<id>.npz, the maps of the tagged classes at image size.
+
+With `cams.source = auto` they are one of two kinds to choose from: cams_classifier/<id>.npz.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +20,7 @@ from affinitynet.models.classifier import Classifier
 from affinitynet.ops.cam import normalize_cams
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
-from affinitynet.run_folder.stages import CAMS, CLASSIFIER
+from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import make_each
 
@@ -27,6 +30,7 @@ def work(context: Context) -> dict[str, Any]:
     model = Classifier.load(context.folder(CLASSIFIER))
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     settings = context.recipe.cams
+    artifact = context.stage("compute_cams").artifacts[0]
     hardware = context.hardware_at(settings.precision)
     network: Callable[[Tensor], Tensor] = model.cams
     if settings.compile:
@@ -46,12 +50,12 @@ def work(context: Context) -> dict[str, Any]:
         counts = make_each(
             context,
             "compute_cams",
-            CAMS,
+            artifact,
             context.samples(*settings.splits, "figures"),
             load=lambda sample: torch.from_numpy(load_image(sample.image)).permute(2, 0, 1),
             compute=compute,
             finish=lambda sample, cams: save_cams(
-                context.file(CAMS, sample), sample.tags, cams.numpy()
+                context.file(artifact, sample), sample.tags, cams.numpy()
             ),
         )
     return {**counts, "precision": hardware.chosen_precision}

@@ -1,0 +1,246 @@
+"""The source of CAMs that needs no training: contrast with images that lack the tag."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Generator, Tensor, nn
+
+from affinitynet.data import Sample
+from affinitynet.errors import UserError
+from affinitynet.models.backbone import Backbone, TimmBackbone
+from affinitynet.ops.contrast import (
+    calibrate,
+    calibration,
+    coreset,
+    nearest_distance,
+    patch_features,
+    patch_statistics,
+    random_rows,
+)
+from affinitynet.ops.normalization import Normalization
+from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.settings import ContrastSettings
+
+FEWEST = 5  # images without the tag: with fewer there is nothing to contrast with
+_HELD_OUT = 6  # one of so many images without the tag sets the scale, the others fill the bank
+_MOST_HELD_OUT, _MOST_IN_BANK = 60, 400  # images for a class: more change the scores by little
+_LEAST_PATCHES = 40  # of an image in a bank
+
+
+class PatchNetwork(nn.Module):
+    """Describes patches by a backbone's maps: normalized (B, 3, H, W) -> (B, D, h, w)."""
+
+    def __init__(self, backbone: Backbone, strides: Sequence[int]) -> None:
+        """Take the backbone's maps of these strides; the first one's grid is the patches'.
+
+        Raises:
+            UserError: it has no map of such a stride.
+        """
+        super().__init__()
+        self.backbone = cast(nn.Module, backbone)
+        self.normalization: Normalization = backbone.normalization
+        self._timm = isinstance(backbone, TimmBackbone)
+        known = _map_strides(backbone)
+        missing = [stride for stride in strides if stride not in known]
+        if missing:
+            raise UserError(
+                f"contrast.strides: the network has no map of stride {missing[0]}; choose from "
+                f"{', '.join(map(str, sorted(set(known))))}"
+            )
+        self._indices = [known.index(stride) for stride in strides]
+        with torch.inference_mode():
+            maps = self.eval()._maps(torch.zeros(1, 3, 64, 64))
+        self.channels = tuple(part.shape[1] for part in maps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return one description (D) for each patch of the grid."""
+        return patch_features(self._maps(images))
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        if self._timm:  # stops after the deepest map that is asked for
+            wanted = sorted(set(self._indices))
+            maps = self.backbone.net.forward_intermediates(  # type: ignore[union-attr,operator]
+                images, indices=wanted, intermediates_only=True, stop_early=True
+            )
+            found = dict(zip(wanted, maps, strict=True))
+        else:
+            found = dict(enumerate(self.backbone(images)))
+        return [found[index] for index in self._indices]
+
+
+def _map_strides(backbone: Backbone) -> list[int]:
+    """Return the strides of the maps, as they are where no stride is traded for dilation."""
+    if not isinstance(backbone, TimmBackbone):
+        return list(backbone.strides)
+    stages = backbone.net.feature_info
+    return [stages[0]["reduction"] * 2**number for number in range(len(stages))]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which training images fill a class's bank, and which set its scale."""
+
+    bank: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def assign_roles(samples: Sequence[Sample], classes: int, seed: int) -> dict[int, Roles]:
+    """Choose each class's images by `seed`; a class that too few images lack is not there.
+
+    The order is the same for all classes, so that most images serve several of them.
+    """
+    order = torch.randperm(len(samples), generator=Generator().manual_seed(seed)).tolist()
+    roles = {}
+    for label in range(classes):
+        without = [samples[i].id for i in order if label not in samples[i].tags]
+        if len(without) < FEWEST:
+            continue
+        held_out = min(_MOST_HELD_OUT, max(2, len(without) // _HELD_OUT))
+        roles[label] = Roles(
+            tuple(without[held_out : held_out + _MOST_IN_BANK]), tuple(without[:held_out])
+        )
+    return roles
+
+
+@dataclass(frozen=True)
+class Banks:
+    """What the patches of each class's images without the tag look like.
+
+    mean, scale: (D,), which standardize a patch. patches: class -> (M, D), standardized. range:
+    class -> the distances that become zero and one.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    patches: Mapping[int, Tensor]
+    range: Mapping[int, tuple[float, float]]
+
+    def distances(self, label: int, patches: Tensor, neighbors: int) -> Tensor:
+        """Return each patch's mean distance to the bank of a class: (D, h, w) -> (h, w)."""
+        rows = ((patches.flatten(1).T - self.mean) / self.scale).contiguous()
+        found = nearest_distance(rows, self.patches[label], neighbors)
+        return found.view(patches.shape[1:])
+
+    def scores(self, labels: Sequence[int], patches: Tensor, neighbors: int) -> Tensor:
+        """Return calibrated scores (K, h, w) of the classes `labels`, 0 where there is no bank."""
+        maps = patches.new_zeros(len(labels), *patches.shape[1:])
+        for row, label in zip(maps, labels, strict=True):
+            if label in self.patches:
+                distances = self.distances(label, patches, neighbors)
+                row.copy_(calibrate(distances, *self.range[label]))
+        return maps
+
+    def to(self, device: torch.device) -> "Banks":
+        """Return the same on another device."""
+        patches = {label: bank.to(device) for label, bank in self.patches.items()}
+        return Banks(self.mean.to(device), self.scale.to(device), patches, self.range)
+
+    def write(self, file: Path) -> None:
+        """Write all of it, atomically, as safetensors."""
+        tensors = {"mean": self.mean, "scale": self.scale}
+        for label, bank in self.patches.items():
+            tensors[f"bank.{label}"] = bank
+            tensors[f"range.{label}"] = torch.tensor(self.range[label], dtype=torch.float64)
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(save({k: v.contiguous().cpu() for k, v in tensors.items()}))
+
+    @classmethod
+    def read(cls, file: Path) -> "Banks | None":
+        """Read what `write` wrote; None where no such file can be read: it is made again."""
+        try:
+            tensors = load_file(file)
+            labels = [int(k.removeprefix("bank.")) for k in tensors if k.startswith("bank.")]
+            ranges = {label: tensors[f"range.{label}"].tolist() for label in labels}
+            return cls(
+                tensors["mean"],
+                tensors["scale"],
+                {label: tensors[f"bank.{label}"] for label in labels},
+                {label: (zero, one) for label, (zero, one) in ranges.items()},
+            )
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+
+
+class BankBuilder:
+    """Collects patches image by image, so that only those that are kept stay in memory.
+
+    First every image of `bank_images` is given to `collect`, then `fill` is called, then every
+    image of `held_out_images` is given to `measure`, and `banks` has the result. The order of the
+    images does not matter.
+    """
+
+    def __init__(
+        self, roles: Mapping[int, Roles], channels: Sequence[int], settings: ContrastSettings
+    ) -> None:
+        """Prepare banks for the classes of `roles`."""
+        self._roles, self._channels, self._settings = roles, channels, settings
+        self._bank_of = _by_image({label: role.bank for label, role in roles.items()})
+        self._held_out_of = _by_image({label: role.held_out for label, role in roles.items()})
+        self._rows: dict[str, Tensor] = {}
+        self._distances: dict[int, dict[str, Tensor]] = {label: {} for label in roles}
+        self._filled: Banks | None = None
+
+    @property
+    def bank_images(self) -> tuple[str, ...]:
+        """Images that fill banks."""
+        return tuple(self._bank_of)
+
+    @property
+    def held_out_images(self) -> tuple[str, ...]:
+        """Images that set scales."""
+        return tuple(self._held_out_of)
+
+    def collect(self, image: str, patches: Tensor, seed: int) -> None:
+        """Keep some of an image's patches (D, h, w), chosen by `seed`."""
+        most = max(self._share(label) for label in self._bank_of[image])
+        rows = patches.flatten(1).T
+        self._rows[image] = random_rows(rows, most, Generator().manual_seed(seed)).cpu()
+
+    def fill(self, seed: int) -> None:
+        """Make the banks from what was collected."""
+        everything = torch.cat([self._rows[image][:_LEAST_PATCHES] for image in self._bank_of])
+        mean, scale = patch_statistics(everything, self._channels)
+        settings, banks = self._settings, {}
+        choose = coreset if settings.choice == "coreset" else random_rows
+        for label, role in self._roles.items():
+            share = self._share(label)
+            rows = torch.cat([self._rows[image][:share] for image in role.bank])
+            kept = choose(rows, settings.bank, Generator().manual_seed(seed + label))
+            banks[label] = ((kept - mean) / scale).contiguous()
+        self._rows.clear()
+        self._filled = Banks(mean, scale, banks, {})
+
+    def measure(self, image: str, patches: Tensor) -> None:
+        """Take the distances of an image (D, h, w) that is in no bank of the classes it lacks."""
+        assert self._filled is not None
+        for label in self._held_out_of[image]:
+            distances = self._filled.distances(label, patches.cpu(), self._settings.neighbors)
+            self._distances[label][image] = distances.flatten()
+
+    @property
+    def banks(self) -> Banks:
+        """The banks with their scales."""
+        filled = self._filled
+        assert filled is not None
+        ranges = {
+            label: calibration(torch.cat(list(found.values())), self._settings.quantile)
+            for label, found in self._distances.items()
+        }
+        return Banks(filled.mean, filled.scale, filled.patches, ranges)
+
+    def _share(self, label: int) -> int:
+        """Return how many patches an image gives to a class: twice as many as the bank holds."""
+        return max(_LEAST_PATCHES, -(-2 * self._settings.bank // len(self._roles[label].bank)))
+
+
+def _by_image(images: Mapping[int, Sequence[str]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for label, names in images.items():
+        for name in names:
+            found.setdefault(name, []).append(label)
+    return found

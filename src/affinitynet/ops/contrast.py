@@ -1,0 +1,151 @@
+"""Contrast: how unlike a patch is to the patches of images that lack a class.
+
+    patch features -> distance to the k nearest of a bank -> zero and one by images without the class
+
+Patch features, bank and nearest neighbors are those of PatchCore (Roth et al., Towards Total Recall
+in Industrial Anomaly Detection, CVPR 2022). A bank for each tag, and a scale that images without
+the tag set, are this project's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+_ENTRIES = 1 << 24  # distances held at once: 64 MB
+_FEWEST_ROWS = 64  # of patches that are compared at once, however large the bank
+
+
+def patch_features(maps: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+    """Describe each patch of an image by several feature maps at once.
+
+    Each map is averaged over 3 x 3 cells (fewer at the border), brought to one grid (bilinear where
+    it gets finer, the mean of cells where it gets coarser) and put on top of the others.
+
+    Args:
+        maps: (B, D_i, h_i, w_i), from one network.
+        size: (h, w) of the grid; None takes that of the first map.
+
+    Returns:
+        (B, sum D_i, h, w) float32.
+
+    Source: PatchCore, section 3.1 (neighborhoods of 3, maps of two depths).
+    """
+    height, width = size or tuple(maps[0].shape[2:])
+    parts = []
+    for features in maps:
+        part = F.avg_pool2d(features.float(), 3, 1, 1, count_include_pad=False)
+        if part.shape[2] > height or part.shape[3] > width:
+            part = F.adaptive_avg_pool2d(part, (height, width))
+        elif part.shape[2:] != (height, width):
+            part = F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
+        parts.append(part)
+    return torch.cat(parts, 1)
+
+
+def patch_statistics(patches: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return what makes maps of different size count alike in a distance.
+
+    mean_d over the patches, and for all channels of one map the same scale, the length of the
+    vector of their standard deviations: each map's patches then spread by 1 around zero.
+
+    Args:
+        patches: (N, D), N at least 2.
+        channels: how many of the D channels each map has, in order.
+
+    Returns:
+        mean (D,) and scale (D,), the scale above 0.
+    """
+    mean, deviation = patches.mean(0), patches.std(0)
+    lengths = [part.norm().clamp(min=1e-6) for part in deviation.split(list(channels))]
+    scale = [length.expand(count) for length, count in zip(lengths, channels, strict=True)]
+    return mean, torch.cat(scale)
+
+
+def nearest_distance(patches: Tensor, bank: Tensor, neighbors: int = 3) -> Tensor:
+    """Return each patch's mean Euclidean distance to its nearest patches of a bank.
+
+    d_i = mean over the k smallest of |p_i - b_j|. Works on rows at a time, so that the memory does
+    not grow with the number of patches.
+
+    Args:
+        patches: (N, D) float32.
+        bank: (M, D), M at least 1.
+        neighbors: k; all M where the bank holds fewer.
+
+    Returns:
+        (N,).
+    """
+    neighbors = min(neighbors, len(bank))
+    squares, columns = (bank * bank).sum(1), bank.T
+    rows = max(_FEWEST_ROWS, _ENTRIES // len(bank))
+    found = []
+    for part in patches.split(rows):
+        # |p|^2 is the same for a whole row: it is not needed to find the nearest.
+        distances = torch.addmm(squares, part, columns, alpha=-2)
+        nearest = distances.topk(neighbors, 1, largest=False).values
+        nearest = nearest + (part * part).sum(1, keepdim=True)
+        found.append(nearest.clamp(min=0).sqrt().mean(1))
+    return torch.cat(found) if found else patches.new_zeros(0)
+
+
+def random_rows(patches: Tensor, count: int, generator: Generator) -> Tensor:
+    """Return `count` of the rows of `patches` (N, D) at random, all where there are fewer."""
+    order = torch.randperm(len(patches), generator=generator)[:count]
+    return patches[order.to(patches.device)]
+
+
+def coreset(patches: Tensor, count: int, generator: Generator, *, dimensions: int = 32) -> Tensor:
+    """Return `count` rows that cover all: each next one is the farthest from those before.
+
+    The distances are measured in `dimensions` random directions, which keeps their order nearly
+    (Johnson and Lindenstrauss). Takes N x count x dimensions steps.
+
+    Args:
+        patches: (N, D).
+        count: of the rows to keep; all are kept where there are fewer.
+        generator: of the directions and the first row; on the CPU.
+        dimensions: of the space in which distances are measured.
+
+    Returns:
+        (min(N, count), D).
+
+    Source: PatchCore, algorithm 1 (greedy minimax facility location).
+    """
+    if len(patches) <= count:
+        return patches
+    directions = torch.randn(patches.shape[1], dimensions, generator=generator)
+    points = patches @ directions.to(patches)
+    first = int(torch.randint(len(points), (1,), generator=generator))
+    chosen = [first]
+    distance = (points - points[first]).square().sum(1)
+    for _ in range(count - 1):
+        farthest = int(distance.argmax())
+        chosen.append(farthest)
+        distance = torch.minimum(distance, (points - points[farthest]).square().sum(1))
+    return patches[chosen]
+
+
+def calibration(scores: Tensor, quantile: float = 0.99) -> tuple[float, float]:
+    """Return the scores that become zero and one: the median, and a quantile far above it.
+
+    Args:
+        scores: (N,) of patches in images without the class, none of them in the bank; N at least 1.
+        quantile: the share of such patches that stay below one.
+
+    Returns:
+        zero and one, with one above zero.
+    """
+    ordered = scores.sort().values  # torch.quantile takes no more than 16 million
+    last = len(ordered) - 1
+    zero, one = (float(ordered[round(share * last)]) for share in (0.5, quantile))
+    return zero, max(one, zero + 1e-6)
+
+
+def calibrate(scores: Tensor, zero: float, one: float) -> Tensor:
+    """Bring scores to the scale on which images without the class stay below one.
+
+    (s - zero) / (one - zero), 0 where that is negative.
+    """
+    return ((scores - zero) / (one - zero)).clamp(min=0)

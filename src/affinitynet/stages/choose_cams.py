@@ -1,0 +1,223 @@
+"""Stage 2, last part: two sources' CAMs -> cams/<id>.npz, of each class those that serve it better.
+
+No truth is asked. What a good map points at is what the classifier needs: its strongest pixels are
+painted over with their surroundings, and the map after which the tag's probability falls more is
+the better one (`ops/deletion.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional as T
+
+from affinitynet.data import Sample, load_image
+from affinitynet.data.cams import load_cams, save_cams
+from affinitynet.hardware import inference
+from affinitynet.models.classifier import Classifier
+from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
+from affinitynet.ops.normalization import Normalization
+from affinitynet.progress import say
+from affinitynet.run_folder.folder import read_json, write_json
+from affinitynet.run_folder.stages import CAMS, CAMS_CLASSIFIER, CAMS_CONTRAST, CLASSIFIER
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import check_size, for_each, make_each
+
+NAME = "choose_cams"
+CHOICE = "choice.json"
+IMAGES = 30  # of a class that are looked at
+SHARE = 0.02  # of an image's pixels that are painted over
+_FEWEST = 8  # images with which a class may decide against the others
+_ERRORS = 2.0  # standard errors that make a difference of one class a clear one
+
+Source = Literal["classifier", "contrast"]
+ARTIFACTS = {"classifier": CAMS_CLASSIFIER, "contrast": CAMS_CONTRAST}
+
+
+class Drops(NamedTuple):
+    """By how much a tag's probability fell in each image, for the two sources' maps."""
+
+    classifier: list[float]
+    contrast: list[float]
+
+
+class Choice(NamedTuple):
+    """The source of one class's maps, and why."""
+
+    source: Source
+    reason: str
+
+
+def work(context: Context) -> dict[str, Any]:
+    """Choose a source for each class, and write its maps for every image."""
+    file = context.folder(CAMS) / CHOICE
+    if not file.is_file():  # a stage that was interrupted goes on with what it chose
+        write_json(file, _choose(context))
+    chosen = read_json(file, NAME)
+    classes = context.manifest.classes
+    sources: list[Source] = [chosen[name]["source"] for name in classes]
+
+    def finish(sample: Sample, _: None) -> None:
+        maps = {source: _maps(context, sample, source) for source in dict.fromkeys(sources)}
+        rows = [maps[sources[tag]][number] for number, tag in enumerate(sample.tags)]
+        size = next(iter(maps.values())).shape[1:]
+        picked = np.stack(rows) if rows else np.zeros((0, *size), np.float32)
+        save_cams(context.file(CAMS, sample), sample.tags, picked)
+
+    counts = make_each(
+        context,
+        NAME,
+        CAMS,
+        context.samples(*context.recipe.cams.splits, "figures"),
+        load=lambda sample: None,
+        compute=lambda sample, _: None,
+        finish=finish,
+    )
+    return {**counts, "choice": chosen}
+
+
+def _maps(context: Context, sample: Sample, source: Source) -> NDArray[np.float32]:
+    file = context.file(ARTIFACTS[source], sample)
+    return load_cams(file, classes=len(context.manifest.classes))[1]
+
+
+def _choose(context: Context) -> dict[str, Any]:
+    """Return for each class by name its source, the reason, and what it follows from."""
+    drops = _measure(context)
+    choices = choose(drops)
+    classes = context.manifest.classes
+    for label, choice in choices.items():
+        say(f"{NAME}: {classes[label]}: {choice.source}, {choice.reason}")
+    return {
+        classes[label]: {
+            **choice._asdict(),
+            "images": len(drops[label].contrast),
+            "drop": {
+                source: round(float(np.mean(values)), 4) if values else None
+                for source, values in drops[label]._asdict().items()
+            },
+        }
+        for label, choice in choices.items()
+    }
+
+
+def choose(drops: Mapping[int, Drops]) -> dict[int, Choice]:
+    """Choose the source of each class's maps.
+
+    All classes together choose the source after whose deletion probabilities fall more, each class
+    counting alike. A class takes the other one where that is clearly better for it: by more than
+    two standard errors of the difference between the two drops of an image.
+
+    Args:
+        drops: class -> what was measured. A class without images follows the others.
+    """
+    differences = {label: np.subtract(d.contrast, d.classifier) for label, d in drops.items()}
+    means = [float(values.mean()) for values in differences.values() if len(values)]
+    common: Source = "contrast" if means and np.mean(means) > 0 else "classifier"
+    choices = {}
+    for label, values in differences.items():
+        own: Source = "contrast" if len(values) and values.mean() > 0 else "classifier"
+        if not len(values):
+            choices[label] = Choice(common, "as the other classes: no image of it to look at")
+            continue
+        said = (
+            f"filling its strongest {SHARE:.0%} takes {np.mean(drops[label].contrast):.2f} of the "
+            f"tag's probability for contrast, {np.mean(drops[label].classifier):.2f} for the "
+            f"classifier ({len(values)} images)"
+        )
+        if own == common:
+            choices[label] = Choice(common, said)
+        elif len(values) >= _FEWEST and abs(values.mean()) > _ERRORS * _standard_error(values):
+            choices[label] = Choice(own, f"{said}; clear enough to differ from the other classes")
+        else:
+            choices[label] = Choice(common, f"{said}; not clear, so as the other classes")
+    return choices
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def images_to_look_at(samples: Sequence[Sample], classes: int, seed: int) -> dict[str, list[int]]:
+    """Choose up to `IMAGES` images with each tag: image -> the classes it is looked at for."""
+    order = torch.randperm(len(samples), generator=Generator().manual_seed(seed)).tolist()
+    left, found = [IMAGES] * classes, dict[str, list[int]]()
+    for number in order:
+        for tag in samples[number].tags:
+            if left[tag]:
+                left[tag] -= 1
+                found.setdefault(samples[number].id, []).append(tag)
+    return found
+
+
+def _measure(context: Context) -> dict[int, Drops]:
+    """Take the drops of both sources in a sample of the training images."""
+    recipe, classes = context.recipe, len(context.manifest.classes)
+    samples = context.samples("train")
+    looked_at = images_to_look_at(samples, classes, recipe.seed)
+    drops = {label: Drops([], []) for label in range(classes)}
+    model = Classifier.load(context.folder(CLASSIFIER))
+    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
+    with inference(model, context.hardware_at(recipe.cams.precision)) as device:
+
+        def probabilities(images: Tensor) -> Tensor:
+            pixels = normalization.apply(images).to(device, memory_format=torch.channels_last)
+            return cast(Tensor, model(pixels)).float().sigmoid().cpu()
+
+        def compute(sample: Sample, loaded: dict[Source, Tensor]) -> None:
+            # At the size that the classifier was trained on, where its probabilities mean most.
+            image = _shrunk(loaded["image"], recipe.classifier.long_side[1])  # type: ignore[index]
+            tags = [tag for tag in sample.tags if tag in looked_at[sample.id]]
+            for source in ARTIFACTS:
+                maps = loaded[cast(Source, source)]
+                rows = [maps[sample.tags.index(tag)] for tag in tags]
+                found = deletion_drops(image, torch.stack(rows), tags, probabilities)
+                for tag, drop in zip(tags, found, strict=True):
+                    getattr(drops[tag], source).append(drop)
+
+        for_each(
+            f"{NAME}, deletion",
+            [sample for sample in samples if sample.id in looked_at],
+            load=lambda sample: _load(context, sample),
+            compute=compute,
+            finish=lambda sample, _: None,
+            workers=recipe.workers,
+        )
+    return drops
+
+
+def deletion_drops(
+    image: Tensor, cams: Tensor, tags: Sequence[int], probabilities: Any, share: float = SHARE
+) -> list[float]:
+    """Return by how much each tag's probability falls when its map's strongest pixels are filled.
+
+    image: (3, H, W), 0..255. cams: (K, h, w) of the K tags, any size. probabilities: the
+    classifier, (B, 3, H, W) -> (B, C).
+    """
+    pixels = image.float()
+    size = (image.shape[-2], image.shape[-1])
+    maps = F.interpolate(cams[None], size, mode="bilinear", align_corners=False)[0]
+    filled = [fill_from_surroundings(pixels, strongest_pixels(cam, share)) for cam in maps]
+    before, *after = probabilities(torch.stack([pixels, *filled]))
+    return [float(before[tag] - row[tag]) for tag, row in zip(tags, after, strict=True)]
+
+
+def _load(context: Context, sample: Sample) -> dict[Any, Tensor]:
+    image = load_image(sample.image)
+    loaded: dict[Any, Tensor] = {"image": torch.from_numpy(image).permute(2, 0, 1)}
+    for source, artifact in ARTIFACTS.items():
+        maps = _maps(context, sample, cast(Source, source))
+        check_size(image.shape[:2], maps.shape[1:], context.file(artifact, sample))
+        loaded[source] = torch.from_numpy(maps)
+    return loaded
+
+
+def _shrunk(image: Tensor, long_side: int) -> Tensor:
+    scale = long_side / max(image.shape[-2:])
+    if scale >= 1:
+        return image
+    return T.resize(image, [max(1, round(side * scale)) for side in image.shape[-2:]])
