@@ -19,7 +19,7 @@ from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import check_relative
 
 TABLE = "labels.csv"
-COLUMNS = ("image", "labels", "split")
+COLUMNS = ("image", "labels", "split", "group")  # group: see `holdout.py`
 DEFAULT_SPLIT = "train"
 
 
