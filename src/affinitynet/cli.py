@@ -35,7 +35,7 @@ def demo(out: Path) -> None:
     if not (data / "labels.csv").is_file():
         say(f"making toy images in {data}")
         make_toy(data)
-    run(Path("demo"), data, out / "run", until=None, redo=None, settings={})
+    run(Path("demo"), data, out / "run", until=None, redo=None, anyway=False, settings={})
 
 
 def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
@@ -65,6 +65,7 @@ def run(
     out: Path | None,
     until: str | None,
     redo: str | None,
+    anyway: bool,
     settings: dict[str, Any],
 ) -> None:
     """Run a recipe, or continue it where its run folder left off.
@@ -83,7 +84,7 @@ def run(
     from affinitynet.pipeline import run as run_recipe
     from affinitynet.report import print_figures, write_report
 
-    run_recipe(loaded, until=until, redo=redo)
+    run_recipe(loaded, until=until, redo=redo, anyway=anyway)
     opened = Run.open(loaded.out)
     if rows := opened.figures():
         print_figures(("background", *opened.manifest.classes), rows)
@@ -212,6 +213,7 @@ COMMANDS = {
             argument("--out", "run folder (default: runs/<name of the recipe>)"),
             argument("--until", "last stage to do", str),
             argument("--redo", "stage to do again, with all stages that depend on it", str),
+            switch("--anyway", "go on where the classifier has learned no class"),
         ),
     ),
     "settings": Command(

@@ -18,6 +18,7 @@ from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
+from affinitynet.data.verdicts import read_verdicts, why_stop
 from affinitynet.errors import UserError
 from affinitynet.preflight import (
     check_alone,
@@ -153,14 +154,16 @@ class Run:
             raise UserError(f"{file}: holds no figures; make it anew with --redo evaluate")
         return list(content["figures"])
 
-    def go(self, until: str | None = None, redo: str | None = None) -> None:
+    def go(self, until: str | None = None, redo: str | None = None, anyway: bool = False) -> None:
         """Do what is to do, in order, up to and with the stage `until`.
 
         `redo` names a stage whose files, and those of all stages behind it, are made anew; they
-        are deleted when all that can be checked beforehand was found in order.
+        are deleted when all that can be checked beforehand was found in order. `anyway` goes on
+        where the classifier has learned no class.
 
         Raises:
-            UserError: a stale stage is in the way, or a stage met a mistake of the user's.
+            UserError: a stale stage is in the way, a stage met a mistake of the user's, or the
+                classifier has learned no class.
         """
         stages = self.stages
         if until:
@@ -188,6 +191,8 @@ class Run:
             self._write_inputs()
             for number, stage in enumerate(stages, 1):
                 self._do(stage, freshness, f"[{number}/{len(self.stages)}] {stage.name}")
+                if stage.name == "train_classifier" and number < len(stages) and not anyway:
+                    _refuse_unlearned(self.recipe)
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Measure the masks there are; nothing is trained, and no other stage's file is touched.
@@ -291,11 +296,13 @@ def run(
     *,
     until: str | None = None,
     redo: str | None = None,
+    anyway: bool = False,
     cams: "CamFunction | None" = None,
     cams_version: str = "",
 ) -> Run:
     """Run a recipe, or go on with it where its run folder left off.
 
+    anyway: go on where held-out images say that the classifier has learned no class.
     cams: a source of class activation maps of your own: given an image (H, W, 3) uint8 and the
         names of its K tags it returns K maps (K, H, W), finite and not negative, in that order. No
         classifier is trained. Its name and `cams_version` stand in the fingerprint: give another
@@ -310,7 +317,7 @@ def run(
         settings = recipe.cams.model_copy(update={"source": source})
         recipe = recipe.model_copy(update={"cams": settings})
     running = Run.create(recipe, cams)
-    running.go(until, redo)
+    running.go(until, redo, anyway)
     return running
 
 
@@ -388,6 +395,21 @@ def _refuse_stale(out: Path, status: StageStatus) -> None:
         raise UserError(
             f"{out}: stage {status.name} was made with something else {status.detail}; "
             f"make it and what follows anew with --redo {status.name}, or choose another --out"
+        )
+
+
+def _refuse_unlearned(recipe: Recipe) -> None:
+    """Refuse to spend hours on the maps of a classifier that learned no class."""
+    if reason := why_stop(read_verdicts(recipe.out)):
+        steps = "classifier.steps" if recipe.classifier.steps else "classifier.epochs"
+        advice = (
+            f"train longer (--{steps}) with --redo train_classifier"
+            if recipe.classifier.norm == "trained"
+            else "add --classifier.norm trained --redo train_classifier"
+        )
+        raise UserError(
+            f"{recipe.out}: the classifier tells no class better than chance ({reason}), so its "
+            f"maps would be of no use; {advice}, or go on with --anyway"
         )
 
 

@@ -1,9 +1,10 @@
-"""One training loop for all three networks: SGD with poly decay, resumable to the same weights."""
+"""One training loop for all three networks, resumable to the same weights."""
 
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
-from affinitynet.progress import task
+from affinitynet.progress import say, task
 from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.settings import TrainingSettings
 
@@ -26,7 +27,11 @@ _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, 
 
 
 class EpochDataset(Protocol):
-    """A data set whose random augmentation depends on (seed, epoch, index) alone."""
+    """A data set whose random augmentation depends on (seed, epoch, index) alone.
+
+    With `weights` it is asked for images again in an epoch: index i + k len is image i once more,
+    in another augmentation.
+    """
 
     epoch: int
 
@@ -42,26 +47,48 @@ def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -
     return float(base * (1 - step / steps) ** power)
 
 
+def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Return the rate of a step: poly decay, in the warm-up times a factor that rises to 1.
+
+    Trained normalization and AdamW's first estimates are both wild in the first steps.
+    """
+    rate = poly_learning_rate(settings.learning_rate, step, steps, settings.power)
+    warm = round(settings.warmup * steps)
+    return rate * (step + 1) / warm if step < warm else rate
+
+
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Split trainable parameters as the paper's code: new layers learn faster, biases undecayed.
 
     Pretrained weights 1x the rate with decay, pretrained biases 2x without; new layers `head_rate`
     times that. Pretrained is a `backbone`, or a segmentation network's `encoder`; the group
     normalization of VGG-16's affinity head counts with them, as in the published code.
+
+    With AdamW, whose steps don't depend on a gradient's size, biases have no rate of their own, and
+    norms no decay either: it would pull their scales to zero.
     """
+    adamw = settings.optimizer == "adamw"
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             new = not name.startswith(("backbone.", "network.encoder.", "head.norm."))
-            groups.setdefault((new, name.endswith("bias")), []).append(parameter)
+            bare = name.endswith("bias") or (adamw and parameter.ndim < 2)
+            groups.setdefault((new, bare), []).append(parameter)
     return [
         {
             "params": parameters,
-            "rate": (settings.head_rate if new else 1.0) * (2.0 if bias else 1.0),
-            "weight_decay": 0.0 if bias else settings.weight_decay,
+            "rate": (settings.head_rate if new else 1.0) * (2.0 if bare and not adamw else 1.0),
+            "weight_decay": 0.0 if bare else settings.weight_decay,
         }
-        for (new, bias), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (new, bare), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def training_length(images: int, settings: TrainingSettings) -> tuple[int, int]:
+    """Return the steps of an epoch over so many images, and of the whole training."""
+    # A set below one batch is one small batch.
+    per_epoch = images // settings.batch_size or 1
+    return per_epoch, settings.steps or per_epoch * settings.epochs
 
 
 def fit(
@@ -74,13 +101,15 @@ def fit(
     folder: Path,
     seed: int,
     hardware: Hardware,
+    weights: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Train `model` in place; return the last epoch's mean losses and the number of steps.
 
     `losses(model, batch)` returns named scalars, of which `loss` is descended. After every epoch
     `folder/checkpoint.pt` is replaced; started again, training goes on behind it and ends with the
     weights an uninterrupted run ends with, as order, augmentation and dropout depend on
-    (seed, epoch) alone.
+    (seed, epoch) alone. With `settings.steps` the last epoch ends early. `weights` draws each image
+    with a chance in proportion to its own; without, an epoch has each image once.
 
     Raises:
         UserError: loss or weights are no longer finite, a batch of one is too small for the
@@ -88,14 +117,18 @@ def fit(
     """
     with _accelerator(hardware) as accelerator, _prepared(model, settings, accelerator) as ready:
         loop = _Loop(
-            name, *ready, losses, settings, accelerator, _steps_per_epoch(dataset, settings)
+            name, *ready, losses, settings, accelerator, *training_length(len(dataset), settings)
         )
+        say(loop.describe())
         first, means = _resume(folder / CHECKPOINT, *ready, accelerator.device)
-        with task(name, loop.total, first * loop.per_epoch) as progress:
-            for epoch in range(first, settings.epochs):
+        with task(name, loop.total, min(first * loop.per_epoch, loop.total)) as progress:
+            for epoch in range(first, loop.epochs):
                 torch.manual_seed(_epoch_seed(seed, epoch))  # of dropout
                 on_cuda = accelerator.device.type == "cuda"
-                loader = _loader(dataset, settings, seed, epoch, hardware.workers, on_cuda)
+                order = _Order(len(dataset), _epoch_seed(seed, epoch), weights)
+                order.limit = loop.steps_in(epoch) * settings.batch_size
+                dataset.epoch = epoch
+                loader = _loader(dataset, order, settings, hardware.workers, on_cuda)
                 means = loop.train_epoch(epoch, accelerator.prepare(loader), progress)
                 _save(folder / CHECKPOINT, *ready, epoch + 1, means)
     model.eval()
@@ -113,10 +146,21 @@ class _Loop:
     settings: TrainingSettings
     accelerator: Any
     per_epoch: int
+    total: int
 
     @property
-    def total(self) -> int:
-        return self.per_epoch * self.settings.epochs
+    def epochs(self) -> int:
+        return math.ceil(self.total / self.per_epoch)
+
+    def steps_in(self, epoch: int) -> int:
+        return min(self.per_epoch, self.total - epoch * self.per_epoch)
+
+    def describe(self) -> str:
+        epochs = self.total / self.per_epoch
+        return (
+            f"{self.name}: {self.total} steps of {self.settings.batch_size} images, "
+            f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
+        )
 
     def train_epoch(self, epoch: int, loader: Iterable[Any], progress: Any) -> dict[str, float]:
         """Train one epoch; return the mean of each loss."""
@@ -129,10 +173,10 @@ class _Loop:
             parts = self._step(batch, epoch)
             for key, part in parts.items():
                 sums[key] = sums.get(key, 0.0) + part
-            progress.advance(f"epoch {epoch + 1}/{self.settings.epochs} loss {parts['loss']:.3f}")
+            progress.advance(f"epoch {epoch + 1}/{self.epochs} loss {parts['loss']:.3f}")
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             raise _diverged(self.name, "weights are not finite", epoch, self.settings)
-        return {key: total / self.per_epoch for key, total in sums.items()}
+        return {key: total / self.steps_in(epoch) for key, total in sums.items()}
 
     def _step(self, batch: Any, epoch: int) -> dict[str, float]:
         self.optimizer.zero_grad()
@@ -206,8 +250,11 @@ def _prepared(
     In mixed precision accelerate replaces `model.forward`, and it passes over a model that was
     prepared before: trained again, it would keep the old device and precision.
     """
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, settings), lr=settings.learning_rate, momentum=settings.momentum
+    groups, rate = parameter_groups(model, settings), settings.learning_rate
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(groups, lr=rate)
+        if settings.optimizer == "adamw"
+        else torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
     )
     model.to(memory_format=torch.channels_last)
     try:
@@ -250,10 +297,6 @@ def _diverged(name: str, what: str, epoch: int, settings: TrainingSettings) -> U
     )
 
 
-def _steps_per_epoch(dataset: EpochDataset, settings: TrainingSettings) -> int:
-    return len(dataset) // settings.batch_size or 1  # a set below one batch is one small batch
-
-
 @dataclass(frozen=True)
 class _Handing:
     """Hands a user's error on as a value: a loading process would dress it in a traceback."""
@@ -275,23 +318,44 @@ def _collate(samples: list[Any]) -> Any:
     return error or default_collate(samples)
 
 
+class _Order(Sampler[int]):
+    """The images of an epoch, by a seed alone; the first `limit` of them.
+
+    Shuffled as `DataLoader(shuffle=True)` does it with the same generator. With weights, images are
+    drawn with replacement, and the k-th repetition of image i is i + k n (see `EpochDataset`).
+    """
+
+    def __init__(self, images: int, seed: int, weights: Sequence[float] | None) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.images, self.weights, self.limit = images, weights, images
+
+    def __len__(self) -> int:
+        return min(self.images, self.limit)
+
+    def __iter__(self) -> Iterator[int]:
+        if self.weights is None:
+            order = torch.randperm(self.images, generator=self.generator).tolist()
+        else:
+            chances = torch.tensor(self.weights, dtype=torch.float64)
+            drawn = torch.multinomial(chances, self.images, True, generator=self.generator)
+            seen: Counter[int] = Counter()
+            order = []
+            for image in drawn.tolist():
+                order.append(image + seen[image] * self.images)
+                seen[image] += 1
+        return iter(order[: len(self)])
+
+
 def _loader(
-    dataset: EpochDataset,
-    settings: TrainingSettings,
-    seed: int,
-    epoch: int,
-    workers: int,
-    pinned: bool,
+    dataset: EpochDataset, order: _Order, settings: TrainingSettings, workers: int, pinned: bool
 ) -> DataLoader[Any]:
-    dataset.epoch = epoch
-    order = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
     source: Dataset[Any] = _Handing(dataset)  # type: ignore[assignment]
     return DataLoader(
         source,
         batch_size=settings.batch_size,
-        shuffle=True,
+        sampler=order,
         drop_last=len(dataset) >= settings.batch_size,
-        generator=order,
+        generator=order.generator,
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pinned,
@@ -299,7 +363,7 @@ def _loader(
 
 
 def _set_rate(optimizer: Any, settings: TrainingSettings, step: int, steps: int) -> None:
-    rate = poly_learning_rate(settings.learning_rate, step, steps, settings.power)
+    rate = learning_rate(settings, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
 

@@ -104,6 +104,30 @@ def test_random_weights_are_trained_throughout() -> None:
     assert not torch.equal(norms[0].running_mean, before)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_trained_norms_learn_in_every_layer_and_nothing_else_changes(name: str) -> None:
+    frozen, backbone = TimmBackbone(name, 16), TimmBackbone(name, 16, norm="trained").train()
+    norms = {
+        path: module
+        for path, module in backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
+    own = {f"{path}.{n}" for path, norm in norms.items() for n, _ in norm.named_parameters()}
+    trained = {path for path, p in backbone.named_parameters() if p.requires_grad}
+    assert trained == {path for path, p in frozen.named_parameters() if p.requires_grad} | own
+    assert all(norm.training for norm in norms.values())
+    before = {path: norm.running_mean.clone() for path, norm in norms.items()}  # type: ignore[union-attr]
+    backbone(5 + torch.randn(2, 3, 64, 64))
+    assert not any(torch.equal(norms[path].running_mean, mean) for path, mean in before.items())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["resnet38", "vgg16"])
+def test_the_papers_networks_train_no_norm(name: str) -> None:
+    settings = BackboneSettings(name=name, weights="none")
+    with pytest.raises(UserError, match=rf"norm = 'trained': {name} is the paper's"):
+        build_backbone(settings, 8, norm="trained")
+
+
 @pytest.mark.parametrize(("weights", "trained"), [("none", True), ("imagenet", False)])
 def test_weights_none_leaves_nothing_frozen(weights: str, trained: bool) -> None:
     settings = BackboneSettings(name="test_resnet", weights=weights)

@@ -39,6 +39,21 @@ def test_class_scores_are_the_mean_of_the_class_maps() -> None:
     assert [name for name, _ in head.named_parameters()] == ["fc.weight"]
 
 
+@pytest.mark.parametrize(("size", "many"), [((5, 7), 2), ((2, 3), 1), ((10, 20), 10)])
+def test_top_pooling_adds_the_largest_twentieth_of_each_map(
+    size: tuple[int, int], many: int
+) -> None:
+    (features,) = random_maps(16, size=size)
+    head = CamHead(16, 3, "top").eval()
+    scores = head(features).detach()
+    maps = torch.einsum("cd,bdhw->bchw", head.class_weights, features).detach()
+    for image in range(2):
+        for c in range(3):
+            values = sorted(maps[image, c].flatten().tolist(), reverse=True)
+            expected = (sum(values) / len(values) + sum(values[:many]) / many) / 2
+            assert float(scores[image, c]) == pytest.approx(expected, abs=1e-5)
+
+
 def test_class_scores_drop_half_of_the_channels_in_training() -> None:
     features = torch.ones(1, 1001, 2, 2)
     head = CamHead(1001, 1)

@@ -91,6 +91,46 @@ def test_a_loaded_classifier_makes_the_same_cams(tmp_path: Path) -> None:
     assert torch.equal(Classifier.load(tmp_path).cams(images()), model.eval().cams(images()))
 
 
+@torch.no_grad()
+def test_trained_norms_and_pooling_are_saved_and_frozen_when_not_said(tmp_path: Path) -> None:
+    """Statistics that a training moved come back, and so does what a score is."""
+    torch.manual_seed(0)
+    pretrained = BackboneSettings(name="test_resnet", weights="imagenet")
+    settings = ClassifierSettings(output_stride=16, norm="trained", pooling="top")
+    model = build_classifier(pretrained, settings, CLASSES, pretrained=False)
+    model.train()(3 + images())
+    description = describe_classifier(pretrained, settings, CLASSES)
+    save_model(tmp_path, model, description)
+    loaded = Classifier.load(tmp_path)
+    torch.testing.assert_close(loaded(images()), model.eval()(images()))
+    assert any(p.requires_grad for name, p in loaded.named_parameters() if ".bn" in name)
+    file = tmp_path / "model.json"
+    former = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("norm", "pooling")}
+    file.write_text(json.dumps(former), encoding="utf-8")
+    plain = Classifier.load(tmp_path)
+    assert plain.head.pooling == "average"
+    assert not any(p.requires_grad for name, p in plain.named_parameters() if ".bn" in name)
+
+
+def test_an_affinity_network_takes_over_a_classifiers_statistics() -> None:
+    pretrained = BackboneSettings(name="test_resnet", weights="imagenet")
+    settings = ClassifierSettings(output_stride=16, norm="trained")
+    classifier = build_classifier(pretrained, settings, CLASSES, pretrained=False)
+    with torch.no_grad():
+        classifier.train()(3 + images())
+    for norm in ("frozen", "trained"):
+        own = AffinitySettings(output_stride=16, norm=norm)  # type: ignore[arg-type]
+        net = build_affinity_net(pretrained, own, pretrained=False)
+        net.backbone.load_state_dict(classifier.backbone.state_dict())
+        assert torch.equal(
+            net.backbone.get_buffer("net.layer4.0.bn1.running_mean"),
+            classifier.backbone.get_buffer("net.layer4.0.bn1.running_mean"),
+        )
+        trains = net.train().backbone.get_submodule("net.layer4.0.bn1").training
+        assert trains is (norm == "trained")
+        assert describe_affinity_net(pretrained, own).norm == norm
+
+
 def test_an_affinity_network_knows_its_grid(tmp_path: Path) -> None:
     save_model(tmp_path, *affinity_net())
     net = AffinityNet.load(tmp_path)

@@ -1,6 +1,7 @@
 """The segmentation network: its encoder's weights, any image size, scales and flips."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -201,9 +202,14 @@ def test_large_fov_keeps_the_encoders_statistics_in_training() -> None:
     assert net.network.head.training  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("weights", "frozen"), [("none", False), ("imagenet", True)])
-def test_pretrained_encoders_keep_their_statistics(weights: str, frozen: bool) -> None:
-    settings = SegmenterSettings(architecture="unet")
+@pytest.mark.parametrize(
+    ("weights", "norm", "frozen"),
+    [("none", "frozen", False), ("imagenet", "frozen", True), ("imagenet", "trained", False)],
+)
+def test_pretrained_encoders_keep_their_statistics(
+    weights: str, norm: Literal["frozen", "trained"], frozen: bool
+) -> None:
+    settings = SegmenterSettings(architecture="unet", norm=norm)
     backbone = BackboneSettings(name="test_resnet", weights=weights)
     net = build_segmentation_net(settings, backbone, 4, pretrained=False).train()
     encoder, decoder = net.network.encoder, net.network.decoder

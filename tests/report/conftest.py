@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from affinitynet.data.cams import save_cams
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample, voc_palette, write_labels
+from affinitynet.data.cams import save_cams
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import find_stage

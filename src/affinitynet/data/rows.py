@@ -14,7 +14,7 @@ from affinitynet.data.text import read_text
 from affinitynet.errors import UserError
 
 TABLE = "labels.csv"
-COLUMNS = ("image", "labels", "split")
+COLUMNS = ("image", "labels", "split", "group")  # group: see `holdout.py`
 NOTHING = ("nan", "none", "null", "n/a", "<na>", "[]", "{}", "()", "''", '""')
 
 _SEPARATORS = re.compile(r"[|,\t]|^[\[{('\"].*[\])}'\"]$")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from affinitynet.models.backbone import Backbone, build_backbone
+from affinitynet.models.backbone import Backbone, Norm, build_backbone
 from affinitynet.models.heads import AffinityHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.ops.affinity import pairwise_affinity
@@ -26,6 +26,7 @@ class AffinityDescription(Description):
     distance: Literal["mean", "sum"]
     group_norm: bool
     scale: Literal[1, 2, 4]
+    norm: Norm = "frozen"
 
 
 class AffinityNet(nn.Module):
@@ -70,6 +71,7 @@ class AffinityNet(nn.Module):
             data=data,
             pretrained=pretrained,
             fc6_dilation=4,
+            norm=description.norm,
         )
         return cls(
             backbone,
@@ -98,6 +100,7 @@ def describe_affinity_net(
         distance=settings.distance,
         group_norm=backbone.name == "vgg16",  # as published; the other networks have none
         scale=settings.scale,
+        norm=settings.norm,
     )
 
 

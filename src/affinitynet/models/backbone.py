@@ -5,7 +5,7 @@ read from the last), a `normalization`, `sqrt_cam`, and `forward(images) -> [map
 """
 
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import timm
 import torch
@@ -19,6 +19,8 @@ from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import warn
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
+
+Norm = Literal["frozen", "trained"]
 
 FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, as the paper's first
 
@@ -39,15 +41,22 @@ class TimmBackbone(nn.Module):
     """A timm network cut before its pooling.
 
     The maps are its last two stages but one and its final features (MobileNetV2: 32, 96 and 1280
-    channels; ResNet-50: 512, 1024 and 2048). With `frozen`, as pretrained weights want it, all
-    batch normalization keeps its statistics and parameters, and the layers up to stride 4 their
-    weights.
+    channels; ResNet-50: 512, 1024 and 2048). With `frozen`, as pretrained weights want it, the
+    layers up to stride 4 keep their weights, and all batch normalization its statistics and
+    parameters unless `norm` is `trained`: then it learns in every layer, as it is what adapts
+    filters that are the same in all photographs to images of another kind.
     """
 
     sqrt_cam = False
 
     def __init__(
-        self, name: str, output_stride: int, *, download: bool = False, frozen: bool = True
+        self,
+        name: str,
+        output_stride: int,
+        *,
+        download: bool = False,
+        frozen: bool = True,
+        norm: Norm = "frozen",
     ) -> None:
         """Create the timm model `name`; `download` fetches its ImageNet weights.
 
@@ -56,7 +65,7 @@ class TimmBackbone(nn.Module):
         """
         super().__init__()
         self.net: Any = _create(name, output_stride, download)
-        self._frozen = frozen
+        self._norm_frozen = frozen and norm == "frozen"
         config = self.net.pretrained_cfg
         self.normalization = Normalization(config["mean"], config["std"], scale=255.0)
         self._depth = len(self.net.feature_info)
@@ -76,14 +85,11 @@ class TimmBackbone(nn.Module):
     def train(self, mode: bool = True) -> "TimmBackbone":
         """Switch modes; frozen batch normalization always uses its pretrained statistics."""
         super().train(mode)
-        if self._frozen:
+        if self._norm_frozen:
             set_norm_to_eval(self)
         return self
 
     def _freeze(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.requires_grad_(False)
         shallow = [
             stage["module"]
             for stage in self.net.feature_info
@@ -93,6 +99,9 @@ class TimmBackbone(nn.Module):
         frozen = [i for i, name in enumerate(names) if name.startswith(f"{shallow[-1]}.")]
         for parameter in list(self.net.parameters())[: max(frozen, default=-1) + 1]:
             parameter.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(not self._norm_frozen)
 
 
 def set_norm_to_eval(module: nn.Module) -> None:
@@ -136,6 +145,7 @@ def build_backbone(
     data: Path | None = None,
     pretrained: bool = True,
     fc6_dilation: int = 1,
+    norm: Norm = "frozen",
 ) -> Backbone:
     """Make the backbone a recipe names, with its weights unless `pretrained` is False.
 
@@ -143,8 +153,14 @@ def build_backbone(
     (1 in the classifier, 4 in the affinity network, 12 in the segmentation network).
 
     Raises:
-        UserError: unknown name, or weights that can't be found, read or fitted.
+        UserError: unknown name, a norm that it doesn't have, or weights that can't be found, read
+            or fitted.
     """
+    if norm == "trained" and settings.name in ("resnet38", "vgg16"):
+        raise UserError(
+            f"norm = 'trained': {settings.name} is the paper's network, which trains no batch "
+            "normalization; use norm = frozen, or a timm backbone"
+        )
     file = find_weights(settings.weights, data) if pretrained else None
     download = pretrained and settings.weights == "imagenet"
     if settings.name in ("resnet38", "vgg16"):
@@ -158,7 +174,11 @@ def build_backbone(
         )
     else:
         backbone = TimmBackbone(
-            settings.name, output_stride, download=download, frozen=settings.weights != "none"
+            settings.name,
+            output_stride,
+            download=download,
+            frozen=settings.weights != "none",
+            norm=norm,
         )
     if file:
         report = load_backbone(backbone, file)

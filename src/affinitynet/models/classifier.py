@@ -6,8 +6,8 @@ from typing import ClassVar, Literal, Self, cast
 
 from torch import Tensor, nn
 
-from affinitynet.models.backbone import Backbone, build_backbone
-from affinitynet.models.heads import CamHead
+from affinitynet.models.backbone import Backbone, Norm, build_backbone
+from affinitynet.models.heads import CamHead, Pooling
 from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.ops.cam import class_activation_maps
 from affinitynet.run_folder.settings import BackboneSettings, ClassifierSettings
@@ -22,16 +22,18 @@ class ClassifierDescription(Description):
     classes: tuple[str, ...]
     backbone: SavedBackbone
     output_stride: Literal[8, 16, 32]
+    norm: Norm = "frozen"
+    pooling: Pooling = "average"
 
 
 class Classifier(nn.Module):
-    """Backbone, global average pooling, 1x1 convolution without bias: (B, 3, H, W) -> (B, C)."""
+    """Backbone, pooling, 1x1 convolution without bias: (B, 3, H, W) -> (B, C)."""
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int, pooling: Pooling = "average") -> None:
         """Put a fresh head for `classes` classes on the backbone."""
         super().__init__()
         self.backbone = cast(nn.Module, backbone)
-        self.head = CamHead(backbone.channels[-1], classes)
+        self.head = CamHead(backbone.channels[-1], classes, pooling)
         self._sqrt = backbone.sqrt_cam
 
     @classmethod
@@ -49,9 +51,13 @@ class Classifier(nn.Module):
     ) -> Self:
         # One way for new and saved networks, so that what was trained is what is loaded.
         backbone = build_backbone(
-            description.backbone, description.output_stride, data=data, pretrained=pretrained
+            description.backbone,
+            description.output_stride,
+            data=data,
+            pretrained=pretrained,
+            norm=description.norm,
         )
-        return cls(backbone, len(description.classes))
+        return cls(backbone, len(description.classes), description.pooling)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of normalized images."""
@@ -71,6 +77,8 @@ def describe_classifier(
         classes=tuple(classes),
         backbone=SavedBackbone.model_validate(backbone.model_dump()),
         output_stride=settings.output_stride,
+        norm=settings.norm,
+        pooling=settings.pooling,
     )
 
 

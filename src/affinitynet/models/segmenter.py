@@ -96,15 +96,21 @@ def build_segmentation_net(
     """
     if settings.architecture == "largefov":
         body = build_backbone(
-            backbone, settings.output_stride, data=data, pretrained=pretrained, fc6_dilation=12
+            backbone,
+            settings.output_stride,
+            data=data,
+            pretrained=pretrained,
+            fc6_dilation=12,
+            norm=settings.norm,
         )
         network: nn.Module = LargeFov(cast(nn.Module, body), body.channels[-1], labels)
-        return SegmentationNet(network, body.normalization, 1, frozen=True)
+        return SegmentationNet(network, body.normalization, 1, frozen=settings.norm == "frozen")
     network = _library_net(settings, backbone, labels, pretrained)
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
     multiple = max(cast(Any, network.encoder).output_stride, 16)
-    net = SegmentationNet(network, normalization, multiple, frozen=backbone.weights != "none")
+    frozen = backbone.weights != "none" and settings.norm == "frozen"
+    net = SegmentationNet(network, normalization, multiple, frozen=frozen)
     file = find_weights(backbone.weights, data) if pretrained else None
     if file:
         load_encoder(net, load_weights(file).tensors, str(file))

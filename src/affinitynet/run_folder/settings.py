@@ -123,9 +123,23 @@ class BackboneSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """What the three trainings share: SGD with poly decay, as the paper's code."""
+    """What the three trainings share; the defaults are the paper's code: SGD with poly decay."""
 
     epochs: int = Field(15, ge=1, description="passes over the training split")
+    steps: PositiveInt | None = Field(
+        None, description="steps of batch_size images, in place of epochs; null: epochs count"
+    )
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="sgd (the paper), or adamw, which needs a learning rate near 3e-4"
+    )
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
+    )
+    norm: Literal["frozen", "trained"] = Field(
+        "frozen",
+        description="pretrained batch normalization: frozen (the paper), or trained, which images "
+        "unlike those of the weights need",
+    )
     batch_size: int = Field(16, ge=1, description="images per step")
     learning_rate: float = Field(
         0.001, gt=0, description="at step 0, for pretrained layers; without momentum use 0.01"
@@ -134,7 +148,9 @@ class TrainingSettings(Settings):
     momentum: float = Field(
         0.9, ge=0, lt=1, description="of SGD; the original code used 5e-4 by accident"
     )
-    weight_decay: float = Field(5e-4, ge=0, description="of weights; biases have none")
+    weight_decay: float = Field(
+        5e-4, ge=0, description="of weights; biases have none, and with adamw norms neither"
+    )
     power: float = Field(
         0.9, ge=0, description="of the decay: learning rate x (1 - step / steps) ** power"
     )
@@ -154,6 +170,21 @@ class ClassifierSettings(TrainingSettings):
     long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)] = Field(
         (256, 512),
         description="resize the long side to a random length in this range before the crop",
+    )
+    pooling: Literal["average", "top"] = Field(
+        "average",
+        description="of a class's map: average (the paper), or top, the mean of the average and "
+        "of the largest 5 %, for small objects",
+    )
+    balance: bool = Field(
+        False, description="draw images of rare classes more often, by the root of how rare"
+    )
+    hold_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training images, or all of val where it has tags, kept aside to "
+        "judge how well each tag was learned; 0: none",
     )
 
 

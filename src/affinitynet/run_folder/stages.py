@@ -157,7 +157,15 @@ class Stage:
 
 def _train_classifier(recipe: Recipe) -> Stage:
     settings = ("seed", "precision", "dataset.train", "backbone", "classifier")
-    return Stage("train_classifier", (CLASSIFIER,), settings=settings)
+    if not recipe.classifier.hold_out:
+        return Stage("train_classifier", (CLASSIFIER,), settings=settings)
+    # The tags of val judge it.
+    return Stage(
+        "train_classifier",
+        (CLASSIFIER,),
+        settings=(*settings, "dataset.val"),
+        roles=("train", "val"),
+    )
 
 
 def _compute_cams(recipe: Recipe) -> Stage:
