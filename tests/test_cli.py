@@ -138,7 +138,7 @@ def test_settings_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert not any(line.startswith("*") for line in lines)
     assert any(line.split()[:2] == ["classifier.crop", "448"] for line in lines)
-    main(["settings", "own_images"])
+    main(["settings", "voc12_animals_mobilenetv2"])
     lines = capsys.readouterr().out.splitlines()
     changed = next(line for line in lines if " classifier.crop " in line)
     assert changed.split()[:3] == ["*", "classifier.crop", "320"]
@@ -147,8 +147,8 @@ def test_settings_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_settings_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    found = document(capsys, "settings", "own_images")
-    assert found["recipe"] == "own_images"
+    found = document(capsys, "settings", "voc12_animals_mobilenetv2")
+    assert found["recipe"] == "voc12_animals_mobilenetv2"
     crop = next(row for row in found["settings"] if row["name"] == "classifier.crop")
     assert (crop["value"], crop["default"], crop["changed"]) == (320, 448, True)
     scales = next(row for row in found["settings"] if row["name"] == "cams.scales")

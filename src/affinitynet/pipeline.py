@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from affinitynet.data import Manifest, read_dataset
+from affinitynet.data.facts import facts_of
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.photographs import claim_folder, find_photographs
@@ -32,6 +33,8 @@ from affinitynet.preflight import (
     note_start,
 )
 from affinitynet.progress import say, warn
+from affinitynet.run_folder.choices import NO_FACTS, Choice, settle, write_choices
+from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import (
     RECIPE,
     atomic_write,
@@ -78,6 +81,7 @@ class Run:
         """
         self.recipe, self.stages = recipe, stages_of(recipe)
         self._manifest, self._cams = manifest, cams
+        self._chosen: dict[str, Choice] = {}
 
     @property
     def manifest(self) -> Manifest:
@@ -95,7 +99,13 @@ class Run:
         """
         if recipe.data is None:
             raise UserError("data: the recipe names no data set; give its folder with --data")
-        return cls(recipe, read_data(recipe), cams)
+        manifest = read_data(recipe)
+        recipe, chosen = settle(recipe, facts_of(recipe, manifest) if recipe.choose else NO_FACTS)
+        for key, choice in chosen.items():
+            say(f"chosen: {key} = {show_value(choice.value)} ({choice.reason})")
+        run = cls(recipe, manifest, cams)
+        run._chosen = chosen
+        return run
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -279,6 +289,8 @@ class Run:
     def _write_inputs(self) -> None:
         with atomic_write(self.recipe.out / RECIPE) as temporary:
             temporary.write_text(self.recipe.dump(), encoding="utf-8")
+        if self._chosen:
+            write_choices(self.recipe.out, self._chosen)
         self.manifest.write(self.recipe.out)
 
 

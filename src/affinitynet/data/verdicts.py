@@ -119,9 +119,22 @@ def read_verdicts(root: Path) -> list[dict[str, Any]]:
 
 
 def failed_classes(root: Path) -> tuple[int, ...]:
-    """Return the indices of the classes that a run's classifier did not learn."""
-    rows = enumerate(read_verdicts(root))
-    return tuple(index for index, row in rows if row["verdict"] == "not learned")
+    """Return the indices of the classes that a run's classifier did not learn.
+
+    None where it learned none at all: who goes on anyway wants to see its maps.
+    """
+    rows = read_verdicts(root)
+    if why_stop(rows):
+        return ()
+    return tuple(index for index, row in enumerate(rows) if row["verdict"] == "not learned")
+
+
+def without_failed(
+    labels: NDArray[np.integer[Any]], failed: Sequence[int], ignore_index: int
+) -> NDArray[np.integer[Any]]:
+    """Return labels (H, W) where what is said to be one of the failed classes is neutral."""
+    wrong = np.isin(labels, [index + 1 for index in failed])
+    return np.where(wrong, np.asarray(ignore_index, dtype=labels.dtype), labels)
 
 
 def why_stop(rows: Sequence[dict[str, Any]]) -> str:

@@ -26,6 +26,14 @@ from affinitynet.run_folder.settings import (
     WalkSettings,
 )
 
+Chosen = Literal[
+    "classifier.steps",
+    "classifier.long_side",
+    "classifier.crop",
+    "classifier.balance",
+    "cams.scales",
+]
+
 
 class Recipe(Settings):
     """Everything a run depends on."""
@@ -47,6 +55,11 @@ class Recipe(Settings):
         ge=0,
         le=256,
         description="processes that load training images, and threads that run the CPU kernels",
+    )
+    choose: tuple[Chosen, ...] = Field(
+        (),
+        description="settings to choose by the number and size of the images when the run folder "
+        "is made; one that is given is not chosen",
     )
     dataset: DatasetSettings = DatasetSettings()
     backbone: BackboneSettings = BackboneSettings()
@@ -92,6 +105,7 @@ class Recipe(Settings):
         values.setdefault("name", path.stem)
         for key, value in overrides.items():
             _assign(values, key, value)
+        _close(values)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -135,6 +149,17 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
             inner = values[section] = {}
         values = inner
     values[last] = value
+
+
+def _close(values: dict[str, Any]) -> None:
+    """Leave open no setting that the recipe or a flag has a value for."""
+
+    def is_set(key: Any) -> bool:
+        section, _, name = str(key).partition(".")
+        return isinstance(values.get(section), dict) and name in values[section]
+
+    if isinstance(values.get("choose"), list | tuple):
+        values["choose"] = [key for key in values["choose"] if not is_set(key)]
 
 
 def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:

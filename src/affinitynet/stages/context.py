@@ -9,6 +9,7 @@ from typing import Any
 from affinitynet.data import Manifest, Sample
 from affinitynet.data.roles import samples_of
 from affinitynet.data.transforms import Pixels
+from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import Hardware
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
@@ -31,6 +32,12 @@ class Context:
     def stages(self) -> tuple[Stage, ...]:
         """The stages of this recipe, in order."""
         return stages_of(self.recipe)
+
+    @cached_property
+    def failed(self) -> tuple[int, ...]:
+        """The classes whose maps are no use, as held-out images say that they were not learned."""
+        judged = self.recipe.cams.source == "classifier" and self.recipe.classifier.hold_out
+        return failed_classes(self.root) if judged else ()
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from affinitynet.data import Sample, load_image, load_truth, write_labels
 from affinitynet.data.cams import load_cams
 from affinitynet.data.labels import to_labels
+from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.ops.confidence import confident_labels
 from affinitynet.run_folder.stages import CAMS, CONFIDENT
@@ -48,7 +49,8 @@ def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
         background_priority=settings.priority == "background",
         **settings.crf.model_dump(),
     ).numpy()
-    return to_labels(local, classes, context.manifest.ignore_index)
+    ignore = context.manifest.ignore_index
+    return without_failed(to_labels(local, classes, ignore), context.failed, ignore)
 
 
 def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:

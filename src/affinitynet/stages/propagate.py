@@ -16,6 +16,7 @@ from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.cams import load_cams
 from affinitynet.data.grids import load_affinity, save_affinity, save_scores
 from affinitynet.data.labels import to_labels
+from affinitynet.data.verdicts import without_failed
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.ops.affinity import cropped_pairs
@@ -111,11 +112,12 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> None:
     refined = (
         refine_scores(image, spread, **settings.crf.model_dump()) if settings.refine else spread
     )
+    ignore = context.manifest.ignore_index
     for artifact, maps in ((WALK, spread), (PSEUDO, refined)):  # the stage's own file last
-        labels = label_scores(maps).numpy().astype(np.uint8)
+        labels = to_labels(label_scores(maps).numpy().astype(np.uint8), classes, ignore)
         write_labels(
             context.file(artifact, sample),
-            to_labels(labels, classes, context.manifest.ignore_index),
+            without_failed(labels, context.failed, ignore),
             context.manifest.palette,
         )
 

@@ -178,7 +178,7 @@ def tag_scores(
     """Return the logits (N, C) of whole images, at the middle of the sizes learned from."""
     low, high = context.recipe.classifier.long_side
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
-    scores = []
+    scores: list[NDArray[np.float64]] = []
     with (
         inference(model, context.hardware) as device,
         task("judge tags", len(samples)) as progress,

@@ -1,0 +1,33 @@
+"""What of a data set a recipe's open settings are chosen by."""
+
+from collections import Counter
+
+from PIL import Image
+
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.roles import samples_of
+from affinitynet.run_folder.choices import Facts
+from affinitynet.run_folder.recipe import Recipe
+
+LOOKED_AT = 50  # images whose headers are read
+
+
+def facts_of(recipe: Recipe, manifest: Manifest) -> Facts:
+    """Count the training images, and look at the size of fifty of them at even distances.
+
+    A file that can't be opened counts for nothing here: the training says what is wrong with it.
+
+    Raises:
+        UserError: no such split.
+    """
+    samples = samples_of(recipe, manifest, "train")
+    sizes = []
+    for sample in samples[:: max(1, len(samples) // LOOKED_AT)]:
+        try:
+            with Image.open(sample.image) as image:
+                sizes.append(image.size)
+        except OSError:
+            continue
+    counts = Counter(tag for sample in samples for tag in sample.tags)
+    named = {name: counts[tag] for tag, name in enumerate(manifest.classes)}
+    return Facts(len(samples), sizes, named)

@@ -1,0 +1,123 @@
+"""Settings that a recipe leaves to the data: chosen once, when the run folder is made.
+
+A recipe names them in `choose`. What is chosen stands in the run folder's `recipe.yaml` like any
+other setting, its reason in `choices.json`, and a run that goes on keeps it. A setting that the
+user gives is not chosen.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from affinitynet.run_folder.folder import RECIPE, read_json, write_json
+from affinitynet.run_folder.recipe import Recipe
+
+CHOICES = "choices.json"
+LONG_SIDE = 480  # what photographs are brought to: more takes longer than it gains
+LEAST_SIDE = 256  # below it the deepest map has too few cells
+RARE = 5  # times as many images has the commonest class: then rare ones are drawn more often
+
+
+class Facts(NamedTuple):
+    """What choices go by: training images, their sizes (width, height), images with each class."""
+
+    images: int
+    sizes: Sequence[tuple[int, int]]
+    counts: Mapping[str, int]
+
+
+NO_FACTS = Facts(0, (), {})
+
+
+class Choice(NamedTuple):
+    """The value of a setting and why."""
+
+    value: Any
+    reason: str
+
+
+def choose(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
+    """Return a choice for each setting that the recipe leaves open, by its dotted name."""
+    every = {**_steps(recipe, facts), **_sizes(facts), **_balance(facts)}
+    return {key: every[key] for key in recipe.choose}
+
+
+def settle(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, Choice]]:
+    """Return the recipe with nothing left open, and what was chosen anew.
+
+    The values of a run folder that is there already are kept.
+
+    Raises:
+        UserError: the run folder's recipe is damaged.
+    """
+    if not recipe.choose:
+        return recipe, {}
+    file = recipe.out / RECIPE
+    if file.is_file():
+        before = Recipe.load(file, out=recipe.out)
+        return _with(recipe, {key: _get(before, key) for key in recipe.choose}), {}
+    chosen = choose(recipe, facts)
+    return _with(recipe, {key: choice.value for key, choice in chosen.items()}), chosen
+
+
+def write_choices(root: Path, chosen: Mapping[str, Choice]) -> None:
+    """Write what was chosen, and why, beside the recipe."""
+    write_json(root / CHOICES, {key: choice._asdict() for key, choice in chosen.items()})
+
+
+def read_choices(root: Path) -> dict[str, Choice]:
+    """Return what was chosen when a run folder was made, and why; empty where nothing was."""
+    file = root / CHOICES
+    found = read_json(file) if file.is_file() else {}
+    return {key: Choice(entry["value"], entry["reason"]) for key, entry in found.items()}
+
+
+def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
+    """By the root of the number of images: small sets need more epochs, large ones fewer."""
+    batch = recipe.classifier.batch_size
+    steps = min(max(round(17 * math.sqrt(facts.images) * 8 / batch, -1), 150), 3000)
+    epochs = steps * batch / max(facts.images, 1)
+    reason = f"{facts.images} training images: {epochs:.2g} times each"
+    return {"classifier.steps": Choice(int(steps), reason)}
+
+
+def _sizes(facts: Facts) -> dict[str, Choice]:
+    """One size for training, crops and maps: a network knows objects at the size it saw."""
+    sides = sorted(max(size) for size in facts.sizes) or [LONG_SIDE]
+    median = sides[len(sides) // 2]
+    middle = min(max(median, LEAST_SIDE), LONG_SIDE)
+    low, high = round(0.75 * middle), round(1.25 * middle)
+    crop = max(32, round(0.8 * middle / 32) * 32)
+    scales = tuple(round(middle / median * factor, 3) for factor in (0.5, 1.0, 1.5))
+    reason = f"the median long side is {median} pixels"
+    return {
+        "classifier.long_side": Choice((low, high), f"{reason}, learned from at about {middle}"),
+        "classifier.crop": Choice(crop, f"most of an image of {middle} pixels"),
+        "cams.scales": Choice(
+            scales, f"{reason}, so that 1/2, 1 and 3/2 of the size learned from are seen"
+        ),
+    }
+
+
+def _balance(facts: Facts) -> dict[str, Choice]:
+    counts = {name: count for name, count in facts.counts.items() if count}
+    if not counts:
+        return {"classifier.balance": Choice(False, "no image has a tag")}
+    rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    uneven = counts[commonest] > RARE * counts[rarest]
+    reason = f"{counts[rarest]} images of {rarest}, {counts[commonest]} of {commonest}"
+    return {"classifier.balance": Choice(uneven, reason)}
+
+
+def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    dumped = recipe.model_dump()
+    for key, value in values.items():
+        section, name = key.split(".")
+        dumped[section][name] = value
+    return Recipe.model_validate({**dumped, "choose": ()})
+
+
+def _get(recipe: Recipe, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(recipe, section), name)

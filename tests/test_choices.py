@@ -1,0 +1,89 @@
+"""Settings that the data choose: by numbers and sizes, once, unless they are given."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import affinitynet as an
+from affinitynet.pipeline import Run
+from affinitynet.run_folder.choices import CHOICES, Facts, choose, read_choices, settle
+
+EVEN = {"ant": 30, "bee": 20}
+
+
+def open_recipe(out: Path, **given: object) -> an.Recipe:
+    return an.Recipe.load("own_images", data=out, out=out, **given)
+
+
+def values(recipe: an.Recipe, facts: Facts) -> dict[str, object]:
+    return {key: choice.value for key, choice in choose(recipe, facts).items()}
+
+
+def test_leaves_of_1024_pixels(tmp_path: Path) -> None:
+    found = values(open_recipe(tmp_path), Facts(317, [(1024, 512)] * 50, {"a": 91, "b": 16}))
+    assert found == {
+        "classifier.steps": 300,
+        "classifier.long_side": (360, 600),
+        "classifier.crop": 384,
+        "classifier.balance": True,
+        "cams.scales": (0.234, 0.469, 0.703),
+    }
+
+
+def test_small_images_are_enlarged_and_small_sets_seen_more_often(tmp_path: Path) -> None:
+    found = values(open_recipe(tmp_path), Facts(30, [(64, 48), (48, 64), (90, 10)], EVEN))
+    assert found["classifier.steps"] == 150
+    assert found["classifier.long_side"] == (192, 320)
+    assert found["cams.scales"] == (2.0, 4.0, 6.0)
+    assert found["classifier.balance"] is False
+
+
+@pytest.mark.parametrize(("images", "steps"), [(1000, 540), (10_000, 1700), (10**6, 3000)])
+def test_large_sets_take_more_steps_but_fewer_epochs(
+    tmp_path: Path, images: int, steps: int
+) -> None:
+    recipe = open_recipe(tmp_path)
+    assert values(recipe, Facts(images, [(500, 375)], EVEN))["classifier.steps"] == steps
+
+
+def test_what_is_given_is_not_chosen(tmp_path: Path) -> None:
+    recipe = open_recipe(tmp_path, **{"classifier.steps": 7, "cams.scales": [1.0]})
+    facts = Facts(317, [(1024, 512)], EVEN)
+    assert not {"classifier.steps", "cams.scales"} & set(values(recipe, facts))
+    settled, chosen = settle(recipe, facts)
+    assert (settled.classifier.steps, settled.cams.scales) == (7, (1.0,))
+    assert settled.choose == ()
+    assert "317" not in chosen["classifier.crop"].reason
+
+
+def test_what_a_recipe_sets_is_not_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("choose: [classifier.crop, cams.scales]\nclassifier: {crop: 99}\n")
+    assert an.Recipe.load(file).choose == ("cams.scales",)
+    file.write_text("choose: [walk.beta]\n")
+    with pytest.raises(an.UserError, match=r"choose\.0 = 'walk\.beta'"):
+        an.Recipe.load(file)
+
+
+def test_a_recipe_that_leaves_nothing_open_is_as_it_was(tmp_path: Path) -> None:
+    recipe = an.Recipe.load("voc12_resnet38", out=tmp_path)
+    assert settle(recipe, Facts(1, [], {})) == (recipe, {})
+
+
+def test_choices_are_kept_with_the_run_folder(toy: Path, tiny_text: str, tmp_path: Path) -> None:
+    file = tmp_path / "open.yaml"
+    text = tiny_text.replace("cams: {scales: [1.0]}", "choose: [classifier.balance, cams.scales]")
+    file.write_text(text, encoding="utf-8")
+    recipe = an.Recipe.load(file, data=toy, out=tmp_path / "run")
+    run = an.run(recipe, until="train_classifier")
+    assert run.recipe.choose == Run.open(tmp_path / "run").recipe.choose == ()
+    assert run.recipe.cams.scales == (2.0, 4.0, 6.0)  # the toy set's images have 64 pixels
+    noted = json.loads((tmp_path / "run" / CHOICES).read_text(encoding="utf-8"))
+    assert noted["cams.scales"]["reason"].startswith("the median long side is 64 pixels")
+    assert read_choices(tmp_path / "run")["cams.scales"].value == [2.0, 4.0, 6.0]
+    # Another number of images would choose otherwise; the run folder's values stand.
+    facts = Facts(9, [(500, 400)], {})
+    again, chosen = settle(recipe, facts)
+    assert again == run.recipe
+    assert chosen == {}
