@@ -19,7 +19,7 @@ from affinitynet.models.contrast import (
     BankBuilder,
     Banks,
     PatchNetwork,
-    assign_roles,
+    images_without,
 )
 from affinitynet.progress import say
 from affinitynet.run_folder.settings import ContrastSettings
@@ -95,6 +95,7 @@ def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _network(context: Context) -> PatchNetwork:
     recipe = context.recipe
+    torch.manual_seed(recipe.seed)  # of weights = none, which have to be the same on resuming
     if recipe.contrast.features == "classifier":
         backbone: Any = Classifier.load(context.folder(CLASSIFIER)).backbone
     else:
@@ -142,14 +143,14 @@ def build_banks(
     Raises:
         UserError: every class is in all but a few images.
     """
-    roles = assign_roles(samples, classes, seed)
-    if not roles:
+    without = images_without(samples, classes, seed)
+    if not without:
         raise UserError(
             f"cams.source = contrast: each class is in all training images but {FEWEST - 1} or "
             "fewer, so there is nothing to contrast it with; add images without it, or use "
             "cams.source = classifier"
         )
-    builder = BankBuilder(roles, channels, settings)
+    builder = BankBuilder(without, channels, settings)
     numbers = {sample.id: number for number, sample in enumerate(samples)}
     by_id = {sample.id: sample for sample in samples}
 
@@ -169,7 +170,7 @@ def build_banks(
         lambda name, found: builder.collect(name, found, seed + numbers[name]),
     )
     builder.fill(seed)
-    go_through("scales", builder.held_out_images, builder.measure)
+    go_through("scales", builder.scale_images, builder.measure)
     return builder.banks
 
 
