@@ -1,12 +1,13 @@
 """Which source's maps a class gets, by how much the tag's probability falls without them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from affinitynet.stages.choose_cams import Drops, choose, deletion_drops, images_to_look_at
 from affinitynet.data import Sample
-from pathlib import Path
+from affinitynet.stages.choose_cams import Drops, choose, deletion_drops, images_to_look_at
 
 
 def spread(mean: float, count: int, width: float = 0.1) -> list[float]:
@@ -16,7 +17,9 @@ def spread(mean: float, count: int, width: float = 0.1) -> list[float]:
 def test_the_larger_drop_is_chosen() -> None:
     choices = choose({0: Drops(spread(0.2, 20), spread(0.3, 20))})
     assert choices[0].source == "contrast"
-    assert "0.30 of the tag's probability for contrast, 0.20 for the classifier" in choices[0].reason
+    assert (
+        "0.30 of the tag's probability for contrast, 0.20 for the classifier" in choices[0].reason
+    )
     assert choose({0: Drops([0.3, 0.2], [0.1, 0.0])})[0].source == "classifier"
 
 

@@ -70,9 +70,7 @@ def test_a_run_by_contrast(tiny_recipe: Path, small: Path, tmp_path: Path) -> No
     assert all(zero < one for zero, one in record["zero and one"].values())
 
 
-def test_a_resumed_run_makes_the_same_maps(
-    tiny_recipe: Path, small: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_makes_the_same_maps(tiny_recipe: Path, small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "cams"
     recipe = load(tiny_recipe, small, tmp_path / "run", "contrast")
     an.run(recipe, until="compute_contrast")

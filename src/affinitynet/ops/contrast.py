@@ -1,6 +1,6 @@
 """Contrast: how unlike a patch is to the patches of images that lack a class.
 
-    patch features -> distance to the k nearest of a bank -> zero and one by images without the class
+    patch features -> distance to the k nearest of a bank -> zero and one, by images without it
 
 Patch features, bank and nearest neighbors are those of PatchCore (Roth et al., Towards Total Recall
 in Industrial Anomaly Detection, CVPR 2022). A bank for each tag, and a scale that images without
