@@ -58,7 +58,7 @@ def patch_statistics(patches: Tensor, channels: Sequence[int]) -> tuple[Tensor, 
         mean (D,) and scale (D,), the scale above 0.
     """
     mean, deviation = patches.mean(0), patches.std(0)
-    lengths = [part.norm().clamp(min=1e-6) for part in deviation.split(list(channels))]
+    lengths = [part.norm().clamp(min=1e-6) for part in torch.split(deviation, list(channels))]
     scale = [length.expand(count) for length, count in zip(lengths, channels, strict=True)]
     return mean, torch.cat(scale)
 
@@ -81,7 +81,7 @@ def nearest_distance(patches: Tensor, bank: Tensor, neighbors: int = 3) -> Tenso
     squares, columns = (bank * bank).sum(1), bank.T
     rows = max(_FEWEST_ROWS, _ENTRIES // len(bank))
     found = []
-    for part in patches.split(rows):
+    for part in torch.split(patches, rows):
         # |p|^2 is the same for a whole row: it is not needed to find the nearest.
         distances = torch.addmm(squares, part, columns, alpha=-2)
         nearest = distances.topk(neighbors, 1, largest=False).values

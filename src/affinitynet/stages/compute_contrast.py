@@ -1,6 +1,6 @@
 """Stage 2 without training: images that lack a tag -> cams/<id>.npz, by what sets others apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ BANKS = "banks.safetensors"
 # A map's value where a patch passes one. Later stages read maps in which 0.2 is the usual border
 # between a class and the background (`evaluate.cam_background`).
 BORDER = 0.2
+Describe = Callable[[Tensor], Tensor]  # an image (3, H, W) uint8 -> its patches (D, h, w)
 _UNDILATED = 32  # output stride of a backbone whose maps have the strides they were trained with
 
 
@@ -81,7 +82,8 @@ def resized(image: Tensor, long_side: int | None) -> Tensor:
         return image
     scale = long_side / max(image.shape[-2:])
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    return T.resize(image, size, antialias=True)
+    made: Tensor = T.resize(image, size, antialias=True)
+    return made
 
 
 def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -107,7 +109,7 @@ def _load(sample: Sample) -> Tensor:
     return torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
 
 
-def _banks(context: Context, network: PatchNetwork, patches: Any) -> Banks:
+def _banks(context: Context, network: PatchNetwork, patches: Describe) -> Banks:
     """Read the banks of an interrupted stage, or build them out of the training images."""
     file = context.folder(context.stage(NAME).artifacts[0]) / BANKS
     banks = Banks.read(file)
@@ -130,15 +132,13 @@ def build_banks(
     samples: Sequence[Sample],
     classes: int,
     channels: Sequence[int],
-    patches: Any,
+    patches: Describe,
     *,
     settings: ContrastSettings,
     seed: int,
     workers: int,
 ) -> Banks:
     """Go twice through images without tags: to fill the banks, and to set their scales.
-
-    patches: describes an image (3, H, W) uint8 by (D, h, w).
 
     Raises:
         UserError: every class is in all but a few images.
@@ -154,7 +154,7 @@ def build_banks(
     numbers = {sample.id: number for number, sample in enumerate(samples)}
     by_id = {sample.id: sample for sample in samples}
 
-    def go_through(what: str, ids: Sequence[str], take: Any) -> None:
+    def go_through(what: str, ids: Sequence[str], take: Callable[[str, Tensor], None]) -> None:
         for_each(
             f"{NAME}, {what}",
             [by_id[name] for name in ids],
