@@ -139,3 +139,11 @@ def test_nothing_to_contrast_at_all(tiny_recipe: Path, tmp_path: Path) -> None:
     few = make_toy(tmp_path / "few", train=4, val=1, size=64)
     with pytest.raises(UserError, match="nothing to contrast it with; add images without it"):
         an.run(load(tiny_recipe, few, tmp_path / "run", "contrast"), until="compute_contrast")
+
+
+def test_auto_goes_on_where_there_is_nothing_to_contrast(tiny_recipe: Path, tmp_path: Path) -> None:
+    few = make_toy(tmp_path / "few", train=4, val=1, size=64)
+    run = an.run(load(tiny_recipe, few, tmp_path / "run", "auto"), until="choose_cams")
+    choice = run.metrics("choose_cams")["choice"]
+    assert {chosen["source"] for chosen in choice.values()} == {"classifier"}
+    assert maps(tmp_path / "run" / "cams") == maps(tmp_path / "run" / "cams_classifier")

@@ -5,7 +5,7 @@ painted over with their surroundings, and the map after which the tag's probabil
 the better one (`ops/deletion.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
 from affinitynet.run_folder.folder import read_json, write_json
+from affinitynet.run_folder.records import StageFolder
 from affinitynet.run_folder.stages import (
     CAMS,
     CAMS_CLASSIFIER,
@@ -100,9 +101,9 @@ def _maps(context: Context, sample: Sample, source: Source) -> NDArray[np.float3
 
 def _choose(context: Context) -> dict[str, Any]:
     """Return for each class by name its source, the reason, and what it follows from."""
-    drops = _measure(context)
-    choices = choose(drops)
     classes = context.manifest.classes
+    drops = _measure(context)
+    choices = choose(drops, [label for label in drops if classes[label] in _contrasted(context)])
     for label, choice in choices.items():
         say(f"{NAME}: {classes[label]}: {choice.source}, {choice.reason}")
     return {
@@ -118,7 +119,17 @@ def _choose(context: Context) -> dict[str, Any]:
     }
 
 
-def choose(drops: Mapping[int, Drops]) -> dict[int, Choice]:
+def _contrasted(context: Context) -> Collection[str]:
+    """Return the classes that there was something to contrast with."""
+    record = StageFolder(context.folder(CAMS_CONTRAST), "compute_contrast").record()
+    assert record is not None  # done before
+    found: dict[str, int] = record.figures["bank"]
+    return found
+
+
+def choose(
+    drops: Mapping[int, Drops], contrasted: Collection[int] | None = None
+) -> dict[int, Choice]:
     """Choose the source of each class's maps.
 
     All classes together choose the source after whose deletion probabilities fall more, each class
@@ -127,11 +138,14 @@ def choose(drops: Mapping[int, Drops]) -> dict[int, Choice]:
 
     Args:
         drops: class -> what was measured. A class without images follows the others.
+        contrasted: the classes that contrast has maps of, None for all.
     """
-    differences = {label: np.subtract(d.contrast, d.classifier) for label, d in drops.items()}
+    able = drops.keys() if contrasted is None else contrasted
+    differences = {label: np.subtract(*drops[label][::-1]) for label in drops if label in able}
     means = [float(values.mean()) for values in differences.values() if len(values)]
     common: Source = "contrast" if means and np.mean(means) > 0 else "classifier"
-    choices = {}
+    nothing = Choice("classifier", "nothing to contrast it with")
+    choices = dict.fromkeys(drops, nothing)
     for label, values in differences.items():
         own: Source = "contrast" if len(values) and values.mean() > 0 else "classifier"
         if not len(values):

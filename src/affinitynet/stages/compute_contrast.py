@@ -123,6 +123,8 @@ def _banks(context: Context, network: PatchNetwork, patches: Describe) -> Banks:
             settings=context.recipe.contrast,
             seed=context.recipe.seed,
             workers=context.recipe.workers,
+            # With `auto` there are the classifier's maps.
+            required=context.recipe.cams.source == "contrast",
         )
         banks.write(file)
     return banks
@@ -137,19 +139,24 @@ def build_banks(
     settings: ContrastSettings,
     seed: int,
     workers: int,
+    required: bool = True,
 ) -> Banks:
     """Go twice through images without tags: to fill the banks, and to set their scales.
+
+    Without `required` it may be that there is no class to contrast, and no bank.
 
     Raises:
         UserError: every class is in all but a few images.
     """
     without = images_without(samples, classes, seed)
-    if not without:
+    if not without and required:
         raise UserError(
             f"cams.source = contrast: each class is in all training images but {FEWEST - 1} or "
             "fewer, so there is nothing to contrast it with; add images without it, or use "
             "cams.source = classifier"
         )
+    if not without:
+        return Banks(torch.zeros(sum(channels)), torch.ones(sum(channels)), {}, {})
     builder = BankBuilder(without, channels, settings)
     numbers = {sample.id: number for number, sample in enumerate(samples)}
     by_id = {sample.id: sample for sample in samples}
