@@ -79,32 +79,28 @@ def test_a_patch_of_the_bank_has_no_distance() -> None:
     assert contrast.nearest_distance(bank, bank, 1).max() < 2e-3
 
 
-def test_random_rows_are_rows_and_repeat() -> None:
-    patches = torch.arange(40.0).view(20, 2)
-    chosen = contrast.random_rows(patches, 6, Generator().manual_seed(3))
-    assert len({tuple(row) for row in chosen.tolist()} & set(map(tuple, patches.tolist()))) == 6
-    assert torch.equal(chosen, contrast.random_rows(patches, 6, Generator().manual_seed(3)))
-    assert len(contrast.random_rows(patches, 99, Generator())) == 20
-
-
 def test_a_coreset_leaves_no_corner_out() -> None:
     """A thousand patches in one place and one in each of four others: each place has its patch."""
     crowd = 0.01 * normal(1000, 4)
     corners = 10 * torch.eye(4)
     chosen = contrast.coreset(torch.cat([crowd, corners]), 5, Generator().manual_seed(0))
-    assert chosen.shape == (5, 4)
-    assert contrast.nearest_distance(corners, chosen, 1).max() < 1e-2
-    few = contrast.coreset(corners, 9, Generator())
-    assert torch.equal(few, corners)
+    assert len(set(chosen.tolist())) == 5
+    assert {1000, 1001, 1002, 1003} < set(chosen.tolist())
+    assert contrast.coreset(corners, 9, Generator()).tolist() == [0, 1, 2, 3]
 
 
 def test_zero_is_the_median_and_one_the_quantile() -> None:
     scores = torch.arange(101.0)[torch.randperm(101, generator=Generator().manual_seed(0))]
-    assert contrast.calibration(scores, 0.9) == (50, 90)
+    assert contrast.calibration([scores], 0.9) == (50, 90)
     made = contrast.calibrate(torch.tensor([20.0, 50, 70, 90, 130]), 50, 90)
     assert made.tolist() == [0, 0, 0.5, 1, 2]
 
 
+def test_the_image_in_the_middle_sets_the_scale() -> None:
+    images = [torch.arange(101.0) + shift for shift in (0, 1, 2, 3, 900)]
+    assert contrast.calibration(images, 0.9) == (52, 92)
+
+
 def test_scores_that_are_all_the_same_have_a_scale() -> None:
-    zero, one = contrast.calibration(torch.full((10,), 4.0))
+    zero, one = contrast.calibration([torch.full((10,), 4.0)])
     assert zero < one

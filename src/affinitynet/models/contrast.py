@@ -20,15 +20,13 @@ from affinitynet.ops.contrast import (
     nearest_distance,
     patch_features,
     patch_statistics,
-    random_rows,
 )
 from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.settings import ContrastSettings
 
 FEWEST = 5  # images without the tag: with fewer there is nothing to contrast with
-_HELD_OUT = 6  # one of so many images without the tag sets the scale, the others fill the bank
-_MOST_HELD_OUT, _MOST_IN_BANK = 60, 400  # images for a class: more change the scores by little
+_IN_BANK, _FOR_SCALE = 400, 60  # images for a class: more change the scores by little
 _LEAST_PATCHES = 40  # of an image in a bank
 
 
@@ -81,30 +79,18 @@ def _map_strides(backbone: Backbone) -> list[int]:
     return [stages[0]["reduction"] * 2**number for number in range(len(stages))]
 
 
-@dataclass(frozen=True)
-class Roles:
-    """Which training images fill a class's bank, and which set its scale."""
+def images_without(samples: Sequence[Sample], classes: int, seed: int) -> dict[int, list[str]]:
+    """Return the images without each class, in an order that `seed` chooses.
 
-    bank: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-
-def assign_roles(samples: Sequence[Sample], classes: int, seed: int) -> dict[int, Roles]:
-    """Choose each class's images by `seed`; a class that too few images lack is not there.
-
-    The order is the same for all classes, so that most images serve several of them.
+    A class that too few images lack is not there. The order is the same for all classes, so that
+    most images serve several of them.
     """
     order = torch.randperm(len(samples), generator=Generator().manual_seed(seed)).tolist()
-    roles = {}
-    for label in range(classes):
-        without = [samples[i].id for i in order if label not in samples[i].tags]
-        if len(without) < FEWEST:
-            continue
-        held_out = min(_MOST_HELD_OUT, max(2, len(without) // _HELD_OUT))
-        roles[label] = Roles(
-            tuple(without[held_out : held_out + _MOST_IN_BANK]), tuple(without[:held_out])
-        )
-    return roles
+    without = {
+        label: [samples[i].id for i in order if label not in samples[i].tags]
+        for label in range(classes)
+    }
+    return {label: names for label, names in without.items() if len(names) >= FEWEST}
 
 
 @dataclass(frozen=True)
@@ -122,9 +108,12 @@ class Banks:
 
     def distances(self, label: int, patches: Tensor, neighbors: int) -> Tensor:
         """Return each patch's mean distance to the bank of a class: (D, h, w) -> (h, w)."""
-        rows = ((patches.flatten(1).T - self.mean) / self.scale).contiguous()
-        found = nearest_distance(rows, self.patches[label], neighbors)
+        found = nearest_distance(self.rows(patches), self.patches[label], neighbors)
         return found.view(patches.shape[1:])
+
+    def rows(self, patches: Tensor) -> Tensor:
+        """Return patches as a bank holds them: (D, h, w) -> (h * w, D), standardized."""
+        return ((patches.flatten(1).T - self.mean) / self.scale).contiguous()
 
     def scores(self, labels: Sequence[int], patches: Tensor, neighbors: int) -> Tensor:
         """Return calibrated scores (K, h, w) of the classes `labels`, 0 where there is no bank."""
@@ -170,57 +159,70 @@ class BankBuilder:
     """Collects patches image by image, so that only those that are kept stay in memory.
 
     First every image of `bank_images` is given to `collect`, then `fill` is called, then every
-    image of `held_out_images` is given to `measure`, and `banks` has the result. The order of the
+    image of `scale_images` is given to `measure`, and `banks` has the result. The order of the
     images does not matter.
     """
 
     def __init__(
-        self, roles: Mapping[int, Roles], channels: Sequence[int], settings: ContrastSettings
+        self,
+        without: Mapping[int, Sequence[str]],
+        channels: Sequence[int],
+        settings: ContrastSettings,
     ) -> None:
-        """Prepare banks for the classes of `roles`."""
-        self._roles, self._channels, self._settings = roles, channels, settings
-        self._bank_of = _by_image({label: role.bank for label, role in roles.items()})
-        self._held_out_of = _by_image({label: role.held_out for label, role in roles.items()})
-        self._rows: dict[str, Tensor] = {}
-        self._distances: dict[int, dict[str, Tensor]] = {label: {} for label in roles}
+        """Prepare banks for the classes of `without`, out of images that don't show them."""
+        self._channels, self._settings = channels, settings
+        self._fills = {label: names[:_IN_BANK] for label, names in without.items()}
+        self._measured = _by_image({label: names[:_FOR_SCALE] for label, names in without.items()})
+        self._classes_of = _by_image(self._fills)
+        self._numbers = {image: number for number, image in enumerate(self._classes_of)}
+        self._collected: dict[str, Tensor] = {}
+        self._owners: dict[int, Tensor] = {}
+        self._distances: dict[int, dict[str, Tensor]] = {label: {} for label in without}
         self._filled: Banks | None = None
 
     @property
     def bank_images(self) -> tuple[str, ...]:
         """Images that fill banks."""
-        return tuple(self._bank_of)
+        return tuple(self._classes_of)
 
     @property
-    def held_out_images(self) -> tuple[str, ...]:
+    def scale_images(self) -> tuple[str, ...]:
         """Images that set scales."""
-        return tuple(self._held_out_of)
+        return tuple(self._measured)
 
     def collect(self, image: str, patches: Tensor, seed: int) -> None:
         """Keep some of an image's patches (D, h, w), chosen by `seed`."""
-        most = max(self._share(label) for label in self._bank_of[image])
+        most = max(self._share(label) for label in self._classes_of[image])
         rows = patches.flatten(1).T
-        self._rows[image] = random_rows(rows, most, Generator().manual_seed(seed)).cpu()
+        order = torch.randperm(len(rows), generator=Generator().manual_seed(seed))[:most]
+        self._collected[image] = rows[order.to(rows.device)].cpu()
 
     def fill(self, seed: int) -> None:
         """Make the banks from what was collected."""
-        everything = torch.cat([self._rows[image][:_LEAST_PATCHES] for image in self._bank_of])
-        mean, scale = patch_statistics(everything, self._channels)
-        settings, banks = self._settings, {}
-        choose = coreset if settings.choice == "coreset" else random_rows
-        for label, role in self._roles.items():
-            share = self._share(label)
-            rows = torch.cat([self._rows[image][:share] for image in role.bank])
-            kept = choose(rows, settings.bank, Generator().manual_seed(seed + label))
-            banks[label] = ((kept - mean) / scale).contiguous()
-        self._rows.clear()
+        few = [self._collected[image][:_LEAST_PATCHES] for image in self._classes_of]
+        mean, scale = patch_statistics(torch.cat(few), self._channels)
+        banks = {}
+        for label, images in self._fills.items():
+            parts = [self._collected[image][: self._share(label)] for image in images]
+            rows = (torch.cat(parts) - mean) / scale
+            kept = self._choose(rows, Generator().manual_seed(seed + label))
+            banks[label] = rows[kept].contiguous()
+            owners = [
+                torch.full((len(part),), self._numbers[image])
+                for image, part in zip(images, parts, strict=True)
+            ]
+            self._owners[label] = torch.cat(owners)[kept]
+        self._collected.clear()
         self._filled = Banks(mean, scale, banks, {})
 
     def measure(self, image: str, patches: Tensor) -> None:
-        """Take the distances of an image (D, h, w) that is in no bank of the classes it lacks."""
+        """Take an image's distances (D, h, w) to the banks, its own patches left out of them."""
         assert self._filled is not None
-        for label in self._held_out_of[image]:
-            distances = self._filled.distances(label, patches.cpu(), self._settings.neighbors)
-            self._distances[label][image] = distances.flatten()
+        rows = self._filled.rows(patches.cpu())
+        for label in self._measured[image]:
+            others = self._owners[label] != self._numbers[image]
+            bank = self._filled.patches[label][others]
+            self._distances[label][image] = nearest_distance(rows, bank, self._settings.neighbors)
 
     @property
     def banks(self) -> Banks:
@@ -228,14 +230,19 @@ class BankBuilder:
         filled = self._filled
         assert filled is not None
         ranges = {
-            label: calibration(torch.cat(list(found.values())), self._settings.quantile)
+            label: calibration(list(found.values()), self._settings.quantile)
             for label, found in self._distances.items()
         }
         return Banks(filled.mean, filled.scale, filled.patches, ranges)
 
     def _share(self, label: int) -> int:
         """Return how many patches an image gives to a class: twice as many as the bank holds."""
-        return max(_LEAST_PATCHES, -(-2 * self._settings.bank // len(self._roles[label].bank)))
+        return max(_LEAST_PATCHES, -(-2 * self._settings.bank // len(self._fills[label])))
+
+    def _choose(self, rows: Tensor, generator: Generator) -> Tensor:
+        if self._settings.choice == "coreset":
+            return coreset(rows, self._settings.bank, generator)
+        return torch.randperm(len(rows), generator=generator)[: self._settings.bank]
 
 
 def _by_image(images: Mapping[int, Sequence[str]]) -> dict[str, list[int]]:

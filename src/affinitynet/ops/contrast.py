@@ -1,6 +1,6 @@
 """Contrast: how unlike a patch is to the patches of images that lack a class.
 
-    patch features -> distance to the k nearest of a bank -> zero and one by images without the class
+    patch features -> distance to the k nearest of a bank -> zero and one, by images without it
 
 Patch features, bank and nearest neighbors are those of PatchCore (Roth et al., Towards Total Recall
 in Industrial Anomaly Detection, CVPR 2022). A bank for each tag, and a scale that images without
@@ -58,7 +58,7 @@ def patch_statistics(patches: Tensor, channels: Sequence[int]) -> tuple[Tensor, 
         mean (D,) and scale (D,), the scale above 0.
     """
     mean, deviation = patches.mean(0), patches.std(0)
-    lengths = [part.norm().clamp(min=1e-6) for part in deviation.split(list(channels))]
+    lengths = [part.norm().clamp(min=1e-6) for part in torch.split(deviation, list(channels))]
     scale = [length.expand(count) for length, count in zip(lengths, channels, strict=True)]
     return mean, torch.cat(scale)
 
@@ -81,7 +81,7 @@ def nearest_distance(patches: Tensor, bank: Tensor, neighbors: int = 3) -> Tenso
     squares, columns = (bank * bank).sum(1), bank.T
     rows = max(_FEWEST_ROWS, _ENTRIES // len(bank))
     found = []
-    for part in patches.split(rows):
+    for part in torch.split(patches, rows):
         # |p|^2 is the same for a whole row: it is not needed to find the nearest.
         distances = torch.addmm(squares, part, columns, alpha=-2)
         nearest = distances.topk(neighbors, 1, largest=False).values
@@ -90,56 +90,54 @@ def nearest_distance(patches: Tensor, bank: Tensor, neighbors: int = 3) -> Tenso
     return torch.cat(found) if found else patches.new_zeros(0)
 
 
-def random_rows(patches: Tensor, count: int, generator: Generator) -> Tensor:
-    """Return `count` of the rows of `patches` (N, D) at random, all where there are fewer."""
-    order = torch.randperm(len(patches), generator=generator)[:count]
-    return patches[order.to(patches.device)]
-
-
 def coreset(patches: Tensor, count: int, generator: Generator, *, dimensions: int = 32) -> Tensor:
-    """Return `count` rows that cover all: each next one is the farthest from those before.
+    """Choose rows that cover all: each next one is the farthest from those before.
 
     The distances are measured in `dimensions` random directions, which keeps their order nearly
     (Johnson and Lindenstrauss). Takes N x count x dimensions steps.
 
     Args:
         patches: (N, D).
-        count: of the rows to keep; all are kept where there are fewer.
+        count: of the rows to choose; all are where there are fewer.
         generator: of the directions and the first row; on the CPU.
         dimensions: of the space in which distances are measured.
 
     Returns:
-        (min(N, count), D).
+        (min(N, count),) int64, the rows' numbers.
 
     Source: PatchCore, algorithm 1 (greedy minimax facility location).
     """
     if len(patches) <= count:
-        return patches
+        return torch.arange(len(patches))
     directions = torch.randn(patches.shape[1], dimensions, generator=generator)
     points = patches @ directions.to(patches)
-    first = int(torch.randint(len(points), (1,), generator=generator))
-    chosen = [first]
-    distance = (points - points[first]).square().sum(1)
-    for _ in range(count - 1):
-        farthest = int(distance.argmax())
-        chosen.append(farthest)
-        distance = torch.minimum(distance, (points - points[farthest]).square().sum(1))
-    return patches[chosen]
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    distance = (points - points[chosen[0]]).square().sum(1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
+    return torch.tensor(chosen)
 
 
-def calibration(scores: Tensor, quantile: float = 0.99) -> tuple[float, float]:
-    """Return the scores that become zero and one: the median, and a quantile far above it.
+def calibration(scores: Sequence[Tensor], quantile: float = 0.99) -> tuple[float, float]:
+    """Return the scores that become zero and one: of a usual image, the median and a quantile.
+
+    Both are taken in each image, and of the images the one in the middle: a few that are unlike all
+    others, or that show the class although their tags don't say so, move nothing.
 
     Args:
-        scores: (N,) of patches in images without the class, none of them in the bank; N at least 1.
-        quantile: the share of such patches that stay below one.
+        scores: (N_i,) of each of the images without the class, N_i at least 1.
+        quantile: the share of a usual image's patches that stay below one.
 
     Returns:
         zero and one, with one above zero.
     """
-    ordered = scores.sort().values  # torch.quantile takes no more than 16 million
-    last = len(ordered) - 1
-    zero, one = (float(ordered[round(share * last)]) for share in (0.5, quantile))
+    shares = torch.tensor([0.5, quantile], dtype=torch.float64)
+    rows = [
+        image.sort().values[(shares * (len(image) - 1)).round().long().to(image.device)].cpu()
+        for image in scores
+    ]
+    zero, one = torch.stack(rows).quantile(0.5, dim=0).tolist()
     return zero, max(one, zero + 1e-6)
 
 

@@ -5,7 +5,7 @@ painted over with their surroundings, and the map after which the tag's probabil
 the better one (`ops/deletion.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -23,7 +23,14 @@ from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
 from affinitynet.run_folder.folder import read_json, write_json
-from affinitynet.run_folder.stages import CAMS, CAMS_CLASSIFIER, CAMS_CONTRAST, CLASSIFIER
+from affinitynet.run_folder.records import StageFolder
+from affinitynet.run_folder.stages import (
+    CAMS,
+    CAMS_CLASSIFIER,
+    CAMS_CONTRAST,
+    CLASSIFIER,
+    Artifact,
+)
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import check_size, for_each, make_each
 
@@ -35,7 +42,7 @@ _FEWEST = 8  # images with which a class may decide against the others
 _ERRORS = 2.0  # standard errors that make a difference of one class a clear one
 
 Source = Literal["classifier", "contrast"]
-ARTIFACTS = {"classifier": CAMS_CLASSIFIER, "contrast": CAMS_CONTRAST}
+ARTIFACTS: dict[Source, Artifact] = {"classifier": CAMS_CLASSIFIER, "contrast": CAMS_CONTRAST}
 
 
 class Drops(NamedTuple):
@@ -43,6 +50,13 @@ class Drops(NamedTuple):
 
     classifier: list[float]
     contrast: list[float]
+
+
+class Loaded(NamedTuple):
+    """An image (3, H, W) with both sources' maps (K, H, W) of its tags."""
+
+    image: Tensor
+    maps: dict[Source, Tensor]
 
 
 class Choice(NamedTuple):
@@ -87,9 +101,9 @@ def _maps(context: Context, sample: Sample, source: Source) -> NDArray[np.float3
 
 def _choose(context: Context) -> dict[str, Any]:
     """Return for each class by name its source, the reason, and what it follows from."""
-    drops = _measure(context)
-    choices = choose(drops)
     classes = context.manifest.classes
+    drops = _measure(context)
+    choices = choose(drops, [label for label in drops if classes[label] in _contrasted(context)])
     for label, choice in choices.items():
         say(f"{NAME}: {classes[label]}: {choice.source}, {choice.reason}")
     return {
@@ -105,7 +119,17 @@ def _choose(context: Context) -> dict[str, Any]:
     }
 
 
-def choose(drops: Mapping[int, Drops]) -> dict[int, Choice]:
+def _contrasted(context: Context) -> Collection[str]:
+    """Return the classes that there was something to contrast with."""
+    record = StageFolder(context.folder(CAMS_CONTRAST), "compute_contrast").record()
+    assert record is not None  # done before
+    found: dict[str, int] = record.figures["bank"]
+    return found
+
+
+def choose(
+    drops: Mapping[int, Drops], contrasted: Collection[int] | None = None
+) -> dict[int, Choice]:
     """Choose the source of each class's maps.
 
     All classes together choose the source after whose deletion probabilities fall more, each class
@@ -114,11 +138,14 @@ def choose(drops: Mapping[int, Drops]) -> dict[int, Choice]:
 
     Args:
         drops: class -> what was measured. A class without images follows the others.
+        contrasted: the classes that contrast has maps of, None for all.
     """
-    differences = {label: np.subtract(d.contrast, d.classifier) for label, d in drops.items()}
+    able = drops.keys() if contrasted is None else contrasted
+    differences = {label: np.subtract(*drops[label][::-1]) for label in drops if label in able}
     means = [float(values.mean()) for values in differences.values() if len(values)]
     common: Source = "contrast" if means and np.mean(means) > 0 else "classifier"
-    choices = {}
+    nothing = Choice("classifier", "nothing to contrast it with")
+    choices = dict.fromkeys(drops, nothing)
     for label, values in differences.items():
         own: Source = "contrast" if len(values) and values.mean() > 0 else "classifier"
         if not len(values):
@@ -168,14 +195,13 @@ def _measure(context: Context) -> dict[int, Drops]:
             pixels = normalization.apply(images).to(device, memory_format=torch.channels_last)
             return cast(Tensor, model(pixels)).float().sigmoid().cpu()
 
-        def compute(sample: Sample, loaded: dict[Source, Tensor]) -> None:
+        def compute(sample: Sample, loaded: Loaded) -> None:
             # At the size that the classifier was trained on, where its probabilities mean most.
-            image = _shrunk(loaded["image"], recipe.classifier.long_side[1])  # type: ignore[index]
-            tags = [tag for tag in sample.tags if tag in looked_at[sample.id]]
-            for source in ARTIFACTS:
-                maps = loaded[cast(Source, source)]
-                rows = [maps[sample.tags.index(tag)] for tag in tags]
-                found = deletion_drops(image, torch.stack(rows), tags, probabilities)
+            image = _shrunk(loaded.image, recipe.classifier.long_side[1])
+            tags = looked_at[sample.id]
+            for source, maps in loaded.maps.items():
+                rows = torch.stack([maps[sample.tags.index(tag)] for tag in tags])
+                found = deletion_drops(image, rows, tags, probabilities)
                 for tag, drop in zip(tags, found, strict=True):
                     getattr(drops[tag], source).append(drop)
 
@@ -206,18 +232,19 @@ def deletion_drops(
     return [float(before[tag] - row[tag]) for tag, row in zip(tags, after, strict=True)]
 
 
-def _load(context: Context, sample: Sample) -> dict[Any, Tensor]:
-    image = load_image(sample.image)
-    loaded: dict[Any, Tensor] = {"image": torch.from_numpy(image).permute(2, 0, 1)}
+def _load(context: Context, sample: Sample) -> Loaded:
+    image, maps = load_image(sample.image), {}
     for source, artifact in ARTIFACTS.items():
-        maps = _maps(context, sample, cast(Source, source))
-        check_size(image.shape[:2], maps.shape[1:], context.file(artifact, sample))
-        loaded[source] = torch.from_numpy(maps)
-    return loaded
+        found = _maps(context, sample, source)
+        check_size(image.shape[:2], found.shape[1:], context.file(artifact, sample))
+        maps[source] = torch.from_numpy(found)
+    return Loaded(torch.from_numpy(image).permute(2, 0, 1), maps)
 
 
 def _shrunk(image: Tensor, long_side: int) -> Tensor:
     scale = long_side / max(image.shape[-2:])
     if scale >= 1:
         return image
-    return T.resize(image, [max(1, round(side * scale)) for side in image.shape[-2:]])
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    shrunk: Tensor = T.resize(image, size, antialias=True)
+    return shrunk

@@ -1,6 +1,6 @@
 """Stage 2 without training: images that lack a tag -> cams/<id>.npz, by what sets others apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from affinitynet.models.contrast import (
     BankBuilder,
     Banks,
     PatchNetwork,
-    assign_roles,
+    images_without,
 )
 from affinitynet.progress import say
 from affinitynet.run_folder.settings import ContrastSettings
@@ -32,6 +32,7 @@ BANKS = "banks.safetensors"
 # A map's value where a patch passes one. Later stages read maps in which 0.2 is the usual border
 # between a class and the background (`evaluate.cam_background`).
 BORDER = 0.2
+Describe = Callable[[Tensor], Tensor]  # an image (3, H, W) uint8 -> its patches (D, h, w)
 _UNDILATED = 32  # output stride of a backbone whose maps have the strides they were trained with
 
 
@@ -81,7 +82,8 @@ def resized(image: Tensor, long_side: int | None) -> Tensor:
         return image
     scale = long_side / max(image.shape[-2:])
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    return T.resize(image, size, antialias=True)
+    made: Tensor = T.resize(image, size, antialias=True)
+    return made
 
 
 def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -95,6 +97,7 @@ def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _network(context: Context) -> PatchNetwork:
     recipe = context.recipe
+    torch.manual_seed(recipe.seed)  # of weights = none, which have to be the same on resuming
     if recipe.contrast.features == "classifier":
         backbone: Any = Classifier.load(context.folder(CLASSIFIER)).backbone
     else:
@@ -106,7 +109,7 @@ def _load(sample: Sample) -> Tensor:
     return torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
 
 
-def _banks(context: Context, network: PatchNetwork, patches: Any) -> Banks:
+def _banks(context: Context, network: PatchNetwork, patches: Describe) -> Banks:
     """Read the banks of an interrupted stage, or build them out of the training images."""
     file = context.folder(context.stage(NAME).artifacts[0]) / BANKS
     banks = Banks.read(file)
@@ -120,6 +123,8 @@ def _banks(context: Context, network: PatchNetwork, patches: Any) -> Banks:
             settings=context.recipe.contrast,
             seed=context.recipe.seed,
             workers=context.recipe.workers,
+            # With `auto` there are the classifier's maps.
+            required=context.recipe.cams.source == "contrast",
         )
         banks.write(file)
     return banks
@@ -129,31 +134,34 @@ def build_banks(
     samples: Sequence[Sample],
     classes: int,
     channels: Sequence[int],
-    patches: Any,
+    patches: Describe,
     *,
     settings: ContrastSettings,
     seed: int,
     workers: int,
+    required: bool = True,
 ) -> Banks:
     """Go twice through images without tags: to fill the banks, and to set their scales.
 
-    patches: describes an image (3, H, W) uint8 by (D, h, w).
+    Without `required` it may be that there is no class to contrast, and no bank.
 
     Raises:
         UserError: every class is in all but a few images.
     """
-    roles = assign_roles(samples, classes, seed)
-    if not roles:
+    without = images_without(samples, classes, seed)
+    if not without and required:
         raise UserError(
             f"cams.source = contrast: each class is in all training images but {FEWEST - 1} or "
             "fewer, so there is nothing to contrast it with; add images without it, or use "
             "cams.source = classifier"
         )
-    builder = BankBuilder(roles, channels, settings)
+    if not without:
+        return Banks(torch.zeros(sum(channels)), torch.ones(sum(channels)), {}, {})
+    builder = BankBuilder(without, channels, settings)
     numbers = {sample.id: number for number, sample in enumerate(samples)}
     by_id = {sample.id: sample for sample in samples}
 
-    def go_through(what: str, ids: Sequence[str], take: Any) -> None:
+    def go_through(what: str, ids: Sequence[str], take: Callable[[str, Tensor], None]) -> None:
         for_each(
             f"{NAME}, {what}",
             [by_id[name] for name in ids],
@@ -169,7 +177,7 @@ def build_banks(
         lambda name, found: builder.collect(name, found, seed + numbers[name]),
     )
     builder.fill(seed)
-    go_through("scales", builder.held_out_images, builder.measure)
+    go_through("scales", builder.scale_images, builder.measure)
     return builder.banks
 
 

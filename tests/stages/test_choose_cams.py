@@ -1,0 +1,89 @@
+"""Which source's maps a class gets, by how much the tag's probability falls without them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from affinitynet.data import Sample
+from affinitynet.stages.choose_cams import Drops, choose, deletion_drops, images_to_look_at
+
+
+def spread(mean: float, count: int, width: float = 0.1) -> list[float]:
+    return [mean + width * (-1) ** number for number in range(count)]
+
+
+def test_the_larger_drop_is_chosen() -> None:
+    choices = choose({0: Drops(spread(0.2, 20), spread(0.3, 20))})
+    assert choices[0].source == "contrast"
+    assert (
+        "0.30 of the tag's probability for contrast, 0.20 for the classifier" in choices[0].reason
+    )
+    assert choose({0: Drops([0.3, 0.2], [0.1, 0.0])})[0].source == "classifier"
+
+
+def test_a_class_that_is_clearly_other_decides_for_itself() -> None:
+    drops = {
+        0: Drops(spread(0.1, 20), spread(0.6, 20)),
+        1: Drops([0.30] * 20, spread(0.20, 20)),
+    }
+    choices = choose(drops)
+    assert [choices[label].source for label in (0, 1)] == ["contrast", "classifier"]
+
+
+@pytest.mark.parametrize(
+    "unclear",
+    [
+        Drops([0.30] * 20, spread(0.29, 20)),  # within the error
+        Drops([0.30] * 7, [0.10] * 7),  # too few images
+        Drops([], []),
+    ],
+)
+def test_a_class_that_is_not_clear_follows_the_others(unclear: Drops) -> None:
+    choices = choose({0: Drops(spread(0.1, 20), spread(0.6, 20)), 1: unclear})
+    assert choices[1].source == "contrast"
+    assert "as the other classes" in choices[1].reason
+
+
+def test_without_any_image_the_classifier_is_taken() -> None:
+    assert choose({0: Drops([], [])})[0].source == "classifier"
+
+
+def test_a_class_without_contrast_has_no_say_and_the_classifier() -> None:
+    drops = {0: Drops([0.1] * 9, [0.2] * 9), 1: Drops([0.9] * 9, [0.0] * 9)}
+    choices = choose(drops, contrasted=[0])
+    assert [choices[label].source for label in (0, 1)] == ["contrast", "classifier"]
+    assert choices[1].reason == "nothing to contrast it with"
+
+
+def test_a_class_counts_once_however_many_images_it_has() -> None:
+    drops = {0: Drops([0.1] * 30, [0.2] * 30), 1: Drops([0.5, 0.5], [0.1, 0.1])}
+    assert choose(drops)[1].source == "classifier"
+
+
+def test_each_class_is_looked_at_in_as_many_images() -> None:
+    samples = [Sample(f"{n}", Path(f"{n}.png"), (0,) if n % 2 else (0, 1)) for n in range(100)]
+    found = images_to_look_at(samples, 3, seed=0)
+    counts = [sum(label in labels for labels in found.values()) for label in range(3)]
+    assert counts == [30, 30, 0]
+    assert found == images_to_look_at(samples, 3, seed=0)
+    assert found != images_to_look_at(samples, 3, seed=1)
+
+
+def brightness(images: Tensor) -> Tensor:
+    """A classifier of two classes: how bright the left and the right half are."""
+    return torch.stack([half.amax((1, 2, 3)) / 255 for half in images.split(20, 3)], 1)
+
+
+def test_deleting_what_the_classifier_sees_takes_its_probability() -> None:
+    image = torch.zeros(3, 30, 40)
+    image[:, 10:13, 5:8] = 255  # of the left half
+    image[:, 20:23, 30:33] = 255
+    right, wrong = torch.zeros(30, 40), torch.zeros(30, 40)
+    right[10:13, 5:8] = wrong[2:5, 5:8] = 1
+    drops = deletion_drops(image, torch.stack([right, wrong]), [0, 0], brightness)
+    assert drops == pytest.approx([1, 0])
+    other = torch.zeros(30, 40)
+    other[20:23, 30:33] = 1
+    assert deletion_drops(image, other[None], [1], brightness) == pytest.approx([1])

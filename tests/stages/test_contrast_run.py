@@ -1,0 +1,149 @@
+"""Runs whose CAMs come by contrast, or from the better of two sources."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import affinitynet as an
+from affinitynet.data import read_dataset
+from affinitynet.data.cams import load_cams
+from affinitynet.data.toy import make_toy
+from affinitynet.errors import UserError
+from affinitynet.pipeline import Run
+from affinitynet.run_folder.stages import stages_of, trains_classifier
+
+SMALL = {"contrast.long_side": 64, "contrast.bank": 100}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough images that each class is missing from five."""
+    return make_toy(tmp_path_factory.mktemp("small") / "toy", train=16, val=2, size=64)
+
+
+def load(recipe: Path, data: Path, out: Path, source: str, **more: Any) -> an.Recipe:
+    return an.Recipe.load(recipe, data=data, out=out, **{"cams.source": source, **SMALL, **more})
+
+
+def names(recipe: an.Recipe) -> list[str]:
+    return [stage.name for stage in stages_of(recipe)]
+
+
+def maps(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.npz"))}
+
+
+def test_contrast_needs_no_classifier() -> None:
+    recipe = an.Recipe.model_validate({"cams": {"source": "contrast"}})
+    assert names(recipe)[:2] == ["compute_contrast", "mine_confident"]
+    assert not trains_classifier(recipe)
+    learnt = recipe.model_copy(
+        update={"contrast": recipe.contrast.model_copy(update={"features": "classifier"})}
+    )
+    assert names(learnt)[:2] == ["train_classifier", "compute_contrast"]
+    assert trains_classifier(learnt)
+
+
+def test_auto_has_both_and_a_choice() -> None:
+    recipe = an.Recipe.model_validate({"cams": {"source": "auto"}})
+    first = ["train_classifier", "compute_cams", "compute_contrast", "choose_cams"]
+    assert names(recipe)[:4] == first
+    folders = [stage.folder for stage in stages_of(recipe)][1:4]
+    assert folders == ["cams_classifier", "cams_contrast", "cams"]
+    assert trains_classifier(recipe)
+
+
+def test_a_run_by_contrast(tiny_recipe: Path, small: Path, tmp_path: Path) -> None:
+    recipe = load(tiny_recipe, small, tmp_path / "run", "contrast")
+    run = an.run(recipe, until="compute_contrast")
+    assert not (tmp_path / "run" / "classifier").exists()
+    for sample in run.manifest.samples:
+        classes, cams = load_cams(tmp_path / "run" / "cams" / f"{sample.id}.npz")
+        assert tuple(classes) == sample.tags
+        assert cams.shape == (len(sample.tags), 64, 64)
+        assert not len(cams) or 0 <= cams.min() <= cams.max() <= 1
+    record = run.metrics("compute_contrast")
+    assert record["bank"] == dict.fromkeys(run.manifest.classes, 100)
+    assert all(zero < one for zero, one in record["zero and one"].values())
+
+
+def test_a_resumed_run_makes_the_same_maps(tiny_recipe: Path, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "cams"
+    recipe = load(tiny_recipe, small, tmp_path / "run", "contrast")
+    an.run(recipe, until="compute_contrast")
+    whole = maps(folder)
+    for file in list(folder.glob("*.npz"))[::2]:
+        file.unlink()
+    (folder / "stage.json").unlink()
+    (folder / "banks.safetensors").write_bytes(b"half")  # made again, from the seed
+    an.run(recipe, until="compute_contrast")
+    assert maps(folder) == whole
+    with pytest.raises(UserError, match=r"seed was 0, is 1.*--redo compute_contrast"):
+        an.run(recipe.model_copy(update={"seed": 1}), until="compute_contrast")
+
+
+def test_auto_writes_the_maps_of_the_source_it_chose(
+    tiny_recipe: Path, small: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "run"
+    recipe = load(tiny_recipe, small, root, "auto")
+    run = an.run(recipe, until="choose_cams")
+    choice = run.metrics("choose_cams")["choice"]
+    assert set(choice) == set(run.manifest.classes)
+    for name, chosen in choice.items():
+        assert chosen["images"] > 0
+        assert str(chosen["images"]) in chosen["reason"], name
+    for sample in run.manifest.samples:
+        _, cams = load_cams(root / "cams" / f"{sample.id}.npz")
+        for number, tag in enumerate(sample.tags):
+            source = choice[run.manifest.classes[tag]]["source"]
+            _, own = load_cams(root / f"cams_{source}" / f"{sample.id}.npz")
+            np.testing.assert_allclose(cams[number], own[number], atol=1e-6)
+    # An interrupted stage keeps its choice, and later stages read what was chosen.
+    kept = root / "cams" / "choice.json"
+    other = {"classifier": "contrast", "contrast": "classifier"}
+    turned = {k: v | {"source": other[v["source"]]} for k, v in choice.items()}
+    kept.write_text(json.dumps(turned), encoding="utf-8")
+    whole = maps(root / "cams")
+    for file in (root / "cams").glob("*.npz"):
+        file.unlink()
+    (root / "cams" / "stage.json").unlink()
+    Run.open(root).go(until="mine_confident")
+    assert maps(root / "cams").keys() == whole.keys()
+    assert maps(root / "cams") != whole
+    assert (root / "confident" / "stage.json").is_file()
+
+
+def test_a_class_in_every_image_is_said(tiny_recipe: Path, small: Path, tmp_path: Path) -> None:
+    """Images of one class alone: it has nothing to be contrasted with, others have."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["image,labels,split"]
+    for number, sample in enumerate(read_dataset(small).split("train")):
+        (data / f"{number}.png").write_bytes(sample.image.read_bytes())
+        rows.append(f"{number}.png,{'dust;scratch' if number % 2 else 'dust'},train")
+    (data / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    recipe = load(tiny_recipe, data, tmp_path / "run", "contrast")
+    run = an.run(recipe, until="compute_contrast")
+    (warning,) = run.metrics("compute_contrast")["warnings"]
+    assert "class dust is in all training images" in warning
+    _, cams = load_cams(tmp_path / "run" / "cams" / "1.npz")
+    assert (cams[0] == 0).all()
+    assert (cams[1] > 0).any()
+
+
+def test_nothing_to_contrast_at_all(tiny_recipe: Path, tmp_path: Path) -> None:
+    few = make_toy(tmp_path / "few", train=4, val=1, size=64)
+    with pytest.raises(UserError, match="nothing to contrast it with; add images without it"):
+        an.run(load(tiny_recipe, few, tmp_path / "run", "contrast"), until="compute_contrast")
+
+
+def test_auto_goes_on_where_there_is_nothing_to_contrast(tiny_recipe: Path, tmp_path: Path) -> None:
+    few = make_toy(tmp_path / "few", train=4, val=1, size=64)
+    run = an.run(load(tiny_recipe, few, tmp_path / "run", "auto"), until="choose_cams")
+    choice = run.metrics("choose_cams")["choice"]
+    assert {chosen["source"] for chosen in choice.values()} == {"classifier"}
+    assert maps(tmp_path / "run" / "cams") == maps(tmp_path / "run" / "cams_classifier")
