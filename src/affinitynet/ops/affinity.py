@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from affinitynet.ops._affinity_kernels import CHANNELS, sum_distances, sum_pulls
+from affinitynet.ops._arguments import check_values
 
 
 class PairTargets(NamedTuple):
@@ -33,8 +34,8 @@ class AffinityLoss(NamedTuple):
 
 def displacements(radius: float = 5) -> list[tuple[int, int]]:
     """Answer the (dy, dx) of `neighbor_offsets` as plain numbers."""
-    if radius < 1:
-        raise ValueError(f"radius is {radius}, but a neighbourhood needs at least 1")
+    if not 1 <= radius < math.inf:
+        raise ValueError(f"radius is {radius}, but a neighbourhood needs at least 1, and an end")
     reach = math.ceil(radius) - 1
     return [
         (dy, dx)
@@ -154,8 +155,8 @@ def distance_backward_numba(
     return gradient[..., :width]
 
 
-def _outside(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
-    """Mark the pairs (P, h, w) whose second pixel is not on the grid."""
+def outside(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """Mark the pairs (P, h, w) whose second pixel is not on the grid of (..., h, w)."""
     height, width = features.shape[-2:]
     steps = torch.tensor(offsets, dtype=torch.int64, device=features.device).reshape(-1, 2, 1)
     rows = torch.arange(height, device=features.device) + steps[:, 0]
@@ -184,7 +185,8 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
         (B, P, h, w) in [0, 1], float32 or float64.
 
     Raises:
-        ValueError: features of another shape, an unknown reduction, a radius under 1.
+        ValueError: features of another shape, not floating point or not finite (those that are
+            being trained are not looked at), an unknown reduction, a radius under 1.
 
     Source: Ahn & Kwak, CVPR 2018, equation 3.
     """
@@ -192,11 +194,13 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
         raise ValueError(f"features are (B, D, h, w), not {tuple(features.shape)}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is 'mean' or 'sum', not {reduction!r}")
+    if not features.requires_grad:  # a training notices by its loss, without waiting for the GPU
+        check_values(features, "features")
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     scale = features.shape[1] if reduction == "mean" else 1
     distance: Tensor = _PairDistance.apply(features, radius)
-    outside = _outside(features, displacements(radius))
-    return torch.exp(distance / -scale).masked_fill(outside, 0)
+    beyond = outside(features, displacements(radius))
+    return torch.exp(distance / -scale).masked_fill(beyond, 0)
 
 
 def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255) -> PairTargets:
@@ -216,12 +220,16 @@ def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255)
         in `neighbor_offsets`.
 
     Raises:
-        ValueError: labels of another shape, a radius under 1.
+        ValueError: labels of another shape, negative or no integers, a radius under 1.
 
     Source: Ahn & Kwak, CVPR 2018, section 3.3.
     """
     if labels.ndim != 3:
         raise ValueError(f"labels are (B, h, w), not {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are integers, not {labels.dtype}")
+    if labels.numel() and labels.min() < 0:
+        raise ValueError(f"labels are at least 0, not {int(labels.min())}")
     offsets = displacements(radius)
     reach = math.ceil(radius) - 1
     height, width = labels.shape[-2:]
@@ -280,11 +288,16 @@ def affinity_loss(affinity: Tensor, targets: PairTargets) -> AffinityLoss:
         AffinityLoss(total, background, foreground, negative), scalars.
 
     Raises:
-        ValueError: affinities and targets of different shapes.
+        ValueError: affinities and targets of different shapes, targets that are not bool,
+            affinities outside of [0, 1] (those that are being trained are not looked at).
 
     Source: Ahn & Kwak, CVPR 2018, equations 4 to 6; the small constants are the public code's.
     """
-    if affinity.shape != targets.background.shape:
+    if any(mask.dtype != torch.bool for mask in targets):
+        raise ValueError(f"targets are bool, not {', '.join(str(m.dtype) for m in targets)}")
+    if not affinity.requires_grad:
+        check_values(affinity, "affinity", 0, 1)
+    if any(affinity.shape != mask.shape for mask in targets):
         raise ValueError(
             f"affinity {tuple(affinity.shape)} and targets {tuple(targets.background.shape)} must "
             "match: make both with one radius and one grid"

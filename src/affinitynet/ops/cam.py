@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from affinitynet.ops._arguments import check_values
+
 
 def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
     """Read the class activation maps off the classifier's last feature map.
@@ -18,7 +20,8 @@ def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
         (B, C, h, w), not negative, not normalised.
 
     Raises:
-        ValueError: features or weights of another shape, or with different D.
+        ValueError: features or weights of another shape, with different D, not floating point or
+            not finite.
 
     Source: Zhou et al., CVPR 2016; Ahn & Kwak, CVPR 2018, section 3.1.
     """
@@ -27,6 +30,8 @@ def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
             f"features {tuple(features.shape)} and weight {tuple(weight.shape)} do not fit: "
             "features (B, D, h, w) take weights (C, D)"
         )
+    check_values(features, "features")
+    check_values(weight, "weight")
     return conv2d(features, weight.reshape(*weight.shape[:2], 1, 1)).relu()
 
 
@@ -41,6 +46,10 @@ def normalize_cams(cams: Tensor) -> Tensor:
     Returns:
         (..., C, H, W) in [0, 1).
 
+    Raises:
+        ValueError: maps that are negative, not floating point or not finite.
+
     Source: Ahn & Kwak, CVPR 2018, equation 1, with the constant of the public code.
     """
+    check_values(cams, "cams", 0)
     return cams / (cams.amax(dim=(-2, -1), keepdim=True) + 1e-5)

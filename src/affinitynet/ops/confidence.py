@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from affinitynet.ops._arguments import check_exponent, check_values
 from affinitynet.ops.crf import as_tensor, dense_crf
 
 NEUTRAL = 255
@@ -24,12 +25,15 @@ def background_map(cams: Tensor, alpha: float) -> Tensor:
         (..., 1, H, W).
 
     Raises:
-        ValueError: maps of fewer than three dimensions.
+        ValueError: maps of fewer than three dimensions, not floating point or not finite; an
+            alpha that is not over 0.
 
     Source: Ahn & Kwak, CVPR 2018, equation 2.
     """
     if cams.ndim < 3:
         raise ValueError(f"cams are (..., C, H, W), not {tuple(cams.shape)}")
+    check_exponent(alpha, "alpha")
+    check_values(cams, "cams")
     if cams.shape[-3] == 0:
         return cams.new_ones((*cams.shape[:-3], 1, *cams.shape[-2:]))
     return (1 - cams.amax(-3, keepdim=True)).clamp(min=0) ** alpha
@@ -69,14 +73,16 @@ def confident_labels(
         (H, W) int64: 0 background, 1 .. C the classes in the order of `cams`, 255 neutral.
 
     Raises:
-        ValueError: shapes that do not fit each other, more than 254 classes, or what `dense_crf`
-            refuses.
+        ValueError: shapes that do not fit each other, more than 254 classes, maps outside of
+            [0, 1] or not floating point, or what `dense_crf` refuses.
 
     Source: Ahn & Kwak, CVPR 2018, section 3.2, and their public code.
     """
-    maps = as_tensor(cams).float()
+    maps = as_tensor(cams)
     if maps.ndim != 3 or len(maps) >= NEUTRAL:
         raise ValueError(f"cams must be (C, H, W) with C below {NEUTRAL}, not {tuple(maps.shape)}")
+    check_values(maps, "cams", 0, 1)
+    maps = maps.float()
     scores = torch.stack(
         [torch.cat([background_map(maps, alpha), maps]) for alpha in (low_alpha, high_alpha)]
     )

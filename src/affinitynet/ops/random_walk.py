@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from affinitynet.ops._arguments import check_count, check_exponent, check_values
 from affinitynet.ops._walk_kernels import walk
-from affinitynet.ops.affinity import displacements, overlap
+from affinitynet.ops.affinity import displacements, outside, overlap
 
+MOST_STEPS = 10**9
+_MOST_STEPS_SINGLE = 10_000  # rounding makes an error of 1e-5 there, of 5e-5 at ten times as many
 # Largest sum of dropped coefficients: the error relative to the largest value, in the main.
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -37,15 +40,18 @@ def random_walk(
         affinity: (B, P, h, w) in [0, 1] for the P displacements of `neighbor_offsets(radius)`.
             Entries of pairs that leave the grid are not read.
         beta: exponent over 0; the larger, the more weak edges stop the walk.
-        steps: t, from 0.
+        steps: t, from 0 to 1e9.
         radius: that of the affinities.
 
     Returns:
         (B, K, h, w), float64 where an argument is float64, else float32. In float32 the error
-        is under 5e-5 of the largest value.
+        is under 5e-5 of the largest value: over 10,000 steps, where rounding would add up to more,
+        the walk is calculated in float64.
 
     Raises:
-        ValueError: shapes that do not fit each other or the radius, beta or steps out of range.
+        ValueError: shapes that do not fit each other or the radius; maps that are not finite,
+            affinities outside of [0, 1], or either not floating point; beta, or steps, out of range
+            or not whole; over 10,000 steps on a device without float64.
 
     Source: Ahn & Kwak, CVPR 2018, section 3.4; the polynomial is our own way to T^t.
     """
@@ -55,15 +61,25 @@ def random_walk(
             f"maps {tuple(maps.shape)} and affinity {tuple(affinity.shape)} do not fit: radius "
             f"{radius} takes maps (B, K, h, w) and affinities (B, {len(offsets)}, h, w)"
         )
-    if beta <= 0 or steps < 0:
-        raise ValueError(f"beta must be over 0 and steps at least 0, not {beta} and {steps}")
+    check_exponent(beta, "beta")
+    check_count(steps, "steps", MOST_STEPS)
+    check_values(maps, "maps")
+    check_values(affinity.detach().masked_fill(outside(affinity, offsets), 0), "affinity", 0, 1)
     dtype = torch.promote_types(torch.promote_types(maps.dtype, affinity.dtype), torch.float32)
-    maps, affinity = maps.to(dtype), affinity.to(dtype)
-    coefficients = power_coefficients(steps, _TOLERANCE[dtype])
+    coefficients = power_coefficients(int(steps), _TOLERANCE[dtype])
+    inner = dtype if steps <= _MOST_STEPS_SINGLE else torch.float64
+    if inner == torch.float64 and maps.device.type == "mps":
+        raise ValueError(
+            f"over {_MOST_STEPS_SINGLE:,} steps, not {steps:,}, take float64, which MPS lacks: "
+            "move maps and affinity to the CPU"
+        )
+    maps, affinity = maps.to(inner), affinity.to(inner)
     recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
     if maps.is_cpu and dtype == torch.float32 and not recorded:
-        return walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
-    return walk_torch(maps, affinity, offsets, beta, coefficients)
+        walked = walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
+    else:
+        walked = walk_torch(maps, affinity, offsets, beta, coefficients)
+    return walked.to(dtype)
 
 
 @lru_cache(maxsize=16)
