@@ -81,9 +81,11 @@ def test_no_stage_imports_another() -> None:
 
 def test_only_the_stage_graph_knows_where_artifacts_lie() -> None:
     """Nobody else joins the name of a stage's folder to a path."""
+    data_sets = {"table.py", "toy.py"}  # whose `masks/` is ground truth
     wrong = {
         (file.name, node.right.value)
         for file in FILES
+        if file.name not in data_sets
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Div)

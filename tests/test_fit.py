@@ -219,6 +219,6 @@ def test_a_full_disk_while_saving_is_a_users_error(
     """What torch makes of it, which is no system error, with a file that fills up."""
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda state, _: save(state, FullDisk()))
-    with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written \(No space left"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt: can't be written \(No space left"):
         train(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -108,8 +108,6 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
             continue
         key = settings[stage.name]
         folder = find_files(stage.source, key, recipe.data)
-        if not folder.is_dir():
-            raise UserError(f"{key} = {stage.source!r}: {folder} is no folder")
         if folder.resolve().is_relative_to((recipe.out / stage.folder).resolve()):
             raise UserError(
                 f"{key} = {stage.source!r}: is where the run itself keeps these files; copy them "

@@ -257,5 +257,5 @@ def test_a_full_disk_while_saving_weights_is_a_users_error(
 
     model, description = classifier()
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UserError, match=r"weights\.safetensors: cannot be written"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: can't be written"):
         save_model(tmp_path, model, description)

@@ -146,7 +146,8 @@ def discard(path: Path) -> None:
         UserError: it can't be deleted.
     """
     grave = path.with_name(f".{path.name}{_DISCARDED}")
-    remove_tree(grave)  # Windows renames onto nothing that is there
+    if grave.exists():  # Windows renames onto nothing that is there
+        remove_tree(grave)
     try:
         path.rename(grave)
     except FileNotFoundError:

@@ -197,9 +197,14 @@ def find_weights(weights: str, data: Path | None) -> Path | None:
     """
     if weights in ("imagenet", "none"):
         return None
-    return _find(
-        weights, data, f"backbone.weights = {weights!r}: no such file", "or imagenet, or none"
-    )
+    places = _places(weights, data)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        tried = " or ".join(map(str, places))
+        raise UserError(
+            f"backbone.weights = {weights!r}: no such file ({tried}); or imagenet, or none"
+        )
+    return found
 
 
 def find_files(source: str, key: str, data: Path | None) -> Path:
@@ -208,16 +213,14 @@ def find_files(source: str, key: str, data: Path | None) -> Path:
     Raises:
         UserError: no such folder in the working folder or beside the data.
     """
-    return _find(
-        source.removeprefix(FILES), data, f"{key} = {source!r}: no such folder", "give its path"
-    )
+    places = _places(source.removeprefix(FILES), data)
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        tried = " or ".join(map(str, places))
+        raise UserError(f"{key} = {source!r}: no such folder ({tried}); give its path")
+    return found
 
 
-def _find(name: str, data: Path | None, complaint: str, advice: str) -> Path:
-    """Look for a file or folder from the working folder, then from the data folder."""
-    places = [Path(name)] if data is None else [Path(name), data / name]
-    for place in places:
-        if place.exists():
-            return place
-    tried = " or ".join(str(place) for place in places)
-    raise UserError(f"{complaint} ({tried}); {advice}")
+def _places(name: str, data: Path | None) -> list[Path]:
+    """Return where a relative path may lie: in the working folder, then in the data folder."""
+    return [Path(name)] if data is None else [Path(name), data / name]
