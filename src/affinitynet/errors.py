@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class NotFiniteError(ValueError):
+    """NaN or infinite values where numbers are needed, as a network that diverged gives them."""
+
+
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return "did you mean X?" with the known name nearest to `name`; "" if none is near.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from affinitynet.errors import UserError
+from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.hardware import Hardware
 from affinitynet.progress import say, task
 from affinitynet.run_folder.folder import atomic_write
@@ -181,7 +181,11 @@ class _Loop:
     def _step(self, batch: Any, epoch: int) -> dict[str, float]:
         self.optimizer.zero_grad()
         with self.accelerator.autocast(), needs_larger_batch(self.name):
-            parts = self.losses(self.model, batch)
+            try:
+                parts = self.losses(self.model, batch)
+            except NotFiniteError as error:
+                what = "network's output is not finite"
+                raise _diverged(self.name, what, epoch, self.settings) from error
         values = {key: float(part.detach()) for key, part in parts.items()}
         if not math.isfinite(values["loss"]):
             raise _diverged(self.name, f"loss is {values['loss']}", epoch, self.settings)

@@ -5,6 +5,8 @@ from numbers import Integral
 
 from torch import Tensor
 
+from affinitynet.errors import NotFiniteError
+
 _ROUNDING = 1e-5  # a value may pass its bound by this
 
 
@@ -26,7 +28,7 @@ def check_values(
     low, high = (float(value) for value in values.detach().aminmax())
     # A comparison with NaN is false, and aminmax answers NaN wherever there is one.
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{name} {tuple(values.shape)} hold NaN or infinite values")
+        raise NotFiniteError(f"{name} {tuple(values.shape)} hold NaN or infinite values")
     if low < least - _ROUNDING or high > most + _ROUNDING:
         raise ValueError(f"{name} must be from {least} to {most}, not from {low:g} to {high:g}")
 

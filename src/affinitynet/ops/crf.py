@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from affinitynet.errors import NotFiniteError
 from affinitynet.ops._crf_choice import mean_field_cpu
 from affinitynet.ops._mean_field import Settings, mean_field
 
@@ -128,7 +129,7 @@ def _check_finite(probabilities: Tensor) -> None:
         return
     wrong = (~probabilities.isfinite()).nonzero()
     if len(wrong):
-        raise ValueError(
+        raise NotFiniteError(
             f"the probabilities {tuple(probabilities.shape)} hold NaN or infinite values, "
             f"{len(wrong)} of them, the first at {tuple(wrong[0].tolist())}: check the maps, "
             "perhaps for a division by zero"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from affinitynet.data import Sample, load_image, read_labels
 from affinitynet.data.transforms import LabelMap, Pixels
-from affinitynet.errors import UserError
+from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
 from affinitynet.run_folder.records import SHARD_IMAGES, StageFolder, shards_of
 from affinitynet.run_folder.stages import Artifact
@@ -126,6 +126,11 @@ def blaming(name: str, sample: Sample) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{name}, image {sample.id}: {error}") from error
+    except NotFiniteError as error:
+        raise UserError(
+            f"{name}, image {sample.id}: {error}: train with a lower learning rate, or "
+            "compute with precision = float32"
+        ) from error
     except Exception as error:
         error.add_note(f"in stage {name}, image {sample.id}")
         raise
