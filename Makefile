@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/affinitynet demo
 
 test: .venv/ready
-	$(BIN)/pytest -m "not slow" --durations=20
+	$(BIN)/pytest -m "not slow"
 
 test-all: .venv/ready
 	$(BIN)/pytest --durations=20

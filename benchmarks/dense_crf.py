@@ -136,7 +136,8 @@ def compare(name: str, pairs: list[Pair], repeats: int) -> None:
 
 def throughput(pictures: list[np.ndarray], repeats: int) -> None:
     """Print image pairs (low and high alpha) on all cores against the peer's one process."""
-    cores = len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     pairs = [alphas(picture, 2) for picture in pictures]
     ours, theirs = [], []
     with ThreadPoolExecutor(cores) as pool:

@@ -239,15 +239,14 @@ def _best(function: Callable[[], object], repeats: int = 3) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet38", choices=("resnet38", "vgg16"))
-    parser.add_argument("--recipe", type=Path, help="default: recipes/voc12_BACKBONE.yaml")
+    parser.add_argument("--recipe", type=Path, help="default: voc12_BACKBONE, of the package")
     parser.add_argument("--tflops", type=float, default=60, help="peak of the GPU, TFLOP/s")
     parser.add_argument("--utilisation", type=float, default=0.5, help="share of it in use")
     parser.add_argument("--bandwidth", type=float, default=900, help="of its memory, GB/s")
     parser.add_argument("--cores", type=int, default=8, help="for the CPU kernels")
     parser.add_argument("--image", type=Path, help="time the CPU kernels on this photograph")
     arguments = parser.parse_args()
-    recipes = Path(__file__).resolve().parents[1] / "recipes"
-    file = arguments.recipe or recipes / f"voc12_{arguments.backbone}.yaml"
+    file = arguments.recipe or Path(f"voc12_{arguments.backbone}")
     recipe = Recipe.load(file)
     speed = arguments.tflops * arguments.utilisation * TERA
 

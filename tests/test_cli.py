@@ -319,4 +319,4 @@ def test_all_masks_that_can_be_exported_are_choices() -> None:
     from affinitynet.cli import MASKS
     from affinitynet.export.folders import EXPORTABLE
 
-    assert sorted(MASKS) == sorted(EXPORTABLE)
+    assert sorted(MASKS) == sorted(("final", *EXPORTABLE))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import affinitynet
 from affinitynet.errors import UserError
 from affinitynet.run_folder.recipe import Recipe
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(affinitynet.__file__).parent / "recipes").glob("*.yaml"))
 
 
 def write(folder: Path, text: str) -> Path:

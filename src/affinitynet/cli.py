@@ -1,6 +1,7 @@
 """The command line: words to one call, a mistake to one line and exit code 2."""
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -22,7 +23,7 @@ Layout = Literal["auto", "voc", "table", "folder", "coco"]
 Tags = Literal["auto", "table", "annotations", "masks"]
 ExportFormat = Literal["voc", "png"]
 # The artifacts that can be exported, written out: the stage graph takes a while to import.
-MASKS = ("pseudo", "walk", "confident", "predictions")
+MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions")
 
 
 def demo(out: Path) -> None:
@@ -273,9 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 after a mistake in the input or a file that can't be read or
             written, 130 after Ctrl-C, 141 when the reader of a pipe has gone, 1 after a bug.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A pipe's encoding may lack a letter of a class name: it becomes a question mark.
-        sys.stdout.reconfigure(errors="replace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe's encoding may lack a letter of a class name: it becomes a question mark.
+            stream.reconfigure(errors="replace")
     try:
         _carry_out(sys.argv[1:] if arguments is None else arguments)
         print(end="", flush=True)  # so that a broken pipe is noticed here
@@ -285,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def report_error(error: BaseException) -> int:
     """Print an error to stderr: one line, and before it the traceback of a bug; return the code."""
-    if isinstance(error, BrokenPipeError):  # `affinitynet settings | head` has read enough
+    if _is_broken_pipe(error):  # `affinitynet settings | head` has read enough
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a stdout without a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -299,6 +301,13 @@ def report_error(error: BaseException) -> int:
     traceback.print_exception(error)
     said = f"unexpected error; please report it with the traceback above and: {_versions()}"
     return _complain(said, 1)
+
+
+def _is_broken_pipe(error: BaseException) -> bool:
+    if isinstance(error, BrokenPipeError):
+        return True
+    closed = isinstance(error, OSError) and error.errno == errno.EINVAL and not error.filename
+    return closed and sys.platform == "win32"  # which has no error of its own for it
 
 
 def _complain(text: str, code: int) -> int:

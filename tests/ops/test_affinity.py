@@ -213,7 +213,7 @@ def test_the_torch_path_equals_the_kernels(shape, radius):
         pairs.distance_backward_numba(features, pulls, offsets),
         pairs.distance_backward_torch(features, pulls, offsets),
         rtol=1e-5,
-        atol=2e-6,
+        atol=1e-5,  # sums in another order; 3e-6 seen with torch 2.6
     )
 
 
@@ -360,3 +360,9 @@ def test_wrong_arguments_are_named():
         pairs.affinity_targets(torch.zeros(4, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least 1"):
         pairs.neighbor_offsets(0)
+
+
+def test_loss_of_affinities_and_targets_of_different_radius() -> None:
+    targets = pairs.affinity_targets(torch.zeros(1, 6, 7, dtype=torch.int64), 3)
+    with pytest.raises(ValueError, match="must match"):
+        pairs.affinity_loss(torch.full((1, 1, 6, 7), 0.5), targets)

@@ -1,5 +1,6 @@
 """Class activation maps, held to the formula in loops."""
 
+import pytest
 import torch
 
 from affinitynet.ops import cam
@@ -41,3 +42,14 @@ def test_normalizes_each_class_by_its_own_maximum():
 
 def test_a_map_of_zeros_stays_zero():
     assert torch.equal(cam.normalize_cams(torch.zeros(2, 3, 3)), torch.zeros(2, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("features", "weight"),
+    [((1, 4, 3, 3), (2, 5)), ((4, 3, 3), (2, 4)), ((1, 4, 3, 3), (2, 4, 3, 3))],
+)
+def test_features_and_weights_that_do_not_fit(
+    features: tuple[int, ...], weight: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        cam.class_activation_maps(torch.zeros(features), torch.zeros(weight))

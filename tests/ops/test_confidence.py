@@ -82,3 +82,8 @@ def test_arrays_and_half_precision():
 def test_wrong_cams(shape):
     with pytest.raises(ValueError, match="cams must be"):
         confident_labels(torch.zeros(2, 2, 3), torch.zeros(shape))
+
+
+def test_a_single_plane_has_no_classes() -> None:
+    with pytest.raises(ValueError, match="C, H, W"):
+        background_map(torch.zeros(4, 5), 16)

@@ -4,8 +4,10 @@
 here to pydensecrf2.npz, so that parity is tested where that library is not.
 """
 
+import hashlib
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numba
@@ -16,10 +18,22 @@ from PIL import Image
 from torch import Tensor
 
 from affinitynet.ops import boundary_loss, dense_crf
+from affinitynet.ops._crf_choice import Choice
 from affinitynet.ops._crf_kernels import EIGHT, exponential
 from affinitynet.ops._mean_field import Settings, mean_field
 from affinitynet.ops._vectors import load, store
 from affinitynet.ops.permutohedral import build_lattice, filter_lattice, key_strides
+
+
+@pytest.fixture(autouse=True)
+def kernels_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where the CPU's kernels do not compile: the tensor path would pass all tests here."""
+
+    def fail(_: Choice, reason: BaseException) -> None:
+        raise reason
+
+    monkeypatch.setattr(Choice, "_give_up", fail)
+
 
 PAPER = Settings(10, 3, 3, 80, 13, 10)
 ANSWERS = Path(__file__).with_name("pydensecrf2.npz")
@@ -210,9 +224,19 @@ FEATURES = {
 }
 
 
+# Digests of the pictures that the stored answers are for: torch's bicubic differs by versions.
+DRAWN = {"natural": "c858236ef4be", "natural, 21 labels": "068e8e4c0992"}
+
+
+def digest(*tensors: Tensor) -> str:
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()[:12]
+
+
 @pytest.mark.parametrize("name", [*CASES, *FEATURES])
 def test_parity_with_pydensecrf(name):
     image, p = {**CASES, **FEATURES}[name]
+    if digest(image, p) != DRAWN.get(name, digest(image, p)):
+        pytest.skip("this version of torch draws another picture than the answer is for")
     with np.load(ANSWERS) as answers:
         assert_parity(dense_crf(image, p).numpy(), answers[name] / 65535)
 
@@ -338,6 +362,35 @@ def test_image_with_nan():
     image[2, 3, 1] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         dense_crf(image, scores(2, 5, 6))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("sets", [False, True])
+def test_probabilities_that_are_not_finite(value, sets):
+    p = scores(3, 5, 6)
+    p[1, 2, 3] = value
+    p = torch.stack([scores(3, 5, 6), p]) if sets else p
+    place = "(1, 1, 2, 3)" if sets else "(1, 2, 3)"
+    with pytest.raises(
+        ValueError, match=f"probabilities .* 1 of them, the first at {re.escape(place)}"
+    ):
+        dense_crf(photo(5, 6), p)
+
+
+def test_two_infinities_do_not_cancel():
+    p = scores(2, 5, 6)
+    p[0, 0, 0], p[0, 0, 1] = math.inf, -math.inf
+    with pytest.raises(ValueError, match="2 of them"):
+        dense_crf(photo(5, 6), p)
+
+
+def test_probabilities_so_large_that_their_sum_overflows_are_finite():
+    image, p = photo(5, 6), scores(2, 5, 6)
+    p[0, :2] = 3e38
+    torch.testing.assert_close(dense_crf(image, p), dense_crf(image, p.clamp(max=1)))
+    p[1, 4, 5] = math.nan
+    with pytest.raises(ValueError, match="1 of them"):
+        dense_crf(image, p)
 
 
 def test_lattice_filters_like_a_gaussian():

@@ -75,11 +75,25 @@ def intersection_over_union(confusion: Confusion) -> dict[str, Any]:
 
 
 def score(counts: Counts) -> dict[str, Any]:
-    """Return the IoU per label and their mean; null for labels that occur nowhere."""
+    """Return IoU, precision and recall per label, and the mean IoU with and without background.
+
+    Null where a label occurs nowhere, is never predicted, or is never true.
+    """
     union = counts.predicted + counts.true - counts.hits
     iou = [float(h / u) if u else None for h, u in zip(counts.hits, union, strict=True)]
     present = [value for value in iou if value is not None]
-    return {"miou": float(np.mean(present)) if present else None, "iou": iou}
+    foreground = [value for value in iou[1:] if value is not None]
+    return {
+        "miou": float(np.mean(present)) if present else None,
+        "miou_foreground": float(np.mean(foreground)) if foreground else None,
+        "iou": iou,
+        "class_precision": _ratios(counts.hits, counts.predicted),
+        "class_recall": _ratios(counts.hits, counts.true),
+    }
+
+
+def _ratios(hits: NDArray[np.int64], of: NDArray[np.int64]) -> list[float | None]:
+    return [float(hit / all_) if all_ else None for hit, all_ in zip(hits, of, strict=True)]
 
 
 def precision_and_coverage(confusion: Confusion) -> dict[str, Any]:

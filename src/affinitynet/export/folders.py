@@ -17,14 +17,14 @@ from affinitynet.run_folder.folder import RECIPE, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import RECORD
-from affinitynet.run_folder.stages import ARTIFACTS
+from affinitynet.run_folder.stages import ARTIFACTS, final_masks
 
 EXPORTABLE = tuple(artifact.folder for artifact in ARTIFACTS if artifact.labels)
 _ORIENTATION = 0x0112  # EXIF tag
 
 
 def export_run(
-    run_folder: str | Path, out: str | Path, *, format: str = "voc", stage: str = "pseudo"
+    run_folder: str | Path, out: str | Path, *, format: str = "voc", stage: str = "final"
 ) -> Path:
     """Copy a stage's masks of a run into the new folder `out`, and return it.
 
@@ -33,8 +33,9 @@ def export_run(
         ``classes.txt`` (line n, counted from 0, names label n). Images that are no upright RGB or
         grey JPEG are written anew (quality 95), because readers of VOC don't turn images.
         ``png`` copies the masks alone: ``<id>.png``, and ``classes.txt``.
-    stage: ``pseudo``, ``walk`` (before the CRF), ``confident`` (with neutral pixels) or
-        ``predictions`` (the segmenter's).
+    stage: ``final`` (the masks that the run ends with: ``masks`` where it makes them, else
+        ``pseudo``), ``masks``, ``pseudo``, ``walk`` (before the CRF), ``confident`` (with neutral
+        pixels) or ``predictions`` (the segmenter's, without tags).
 
     Files are copies, so nothing done to them touches the run. `out` appears when it is complete;
     whatever goes wrong leaves it as it was.
@@ -45,13 +46,15 @@ def export_run(
     """
     run_folder, out = Path(run_folder), Path(out).resolve()
     _check_choice("format", format, _FORMATS)
-    _check_choice("stage", stage, EXPORTABLE)
+    _check_choice("stage", stage, ("final", *EXPORTABLE))
     manifest = Manifest.of_run(run_folder)
-    samples = _masked_samples(run_folder, manifest, stage)
+    recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
+    stage = final_masks(recipe).folder if stage == "final" else stage
+    samples = _masked_samples(recipe, manifest, stage)
     with _new_folder(out) as folder:
         _FORMATS[format](run_folder / stage, folder, manifest, samples)
         names = "".join(f"{name}\n" for name in ("background", *manifest.classes))
-        (folder / "classes.txt").write_text(names, encoding="utf-8")
+        (folder / "classes.txt").write_text(names, "utf-8", newline="\n")
     return out
 
 
@@ -64,7 +67,7 @@ def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sam
     for split, members in manifest.splits.items():
         lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
         if lines:
-            _place(lists, split, ".txt").write_text("".join(lines), encoding="utf-8")
+            _place(lists, split, ".txt").write_text("".join(lines), "utf-8", newline="\n")
 
 
 def _write_masks(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
@@ -98,9 +101,9 @@ def _place(folder: Path, sample_id: str, suffix: str) -> Path:
     return path
 
 
-def _masked_samples(run_folder: Path, manifest: Manifest, masks: str) -> list[Sample]:
+def _masked_samples(recipe: Recipe, manifest: Manifest, masks: str) -> list[Sample]:
     """Give the samples that have a mask of a finished stage; warn if it is out of date."""
-    recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
+    run_folder = recipe.out
     freshness = Freshness(recipe)
     makers = (s for s in freshness.stages if masks in (a.folder for a in s.artifacts))
     maker = next(makers, None)
@@ -127,6 +130,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        if out.exists():  # and empty: Windows renames onto nothing that is there
+            out.rmdir()
         temporary.replace(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}).") from error

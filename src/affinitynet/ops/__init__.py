@@ -11,6 +11,12 @@ from affinitynet.ops.affinity import (
 from affinitynet.ops.cam import class_activation_maps, normalize_cams
 from affinitynet.ops.confidence import background_map, confident_labels
 from affinitynet.ops.crf import boundary_loss, dense_crf
+from affinitynet.ops.propagation import (
+    enlarge_scores,
+    label_scores,
+    refine_scores,
+    walk_scores,
+)
 from affinitynet.ops.random_walk import random_walk
 
 __all__ = [
@@ -23,8 +29,12 @@ __all__ = [
     "class_activation_maps",
     "confident_labels",
     "dense_crf",
+    "enlarge_scores",
+    "label_scores",
     "neighbor_offsets",
     "normalize_cams",
     "pairwise_affinity",
     "random_walk",
+    "refine_scores",
+    "walk_scores",
 ]

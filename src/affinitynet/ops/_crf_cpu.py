@@ -11,6 +11,7 @@ from affinitynet.ops import _crf_kernels, _lattice_kernels
 from affinitynet.ops._crf_kernels import Kernel
 from affinitynet.ops._mean_field import Settings
 from affinitynet.ops._memory import Memory, New, fresh
+from affinitynet.ops._numba import call
 from affinitynet.ops._vectors import Count, count
 from affinitynet.ops.permutohedral import elevation_scale, key_strides
 
@@ -38,6 +39,9 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     """Run the mean field for label sets (A, L, H * W) on an image (H, W, channels) float32.
 
     The unary energies, contiguous, are overwritten by the answer.
+
+    Raises:
+        CannotCompileError: a kernel does not compile; the unary energies are then as they were.
     """
     H, W, _ = image.shape
     channels = unary.shape[0] * (unary.shape[1] - 1)  # the last label follows from the others
@@ -61,9 +65,8 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     )
     points = far.neighbours.shape[1] + near.neighbours.shape[1]
     memory = new((3 * points * row + len(far.corners) * channels,), np.float32)
-    _crf_kernels.mean_field(
-        unary.numpy(), order, settings.iterations, far, near, row, lanes, memory
-    )
+    kernel, energies = _crf_kernels.mean_field, unary.numpy()
+    call(kernel, energies, order, settings.iterations, far, near, row, lanes, memory)
     return unary
 
 
@@ -100,7 +103,8 @@ def _kernel(
     rows = -(-len(order) // _crf_kernels.BLOCK) * _crf_kernels.BLOCK
     corners = new((rows, len(axes)), np.uint32)
     weights = new((rows, len(axes)), np.float32)
-    points, table = _lattice_kernels.embed(
+    points, table = call(
+        _lattice_kernels.embed,
         positions,
         colours,
         order,
@@ -116,8 +120,8 @@ def _kernel(
         new((2 * ROOM, 2), np.int64),
     )
     neighbours = new((len(axes), len(points) + 1, 2), np.uint32)
-    _lattice_kernels.connect(points, table, strides, row, neighbours)
+    call(_lattice_kernels.connect, points, table, strides, row, neighbours)
     kernel = Kernel(corners, weights, neighbours, axes)
     memory = new((2, neighbours.shape[1] * row), np.float32)
-    _crf_kernels.normalize(kernel, row, float(compat), lanes, memory)
+    call(_crf_kernels.normalize, kernel, row, float(compat), lanes, memory)
     return kernel

@@ -1,16 +1,35 @@
-"""The two ways kernels are compiled, with their types kept for the type checker."""
+"""The two ways kernels are compiled, with their types kept for the type checker.
 
+With AFFINITYNET_CHECK_BOUNDS=1 in the environment before the first import, every index of a kernel
+and every load and store of `_vectors` is checked, and one outside its array raises IndexError.
+Kernels then compile anew in each process and run several times slower: it is for finding a bug.
+"""
+
+import os
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., object])
+R = TypeVar("R")
+
+CHECKED = os.environ.get("AFFINITYNET_CHECK_BOUNDS", "0") not in ("", "0")
+
+# numba's key of machine code on disk holds neither its own option nor ours: code with checks is
+# never read from there nor written there, so that neither mode meets the other's.
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": not CHECKED}
+if CHECKED:
+    _OPTIONS["boundscheck"] = True
+
+
+class CannotCompileError(Exception):
+    """A kernel cannot be compiled here; its cause says why."""
 
 
 def compiled(function: F) -> F:
     """Compile for one thread, without the GIL, and keep the machine code on disk."""
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
+    return _compiled(function)
 
 
 def fused(function: F) -> F:
@@ -18,5 +37,30 @@ def fused(function: F) -> F:
 
     That is what lets long sums run in vector registers; infinities and NaN keep their meaning.
     """
-    fast = {"contract", "reassoc", "nsz"}
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath=fast)(function))
+    return _compiled(function, fastmath={"contract", "reassoc", "nsz"})
+
+
+def _compiled(function: F, **more: Any) -> F:
+    options = _OPTIONS | more
+    try:
+        return cast(F, numba.njit(**options)(function))
+    except RuntimeError:  # no folder for the machine code can be written: compile in each process
+        return cast(F, numba.njit(**options | {"cache": False})(function))
+
+
+def call(kernel: Callable[..., R], *args: object) -> R:
+    """Compile a kernel for these arguments, if that is still to do, and run it.
+
+    Apart from one another, so that a failure to compile is never taken for an error in the run,
+    whatever the class of its exception: numba, LLVM and the disk each raise their own.
+
+    Raises:
+        CannotCompileError: it does not compile; then none of the arguments has been touched.
+    """
+    try:
+        kernel.compile(tuple(numba.typeof(arg) for arg in args))  # type: ignore[attr-defined, no-untyped-call]
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CannotCompileError from error
+    return kernel(*args)

@@ -56,6 +56,9 @@ def neighbor_offsets(radius: float = 5) -> Tensor:
     Returns:
         (P, 2) int64 on the CPU, each row (dy, dx).
 
+    Raises:
+        ValueError: a radius under 1.
+
     Source: Ahn & Kwak, CVPR 2018, section 3.3; the order is the public code's.
     """
     return torch.tensor(displacements(radius), dtype=torch.int64).reshape(-1, 2)
@@ -212,6 +215,9 @@ def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255)
         PairTargets(background, foreground, negative), each (B, P, h, w) bool, pairs ordered as
         in `neighbor_offsets`.
 
+    Raises:
+        ValueError: labels of another shape, a radius under 1.
+
     Source: Ahn & Kwak, CVPR 2018, section 3.3.
     """
     if labels.ndim != 3:
@@ -273,8 +279,16 @@ def affinity_loss(affinity: Tensor, targets: PairTargets) -> AffinityLoss:
     Returns:
         AffinityLoss(total, background, foreground, negative), scalars.
 
+    Raises:
+        ValueError: affinities and targets of different shapes.
+
     Source: Ahn & Kwak, CVPR 2018, equations 4 to 6; the small constants are the public code's.
     """
+    if affinity.shape != targets.background.shape:
+        raise ValueError(
+            f"affinity {tuple(affinity.shape)} and targets {tuple(targets.background.shape)} must "
+            "match: make both with one radius and one grid"
+        )
 
     def mean_over(mask: Tensor, values: Tensor) -> Tensor:
         return (mask * values).sum() / (mask.sum() + 1e-5)

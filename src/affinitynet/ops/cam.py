@@ -17,8 +17,16 @@ def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (B, C, h, w), not negative, not normalised.
 
+    Raises:
+        ValueError: features or weights of another shape, or with different D.
+
     Source: Zhou et al., CVPR 2016; Ahn & Kwak, CVPR 2018, section 3.1.
     """
+    if features.ndim != 4 or weight.shape[1:].numel() != features.shape[1]:
+        raise ValueError(
+            f"features {tuple(features.shape)} and weight {tuple(weight.shape)} do not fit: "
+            "features (B, D, h, w) take weights (C, D)"
+        )
     return conv2d(features, weight.reshape(*weight.shape[:2], 1, 1)).relu()
 
 

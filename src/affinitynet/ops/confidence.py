@@ -23,8 +23,13 @@ def background_map(cams: Tensor, alpha: float) -> Tensor:
     Returns:
         (..., 1, H, W).
 
+    Raises:
+        ValueError: maps of fewer than three dimensions.
+
     Source: Ahn & Kwak, CVPR 2018, equation 2.
     """
+    if cams.ndim < 3:
+        raise ValueError(f"cams are (..., C, H, W), not {tuple(cams.shape)}")
     if cams.shape[-3] == 0:
         return cams.new_ones((*cams.shape[:-3], 1, *cams.shape[-2:]))
     return (1 - cams.amax(-3, keepdim=True)).clamp(min=0) ** alpha
@@ -64,7 +69,8 @@ def confident_labels(
         (H, W) int64: 0 background, 1 .. C the classes in the order of `cams`, 255 neutral.
 
     Raises:
-        ValueError: shapes that do not fit each other, or more than 254 classes.
+        ValueError: shapes that do not fit each other, more than 254 classes, or what `dense_crf`
+            refuses.
 
     Source: Ahn & Kwak, CVPR 2018, section 3.2, and their public code.
     """

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from affinitynet.ops import _crf_cpu
+from affinitynet.ops._crf_choice import mean_field_cpu
 from affinitynet.ops._mean_field import Settings, mean_field
 
 
@@ -48,7 +48,8 @@ def dense_crf(
 
     Raises:
         ValueError: shapes that do not fit each other, a deviation that is not positive, a
-            negative weight or number of iterations.
+            negative weight or number of iterations, NaN or an infinity in the image or the
+            probabilities.
 
     Source: Krähenbühl & Koltun, NeurIPS 2011; parameters as in Ahn & Kwak's public code.
     """
@@ -72,6 +73,7 @@ def dense_crf(
         raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be over 0")
     if min(iterations, gaussian_compat, bilateral_compat) < 0:
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
+    _check_finite(scores)
 
     L, H, W = scores.shape[-3:]
     # A new tensor: on the CPU the mean field writes its answer over it.
@@ -85,7 +87,7 @@ def dense_crf(
         bilateral_srgb,
         bilateral_compat,
     )
-    run = _crf_cpu.mean_field if scores.device.type == "cpu" else mean_field
+    run = mean_field_cpu if scores.device.type == "cpu" else mean_field
     pictures = (pixels if batched else pixels[None]).float()
     refined = [run(*pair, settings) for pair in zip(pictures, sets, strict=True)]
     return (torch.stack(refined) if batched else refined[0]).reshape(scores.shape)
@@ -117,6 +119,20 @@ def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:
     entropy = torch.special.xlogy(target, target)
     loss: Tensor = (entropy - target * logits.log_softmax(1)).sum(1).mean()
     return loss
+
+
+def _check_finite(probabilities: Tensor) -> None:
+    # One pass that needs no memory; only where numbers are so large that the sum leaves the
+    # range of their type does it ask each of them.
+    if probabilities.sum().isfinite():
+        return
+    wrong = (~probabilities.isfinite()).nonzero()
+    if len(wrong):
+        raise ValueError(
+            f"the probabilities {tuple(probabilities.shape)} hold NaN or infinite values, "
+            f"{len(wrong)} of them, the first at {tuple(wrong[0].tolist())}: check the maps, "
+            "perhaps for a division by zero"
+        )
 
 
 def as_tensor(values: Tensor | NDArray[np.generic]) -> Tensor:

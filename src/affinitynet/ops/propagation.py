@@ -85,7 +85,7 @@ def walk_scores(
     cams = _single_or_double(cams)
     maps = pad_to_stride(torch.cat([background_map(cams, alpha), cams]), stride)
     cells = F.avg_pool2d(maps[None], stride)
-    # The walk's polynomial may pass zero by its tolerance.
+    # The walk's polynomial is exact to 5e-5 of the largest value, so it may pass zero by that.
     return random_walk(cells, graph, beta=beta, steps=steps, radius=radius)[0].clamp(min=0)
 
 

@@ -20,12 +20,12 @@ from affinitynet.progress import warn
 from affinitynet.report.figures import FigureSheet, read_facts, read_figures, read_stages
 from affinitynet.report.pictures import Pixels, class_color
 from affinitynet.report.sampling import Selection, select
-from affinitynet.report.strips import PREDICTION_COLUMNS, TRAINING_COLUMNS, draw_strip
+from affinitynet.report.strips import PREDICTION_COLUMNS, draw_strip, training_columns
 from affinitynet.report.table import percent, yes_no
 from affinitynet.run_folder.folder import RECIPE, atomic_write, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import CAMS, CONFIDENT, PREDICTIONS, PSEUDO
+from affinitynet.run_folder.stages import CAMS, CONFIDENT, PREDICTIONS, PSEUDO, final_masks
 
 PANEL_SIDE = 320  # pixels; six panels fill a wide screen, twelve rows stay near 1 MB
 _BINS = 20
@@ -73,10 +73,11 @@ def _training_section(
     role = "figures" if recipe.dataset.figures else "train"
     pool = samples_of(recipe, manifest, role) or manifest.samples
     begun = [sample for sample in pool if _begun(run_folder, sample)]
-    folder = run_folder / PSEUDO.folder
-    selection = select(folder, manifest, begun or pool, samples, what="pseudo mask")
+    masks = final_masks(recipe)
+    folder, what = run_folder / masks.folder, masks.title.lower()
+    selection = select(folder, manifest, begun or pool, samples, what=what)
     title = "From tags to masks"
-    return _section(title, run_folder, manifest, selection, TRAINING_COLUMNS)
+    return _section(title, run_folder, manifest, selection, training_columns(recipe))
 
 
 def _prediction_sections(

@@ -10,9 +10,10 @@ from affinitynet.data.manifest import Manifest
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import class_color
 from affinitynet.report.sampling import score
-from affinitynet.report.strips import TRAINING_COLUMNS, Panel, Strip, draw_strip
-from affinitynet.run_folder.folder import atomic_write
-from affinitynet.run_folder.stages import PSEUDO
+from affinitynet.report.strips import Column, Panel, Strip, draw_strip, training_columns
+from affinitynet.run_folder.folder import RECIPE, atomic_write
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.stages import final_masks
 
 _PAPER, _INK, _MUTED, _EMPTY = (255, 255, 255), (32, 36, 40), (96, 102, 108), (238, 238, 236)
 _NEUTRAL = (131, 131, 131)  # the mean of the hatching in `draw_labels`
@@ -27,7 +28,7 @@ def write_strip(
 
     Columns that are empty in every row are left out. `side` is the long side of a cell in
     pixels; below the rows stand the classes' colours, then `caption`. A row with ground truth
-    says the IoU of its pseudo mask (of this image, mean over the classes in mask or truth).
+    says the IoU of its final mask (of this image, mean over the classes in mask or truth).
 
     Raises:
         UserError: no run folder, no ids, an id that the manifest does not know, or nothing to
@@ -42,20 +43,20 @@ def write_strip(
                 f"{run_folder}: its manifest has no image {name!r}; ids look like "
                 f"{manifest.samples[0].id!r}."
             )
-    scored = [score(run_folder / PSEUDO.folder, manifest, known[name]) for name in ids]
-    strips = [
-        draw_strip(run_folder, manifest, entry, TRAINING_COLUMNS, side=side) for entry in scored
-    ]
+    recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
+    masks, columns = final_masks(recipe).folder, training_columns(recipe)
+    scored = [score(run_folder / masks, manifest, known[name]) for name in ids]
+    strips = [draw_strip(run_folder, manifest, entry, columns, side=side) for entry in scored]
     filled = [
         number
-        for number in range(len(TRAINING_COLUMNS))
+        for number in range(len(columns))
         if any(strip.panels[number].picture is not None for strip in strips)
     ]
     if not filled:
         raise UserError(f"{run_folder}: nothing to draw for {len(ids)} image ids.")
     labels = sorted(frozenset().union(*(strip.labels for strip in strips)))
     legend = [(class_color(label), manifest.classes[label - 1]) for label in labels]
-    poster = _compose(strips, filled, legend, caption, side)
+    poster = _compose(strips, columns, filled, masks, legend, caption)
     with atomic_write(path) as temporary:
         poster.save(temporary, format="PNG", optimize=True)
     return path
@@ -63,10 +64,11 @@ def write_strip(
 
 def _compose(
     strips: Sequence[Strip],
+    every: Sequence[Column],
     columns: Sequence[int],
+    masks: str,
     legend: Sequence[tuple[tuple[int, int, int], str]],
     caption: str,
-    side: int,
 ) -> Image.Image:
     rows = [[strip.panels[number] for number in columns] for strip in strips]
     # A column is as wide as its widest picture, a row as high as its highest.
@@ -84,14 +86,14 @@ def _compose(
     left = _MARGIN
     for number, wide in zip(columns, widths, strict=True):
         heading = ImageFont.load_default(size=_HEADING)
-        pen.text((left, _MARGIN), TRAINING_COLUMNS[number][0], fill=_INK, font=heading)
+        pen.text((left, _MARGIN), every[number][0], fill=_INK, font=heading)
         left += wide + _GAP
     top = _MARGIN + _HEADING + 12
     for strip, row, high in zip(strips, rows, heights, strict=True):
         left = _MARGIN
         for number, panel, wide in zip(columns, row, widths, strict=True):
             _draw_cell(sheet, panel, (left, top, left + wide, top + high))
-            if TRAINING_COLUMNS[number][1] == PSEUDO.folder and strip.scored.iou is not None:
+            if every[number][1] == masks and strip.scored.iou is not None:
                 _draw_badge(pen, (left, top), f"IoU {100 * strip.scored.iou:.0f}")
             left += wide + _GAP
         top += high + _GAP

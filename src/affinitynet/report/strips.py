@@ -27,27 +27,24 @@ from affinitynet.report.pictures import (
 )
 from affinitynet.report.sampling import Scored
 from affinitynet.run_folder.folder import output_path
-from affinitynet.run_folder.stages import (
-    CAMS,
-    CONFIDENT,
-    PREDICTIONS,
-    PSEUDO,
-    WALK,
-    Artifact,
-)
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.stages import ARTIFACTS, CAMS, PREDICTIONS, stages_of
 
 IMAGE, TRUTH = "image", "truth"
 # Title of a column and what it shows: the image, its ground truth, or a folder of the run.
 Column = tuple[str, str]
+PREDICTION_COLUMNS: tuple[Column, ...] = (
+    ("Image", IMAGE),
+    (PREDICTIONS.title, PREDICTIONS.folder),
+    ("Ground truth", TRUTH),
+)
 
 
-def _columns(*artifacts: Artifact) -> tuple[Column, ...]:
-    made = ((artifact.title, artifact.folder) for artifact in artifacts)
-    return (("Image", IMAGE), *made, ("Ground truth", TRUTH))
-
-
-TRAINING_COLUMNS = _columns(CAMS, CONFIDENT, WALK, PSEUDO)
-PREDICTION_COLUMNS = _columns(PREDICTIONS)
+def training_columns(recipe: Recipe) -> tuple[Column, ...]:
+    """Return the columns of a training image: what this recipe's stages make of it, in order."""
+    made = {artifact for stage in stages_of(recipe) for artifact in stage.artifacts}
+    shown = (a for a in ARTIFACTS if a in made and a.title and a != PREDICTIONS)
+    return (("Image", IMAGE), *((a.title, a.folder) for a in shown), ("Ground truth", TRUTH))
 
 
 @dataclass(frozen=True)

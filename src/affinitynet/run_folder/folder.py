@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,13 @@ def _flush(file: Path) -> None:
 
 def _flush_folder(folder: Path) -> None:
     """Bring the new name to the disk, where the system can flush a folder: Windows can't."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    with contextlib.suppress(OSError):  # some network file systems refuse
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # some network file systems refuse
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
@@ -146,6 +146,7 @@ def discard(path: Path) -> None:
         UserError: it can't be deleted.
     """
     grave = path.with_name(f".{path.name}{_DISCARDED}")
+    remove_tree(grave)  # Windows renames onto nothing that is there
     try:
         path.rename(grave)
     except FileNotFoundError:
@@ -183,7 +184,7 @@ def _is_orphan(name: str) -> bool:
 def _lives(process: int) -> bool:
     if process == os.getpid():
         return True
-    if os.name == "nt":  # where `kill` would end it; an open file can't be deleted there anyway
+    if sys.platform == "win32":  # where `kill` would end it, and an open file can't be deleted
         return False
     try:
         os.kill(process, 0)

@@ -95,6 +95,10 @@ class DatasetSettings(Settings):
     tags: Literal["auto", "table", "annotations", "masks"] = Field(
         "auto", description="where the tags come from; masks is for experiments only"
     )
+    background: tuple[str, ...] = Field(
+        (),
+        description="class folders, or labels of a table, that say background, as good or normal",
+    )
     train: str = Field(
         "train", description="split to train on; its tags are all that is learned from"
     )
@@ -288,7 +292,7 @@ class WalkSettings(Settings):
     """Stage 5: the random walk and the masks that it makes."""
 
     beta: float = Field(8, gt=0, description="element-wise (Hadamard) power of the affinities")
-    steps: int = Field(256, ge=0, description="steps of the walk (the paper's t)")
+    steps: int = Field(256, ge=0, le=1_000_000, description="steps of the walk (the paper's t)")
     alpha: float = Field(
         16, gt=0, description="exponent of the background map that walks with the classes"
     )
@@ -351,6 +355,16 @@ class SegmenterSettings(TrainingSettings):
     flip: bool = Field(True, description="average predictions with those of the flipped image")
     refine: bool = Field(False, description="apply a dense CRF to predictions")
     crf: CrfSettings = CrfSettings()
+
+
+class RelabelSettings(Settings):
+    """The final masks: the segmentation network restricted to the tags of each image."""
+
+    enabled: bool = Field(
+        False, description="make final masks of the tagged images with the segmentation network"
+    )
+    refine: bool = Field(True, description="dense CRF on them")
+    crf: CrfSettings = CrfSettings(bilateral_sxy=50, bilateral_srgb=5)
 
 
 class EvaluateSettings(Settings):

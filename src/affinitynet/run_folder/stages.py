@@ -1,6 +1,7 @@
 """The stage graph: what each stage makes, reads and depends on. The only place that knows it.
 
-    Manifest -> classifier -> cams -> confident -> affinity -> scores -> pseudo -> segmenter
+    Manifest -> classifier -> cams -> confident -> affinity -> scores -> pseudo
+             -> segmenter -> masks
 
 A stage is described by a function of the recipe, because sources change the graph: with CAMs from
 files no classifier is trained, and `train_classifier` is not there at all.
@@ -74,6 +75,10 @@ def _segmenter_conditions(recipe: Recipe) -> Conditions:
     return Conditions(False, settings.refine, _augmentation(settings.scales, settings.flip))
 
 
+def _final_conditions(recipe: Recipe) -> Conditions:
+    return _segmenter_conditions(recipe)._replace(tags=True, crf=recipe.relabel.refine)
+
+
 CLASSIFIER = Artifact("classifier")
 CAMS = Artifact("cams", ".npz", "CAM", "cam", lambda r: Conditions(True, False, _cam_tta(r)))
 CONFIDENT = Artifact("confident", ".png", "Confident", "confident", _confident_conditions)
@@ -86,6 +91,7 @@ WALK = Artifact(
 PSEUDO = Artifact("pseudo", ".png", "Pseudo mask", "pseudo", _pseudo_conditions)
 SEGMENTER = Artifact("segmenter")
 PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmenter_conditions)
+MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
 EVALUATION = Artifact("evaluation")
 
 # In the order in which they are made. The second entry is the stage that makes it: of the
@@ -101,6 +107,7 @@ _MADE_BY = (
     (PSEUDO, "propagate"),
     (SEGMENTER, "train_segmenter"),
     (PREDICTIONS, "train_segmenter"),
+    (MASKS, "relabel"),
     (EVALUATION, "evaluate"),
 )
 ARTIFACTS = tuple(artifact for artifact, _ in _MADE_BY)
@@ -224,6 +231,11 @@ def _train_segmenter(recipe: Recipe) -> Stage:
     )
 
 
+def _relabel(recipe: Recipe) -> Stage:
+    settings = ("relabel", "precision")
+    return Stage("relabel", (MASKS,), ("train_segmenter",), settings, ("train", "figures"))
+
+
 def _evaluate(recipe: Recipe) -> Stage:
     roles = ("figures" if recipe.dataset.figures else "train", "val")
     # What it reads is all that there is to measure: `stages_of` fills it in.
@@ -237,6 +249,7 @@ _STAGES: tuple[Callable[[Recipe], Stage], ...] = (
     _train_affinity,
     _propagate,
     _train_segmenter,
+    _relabel,
     _evaluate,
 )
 
@@ -249,17 +262,23 @@ def trains_classifier(recipe: Recipe) -> bool:
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return the stages that a recipe needs, in order.
 
-    A stage is needed if the segmentation network depends on it, directly or not.
+    A stage is needed if the final masks, or the segmentation network where none are asked for,
+    depend on it, directly or not.
     """
     described = {stage.name: stage for stage in (make(recipe) for make in _STAGES)}
     last = described.pop("evaluate")
-    needed = {"train_segmenter"}
+    needed = {"relabel" if recipe.relabel.enabled else "train_segmenter"}
     for stage in reversed(described.values()):
         if stage.name in needed:
             needed.update(stage.reads)
     stages = tuple(stage for stage in described.values() if stage.name in needed)
     measured = tuple(s.name for s in stages if any(artifact.row for artifact in s.artifacts))
     return (*stages, Stage(**{**vars(last), "reads": measured}))
+
+
+def final_masks(recipe: Recipe) -> Artifact:
+    """Return the masks of the tagged images that a run ends with."""
+    return MASKS if recipe.relabel.enabled else PSEUDO
 
 
 def find_stage(name: str, stages: Sequence[Stage]) -> Stage:
