@@ -61,6 +61,8 @@ def test_what_a_recipe_sets_is_not_chosen(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("choose: [classifier.crop, cams.scales]\nclassifier: {crop: 99}\n")
     assert an.Recipe.load(file).choose == ("cams.scales",)
+    file.write_text("choose: [classifier.steps]\nclassifier: {epochs: 3}\n")
+    assert an.Recipe.load(file).choose == ()
     file.write_text("choose: [walk.beta]\n")
     with pytest.raises(an.UserError, match=r"choose\.0 = 'walk\.beta'"):
         an.Recipe.load(file)

@@ -19,12 +19,12 @@ from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
-from affinitynet.data.verdicts import read_verdicts, why_stop
 from affinitynet.errors import UserError
 from affinitynet.preflight import (
     check_alone,
     check_classes,
     check_function,
+    check_learned,
     check_place,
     check_roles,
     check_sources,
@@ -202,7 +202,7 @@ class Run:
             for number, stage in enumerate(stages, 1):
                 self._do(stage, freshness, f"[{number}/{len(self.stages)}] {stage.name}")
                 if stage.name == "train_classifier" and number < len(stages) and not anyway:
-                    _refuse_unlearned(self.recipe)
+                    check_learned(self.recipe)
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Measure the masks there are; nothing is trained, and no other stage's file is touched.
@@ -407,21 +407,6 @@ def _refuse_stale(out: Path, status: StageStatus) -> None:
         raise UserError(
             f"{out}: stage {status.name} was made with something else {status.detail}; "
             f"make it and what follows anew with --redo {status.name}, or choose another --out"
-        )
-
-
-def _refuse_unlearned(recipe: Recipe) -> None:
-    """Refuse to spend hours on the maps of a classifier that learned no class."""
-    if reason := why_stop(read_verdicts(recipe.out)):
-        steps = "classifier.steps" if recipe.classifier.steps else "classifier.epochs"
-        advice = (
-            f"train longer (--{steps}) with --redo train_classifier"
-            if recipe.classifier.norm == "trained"
-            else "add --classifier.norm trained --redo train_classifier"
-        )
-        raise UserError(
-            f"{recipe.out}: the classifier tells no class better than chance ({reason}), so its "
-            f"maps would be of no use; {advice}, or go on with --anyway"
         )
 
 

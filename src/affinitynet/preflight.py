@@ -1,4 +1,4 @@
-"""What is checked before a run begins or deletes anything, so that it does not fail after hours."""
+"""What is checked before a run, or hours of it, begin and before anything is deleted."""
 
 import os
 from collections.abc import Iterable, Set
@@ -14,6 +14,7 @@ from affinitynet.data.check import (
 )
 from affinitynet.data.manifest import OLD_RUN_FILE, RUN_FILE, check_run_folder
 from affinitynet.data.read import detect_format
+from affinitynet.data.verdicts import read_verdicts, why_stop
 from affinitynet.errors import UserError
 from affinitynet.progress import say
 from affinitynet.run_folder.folder import fingerprint, read_json, write_json
@@ -146,6 +147,25 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         from affinitynet.stages.train_segmenter import check_net
 
         check_net(recipe, manifest)
+
+
+def check_learned(recipe: Recipe) -> None:
+    """Refuse to spend hours on the maps of a classifier that learned no class.
+
+    Raises:
+        UserError: none was learned, and the one thing to try next.
+    """
+    if reason := why_stop(read_verdicts(recipe.out)):
+        steps = "classifier.steps" if recipe.classifier.steps else "classifier.epochs"
+        advice = (
+            f"train longer (--{steps}) with --redo train_classifier"
+            if recipe.classifier.norm == "trained"
+            else "add --classifier.norm trained --redo train_classifier"
+        )
+        raise UserError(
+            f"{recipe.out}: the classifier tells no class better than chance ({reason}), so its "
+            f"maps would be of no use; {advice}, or go on with --anyway"
+        )
 
 
 def check_classes(manifest: Manifest, todo: Set[str]) -> None:

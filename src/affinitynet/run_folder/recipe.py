@@ -152,11 +152,13 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _close(values: dict[str, Any]) -> None:
-    """Leave open no setting that the recipe or a flag has a value for."""
+    """Leave open no setting that the recipe or a flag has a value for, nor steps with epochs."""
 
     def is_set(key: Any) -> bool:
         section, _, name = str(key).partition(".")
-        return isinstance(values.get(section), dict) and name in values[section]
+        found = values.get(section)
+        known = found if isinstance(found, dict) else {}
+        return name in known or (name == "steps" and "epochs" in known)
 
     if isinstance(values.get("choose"), list | tuple):
         values["choose"] = [key for key in values["choose"] if not is_set(key)]

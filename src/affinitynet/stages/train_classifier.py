@@ -206,11 +206,11 @@ def tag_frequencies(
     samples: Sequence[Sample], classes: int, weights: Sequence[float] | None = None
 ) -> NDArray[np.float64]:
     """Return the share of the images that show each class, (C,); `weights` as images are drawn."""
-    chances = np.ones(len(samples)) if weights is None else np.array(weights)
-    counts = np.zeros(classes)
+    chances = np.array([1.0] * len(samples) if weights is None else weights)
+    counts: NDArray[np.float64] = np.zeros(classes)
     for sample, chance in zip(samples, chances, strict=True):
         counts[list(sample.tags)] += chance
-    return counts / chances.sum()
+    return counts / float(chances.sum())
 
 
 def chance_loss(frequencies: NDArray[np.float64]) -> float:
@@ -236,7 +236,8 @@ def _unlearnt(loss: float, chance: float) -> list[str]:
         return []
     return [
         f"the classifier learnt next to nothing: its loss is {loss:.2f}, without looking at the "
-        f"images it could be {chance:.2f}; change classifier.learning_rate or classifier.epochs"
+        f"images it could be {chance:.2f}; set classifier.norm = trained, or change "
+        "classifier.learning_rate or the length of the training"
     ]
 
 
