@@ -40,7 +40,7 @@ def copy(finished: Run, tmp_path: Path) -> Path:
 
 
 def test_every_stage_is_done_and_leaves_its_record(finished: Run) -> None:
-    assert [str(status) for status in finished.status()] == ["done"] * len(NAMES)
+    assert [str(status) for status in finished.status()] == ["done"] * len(finished.stages)
     for stage in finished.stages:
         record = json.loads((finished.recipe.out / stage.folder / "stage.json").read_text())
         assert record["stage"] == stage.name
@@ -166,7 +166,7 @@ def test_interrupted_at_any_stage_and_resumed_ends_with_the_same_bytes(
     assert not left
     assert checkpoints == [1, 1, 1]  # so each training had an epoch behind it
     resumed = an.run(recipe)
-    assert [str(status) for status in resumed.status()] == ["done"] * len(NAMES)
+    assert [str(status) for status in resumed.status()] == ["done"] * len(resumed.stages)
     assert results(recipe.out) == results(finished.recipe.out)
     assert figures_file(recipe.out) == figures_file(finished.recipe.out)
 
@@ -272,4 +272,5 @@ def test_a_run_without_data_says_what_to_give(tiny_recipe: Path) -> None:
 def test_stages_are_found_by_name() -> None:
     stages = stages_of(an.Recipe())
     assert find_stage("propagate", stages).folder == "pseudo"
-    assert [set(stage.reads) <= set(NAMES[:i]) for i, stage in enumerate(stages)] == [True] * 7
+    for stage in stages:
+        assert set(stage.reads) <= set(NAMES[: NAMES.index(stage.name)]), stage.name

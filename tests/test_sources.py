@@ -306,5 +306,5 @@ def test_a_folder_that_is_not_there_is_named_before_anything_is_made(
     for key in ("cams", "confident", "affinity", "pseudo"):
         with pytest.raises(UserError, match=rf"{key}\.source = 'files:none': no such folder"):
             an.run(load(tiny_recipe, voc, tmp_path / "run", **{f"{key}.source": "files:none"}))
-    with pytest.raises(UserError, match=r"cams\.source = 'psa': a source is classifier or files"):
+    with pytest.raises(UserError, match=r"cams\.source = 'psa': a source is classifier, contrast, auto or files"):
         load(tiny_recipe, voc, tmp_path / "run", **{"cams.source": "psa"})
