@@ -192,6 +192,6 @@ def test_unknown_tags_name_image_and_nearest_class(tmp_path, tag, hint):
 def test_sources_a_table_does_not_have(tmp_path):
     dataset(tmp_path, "image,labels\n1.png,a\n")
     with pytest.raises(
-        UserError, match="tags = annotations: a labels.csv data set takes table or masks"
+        UserError, match=r"tags = annotations: a labels\.csv data set takes table or masks"
     ):
         read_dataset(tmp_path, tags="annotations")

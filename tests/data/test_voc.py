@@ -172,7 +172,7 @@ def test_broken_folders_say_what_is_missing(tmp_path):
         read_dataset(root)
     with pytest.raises(UserError, match=r"nothing to take tags from; there is no labels\.csv"):
         read_dataset(root, tags="table")
-    with pytest.raises(UserError, match="dataset.tags = guess"):
+    with pytest.raises(UserError, match=r"dataset\.tags = guess"):
         read_dataset(root, tags="guess")
     annotate(root, "2007_01", ["cat"])
     (root / "JPEGImages" / "2007_02.jpg").unlink()

@@ -1,6 +1,7 @@
 """Read images of any kind as 8-bit RGB."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ _UNREAD = (
 )
 UNREAD_SUFFIXES = frozenset(_UNREAD.split())
 MAX_PIXELS = "AFFINITYNET_MAX_PIXELS"  # in the environment, so that loading processes know it too
+
+# `_read` refuses such images in words.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE = 258  # TIFF's tag
