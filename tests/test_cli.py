@@ -96,7 +96,9 @@ def test_mistakes_are_one_line_each(
     assert "is no stage" in fails(
         capsys, "run", tiny_recipe, "--data", toy, "--out", tmp_path / "r", "--until", "walk"
     )
-    assert "no data set folder" in fails(capsys, "run", tiny_recipe, "--data", tmp_path / "none")
+    assert "no such data set folder" in fails(
+        capsys, "run", tiny_recipe, "--data", tmp_path / "none"
+    )
     (tmp_path / "empty").mkdir()
     assert "is empty" in fails(capsys, "run", tiny_recipe, "--data", tmp_path / "empty")
     assert "is no run folder" in fails(capsys, "status", tmp_path)
