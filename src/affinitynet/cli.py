@@ -326,6 +326,10 @@ def _carry_out(words: Sequence[str]) -> None:
         hint = did_you_mean(name, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
         raise UserError(f"no command {words[place]!r}: {hint}")
     options |= _read_command(name, words[place + 1 :])
+    if (most := options.pop("max_pixels", None)) is not None:
+        from affinitynet.data.images import allow_pixels
+
+        allow_pixels(most)
     with messages_at(options.pop("level", logging.INFO)):
         detail(_versions)
         began = time.monotonic()

@@ -51,6 +51,15 @@ VERBOSITY = (
 for _, _options in VERBOSITY:
     _options |= {"action": "store_const", "dest": "level", "default": argparse.SUPPRESS}
 
+MAX_PIXELS = argument(
+    "--max-pixels",
+    "allow images of up to this many pixels (default: 89,478,485, against files that fill memory)",
+    int,
+    metavar="N",
+    default=argparse.SUPPRESS,
+)
+COMMON = (*VERBOSITY, MAX_PIXELS)
+
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser for one command, whose mistakes are a `UserError`."""
@@ -63,7 +72,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        arguments = (*arguments, *VERBOSITY)
+        arguments = (*arguments, *COMMON)
         for name, options in arguments:
             self.add_argument(name, **options)
         self.flags = ["-h", "--help", *(a.name for a in arguments if a.name.startswith("-"))]

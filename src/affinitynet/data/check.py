@@ -92,7 +92,8 @@ def check_dataset(manifest: Manifest) -> CheckReport:
 
 def only_class(manifest: Manifest) -> str | None:
     """Return the only class if every image has it: there is nothing to tell it from."""
-    alone = len(manifest.classes) == 1 and all(sample.tags for sample in manifest.samples)
+    samples = manifest.samples
+    alone = len(manifest.classes) == 1 and len(samples) > 1 and all(s.tags for s in samples)
     return manifest.classes[0] if alone else None
 
 

@@ -62,7 +62,8 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
 
 def _size(path: Path, entry: dict[str, Any]) -> tuple[int, int]:
     height, width = entry.get("height"), entry.get("width")
-    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+    # Not isinstance, as true is an int too.
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
         raise UserError(
             f"{path}: {entry['file_name']} has the size {height!r:.20} x {width!r:.20}; correct it"
         )

@@ -1,16 +1,19 @@
 """Read images of any kind as 8-bit RGB."""
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from affinitynet.errors import UserError
+
+R = TypeVar("R")
 
 # Pillow opens some forty formats, whatever a file's name says; one of them starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -22,6 +25,9 @@ _UNREAD = (
 )
 UNREAD_SUFFIXES = frozenset(_UNREAD.split())
 MAX_PIXELS = "AFFINITYNET_MAX_PIXELS"  # in the environment, so that loading processes know it too
+
+# `_read` refuses such images in words.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE = 258  # TIFF's tag
@@ -122,7 +128,7 @@ def allow_pixels(most: int) -> None:
     os.environ[MAX_PIXELS] = str(most)
 
 
-def _read(path: Path, work: Any, close: bool = False) -> Any:
+def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> R:
     try:
         limit = _limit()
         image = Image.open(path, formats=FORMATS)
@@ -139,7 +145,7 @@ def _read(path: Path, work: Any, close: bool = False) -> Any:
         raise _too_large(path) from None
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image") from None
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UserError(
             f"{path}: this image can't be decoded (it is damaged, or none of {', '.join(FORMATS)})"
         ) from error

@@ -8,7 +8,8 @@ from affinitynet.data.coco import annotation_files, read_coco
 from affinitynet.data.folder import check_no_run, class_folders, read_folder, tag_lists
 from affinitynet.data.images import is_hidden, is_image_name
 from affinitynet.data.manifest import Manifest
-from affinitynet.data.table import TABLE, read_table
+from affinitynet.data.rows import TABLE
+from affinitynet.data.table import read_table
 from affinitynet.data.tags import known_names
 from affinitynet.data.voc import read_voc, voc_root
 from affinitynet.errors import UserError

@@ -11,7 +11,14 @@ from affinitynet.data.names import Files
 from affinitynet.data.rows import TABLE, Row, check_labels, read_rows
 from affinitynet.data.sample import Sample
 from affinitynet.data.splits import name_splits
-from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
+from affinitynet.data.tags import (
+    class_index,
+    class_names,
+    is_background,
+    look_alikes,
+    tag_indices,
+)
+from affinitynet.data.text import read_lines
 from affinitynet.data.voc_lists import Images, read_lists
 from affinitynet.data.voc_xml import read_objects
 from affinitynet.errors import UserError
@@ -55,8 +62,8 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     difficult or truncated included ("annotations"), or from the masks ("masks"); "auto" takes the
     first of the three that the folder has. Ground truth is SegmentationClass, and
     SegmentationClassAug (SBD) for images that the former lacks. Without a class list the classes
-    are VOC's own names, as many as occur, in VOC's order; a class list of one's own names means
-    masks with the values 0, 1 ... C in its order.
+    are VOC's own names, as many as occur, in VOC's order; a class list of one's own names, or a
+    ``classes.txt`` that begins with background, means masks with the values 0, 1 ... C in order.
 
     A list none of whose images has tags (VOC's test list) is left out with a note.
 
@@ -71,12 +78,15 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     images, files = Images(root / "JPEGImages"), Files()
     lists = read_lists(root, images)
     names = None if classes is None else class_names(root, classes)
+    vocs = True  # whether VOC's names have VOC's numbers
     if names is None and (root / "classes.txt").is_file():
         names = class_names(root, None)
+        # A list that begins with background, as our own export writes it, numbers the masks.
+        vocs = not is_background(read_lines(root / "classes.txt")[0])
     kind = _tag_source(root, tags)
     masks = {i: _mask(root, i, files) for ids in lists.values() for i in ids}
     source, tags_of, notes = _tags_from(
-        kind, root, images, files, masks, VOC_CLASSES if names is None else names
+        kind, root, images, files, masks, VOC_CLASSES if names is None else names, vocs
     )
     tags_by_id = {i: tags_of(i) for i in masks}
     for name, ids in list(lists.items()):
@@ -105,7 +115,7 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         root=root,
         classes=names,
         splits={split_of[name]: tuple(samples[i] for i in ids) for name, ids in lists.items()},
-        truth_values=_truth_values(names),
+        truth_values=_truth_values(names) if vocs else None,
         notes=(*notes, *split_notes, *look_alikes(names)),
     )
 
@@ -135,6 +145,7 @@ def _tags_from(
     files: Files,
     masks: dict[str, Path | None],
     classes: Sequence[str],
+    vocs: bool,
 ) -> tuple[str, Callable[[str], tuple[str, ...] | None], tuple[str, ...]]:
     """The source's name for messages, a function id -> tags (None where it has none), and notes."""
     if kind == "table":
@@ -142,7 +153,7 @@ def _tags_from(
         notes += check_labels(root / TABLE, rows, classes)
         return TABLE, _tags_by_id(rows, root / TABLE, images).get, notes
     if kind == "masks":
-        return "the masks", lambda sample_id: _mask_tags(masks[sample_id], classes), ()
+        return "the masks", lambda sample_id: _mask_tags(masks[sample_id], classes, vocs), ()
 
     def read(sample_id: str) -> tuple[str, ...] | None:
         path = files.find(root / ANNOTATIONS, f"{sample_id}.xml")
@@ -163,10 +174,10 @@ def _tags_by_id(rows: Iterable[Row], table: Path, images: Images) -> dict[str, t
     return tags
 
 
-def _mask_tags(mask: Path | None, classes: Sequence[str]) -> tuple[str, ...] | None:
+def _mask_tags(mask: Path | None, classes: Sequence[str], vocs: bool) -> tuple[str, ...] | None:
     if mask is None:
         return None
-    values = _truth_values(classes) or {i: i for i in range(len(classes) + 1)}
+    values = (_truth_values(classes) if vocs else None) or {i: i for i in range(len(classes) + 1)}
     void = ignore_index(len(classes))
     tags = []
     for value in np.unique(read_labels(mask)).tolist():

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample, load_image
+from affinitynet.data.images import orientation
 from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import warn
@@ -20,7 +21,6 @@ from affinitynet.run_folder.records import RECORD
 from affinitynet.run_folder.stages import ARTIFACTS, final_masks
 
 EXPORTABLE = tuple(artifact.folder for artifact in ARTIFACTS if artifact.labels)
-_ORIENTATION = 0x0112  # EXIF tag
 
 
 def export_run(
@@ -85,9 +85,9 @@ def _write_jpeg(source: Path, target: Path) -> None:
     """Copy an upright JPEG byte for byte; write any other image as JPEG."""
     upright = False
     # What can't be opened here is reported by load_image below, in words.
-    with contextlib.suppress(OSError), Image.open(source) as image:
+    with contextlib.suppress(OSError), Image.open(source, formats=("JPEG",)) as image:
         plain = image.format == "JPEG" and image.mode in ("RGB", "L")
-        upright = plain and image.getexif().get(_ORIENTATION, 1) == 1
+        upright = plain and orientation(image) == 1
     if upright:
         shutil.copyfile(source, target)
     else:

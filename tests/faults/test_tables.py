@@ -1,0 +1,81 @@
+"""Cells of labels.csv that are several labels, or none, in another notation."""
+
+import pytest
+
+from affinitynet.data import check_dataset, read_dataset
+from affinitynet.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["a|b", '"a,b"', '"a, b"', "\"['a', 'b']\"", "['a']", "{a}", "a\tb", '"a, b and c"'],
+)
+def test_other_separators_and_lists_are_refused(table, cell):
+    with pytest.raises(
+        UserError, match=r"line 2: .*(looks like several; separate labels by ';'|is no name)"
+    ):
+        read_dataset(table(f"image,labels\n1.png,{cell}\n2.png,a\n3.png,b\n"))
+
+
+@pytest.mark.parametrize("name", ["a|b", "tench, Tinca tinca", "[x]"])
+def test_a_class_list_makes_any_name_a_name(table, name):
+    text = f'image,labels\n1.png,"{name}"\n2.png,a\n3.png,\n'
+    assert name in read_dataset(table(text, classes=f"a\n{name}\n")).classes
+
+
+@pytest.mark.parametrize("cell", ["nan", "None", "NULL", "N/A", "[]"])
+def test_words_for_nothing_are_refused(table, cell):
+    with pytest.raises(UserError, match=r"line 2: .*says that there is none; leave the cell empty"):
+        read_dataset(table(f"image,labels\n1.png,{cell}\n2.png,a\n3.png,b\n"))
+
+
+@pytest.mark.parametrize(
+    "label", ["haze primary", "haze/primary", "haze & primary", "haze and primary"]
+)
+def test_labels_made_of_labels_are_named(table, label):
+    manifest = read_dataset(table(f"image,labels\n1.png,{label}\n2.png,haze\n3.png,primary\n"))
+    assert any("write haze;primary" in warning for warning in check_dataset(manifest).warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "splits"),
+    [
+        (("train", "Train", "TRAIN"), ["train"]),
+        (("train", "valid", "Test"), ["test", "train", "val"]),
+        (("Fold A", "fold a", "b"), ["Fold A", "b"]),
+    ],
+)
+def test_splits_that_differ_in_spelling_are_one_and_named(table, words, splits):
+    rows = "".join(f"{n}.png,c,{word}\n" for n, word in enumerate(words, 1))
+    manifest = read_dataset(table(f"image,labels,split\n{rows}"))
+    assert sorted(manifest.splits) == splits
+    assert any("read as the split" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize("labels", ["good", "ok;good"])
+def test_labels_may_say_background(table, labels):
+    root = table(f"image,labels\n1.png,{labels}\n2.png,crack\n3.png,\n")
+    manifest = read_dataset(root, background=["good", "ok"])
+    assert manifest.classes == ("crack",)
+    assert [s.tags for s in manifest.samples] == [(), (0,), ()]
+
+
+@pytest.mark.parametrize("count", [255, 260, 299])
+def test_more_tags_than_an_image_can_have_are_refused(table, count):
+    names = [f"c{n:03d}" for n in range(300)]
+    text = f"image,labels\n1.png,{';'.join(names[:count])}\n2.png,c000\n3.png,\n"
+    with pytest.raises(
+        UserError, match=rf"1\.png: has {count} tags, and the work on an image takes 254"
+    ):
+        read_dataset(table(text, classes="\n".join(names)))
+
+
+def test_as_many_tags_as_an_image_can_have_are_read(table):
+    names = [f"c{n:03d}" for n in range(300)]
+    text = f"image,labels\n1.png,{';'.join(names[:254])}\n2.png,\n3.png,\n"
+    assert len(read_dataset(table(text, classes="\n".join(names))).samples[0].tags) == 254
+
+
+def test_one_class_in_every_image_is_a_problem(table):
+    report = check_dataset(read_dataset(table("image,labels\n1.png,a\n2.png,a\n3.png,a\n")))
+    assert "only class is 'a'" in report.problems[0].message
