@@ -152,10 +152,13 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
 def check_learned(recipe: Recipe) -> None:
     """Refuse to spend hours on the maps of a classifier that learned no class.
 
+    With contrast beside it (`cams.source = auto`) its maps are not the only ones.
+
     Raises:
         UserError: none was learned, and the one thing to try next.
     """
-    if reason := why_stop(read_verdicts(recipe.out)):
+    reason = why_stop(read_verdicts(recipe.out))
+    if reason and recipe.cams.source == "classifier":
         steps = "classifier.steps" if recipe.classifier.steps else "classifier.epochs"
         advice = (
             f"train longer (--{steps}) with --redo train_classifier"
