@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from affinitynet import _threads  # noqa: F401  (before torch)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "Manifest",
     "Recipe",

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any, Self
 from affinitynet.data import Manifest, read_dataset
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
-from affinitynet.data.photographs import find_photographs
+from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError
 from affinitynet.preflight import (
     check_alone,
+    check_classes,
     check_function,
     check_place,
     check_roles,
     check_sources,
     check_tools,
+    check_truth,
     note_start,
 )
 from affinitynet.progress import say, warn
@@ -179,6 +181,8 @@ class Run:
             check_tools(self.recipe, self.manifest, {stage.name for stage in todo})
             for state in states:
                 _refuse_stale(self.recipe.out, state)
+            check_classes(self.manifest, {stage.name for stage in todo})
+            check_truth(self.recipe, self.manifest, {stage.name for stage in todo})
             note_start(self.recipe, {stage.name for stage in todo})
             self._discard(redone)
             self._write_inputs()
@@ -197,6 +201,7 @@ class Run:
             freshness = self._look_up()
             states = [freshness.status(earlier, self._count) for earlier in before]
             if all(state.finished for state in states):
+                check_truth(self.recipe, self.manifest, {stage.name})
                 self._discard((stage,))
                 self._do(stage, freshness, stage.name)
                 return self.figures()
@@ -335,17 +340,18 @@ def predict_folder(
 ) -> Path:
     """Segment photographs with a run's trained network; writes a palette PNG for each into `out`.
 
-    Masks in `out` are overwritten. Images below `out`, where that lies inside the folder of
-    images, are masks and left out.
+    `out` is a new folder, or one that an earlier call made, whose masks are overwritten. Images
+    below `out`, where that lies inside the folder of images, are masks and left out.
 
     Raises:
-        UserError: no trained network, no images, `out` is the folder of the images, or an image
-            can't be read (the masks of those before it stay).
+        UserError: no trained network, no images, `out` is the folder of the images or holds other
+            files, or an image can't be read (the masks of those before it stay).
     """
     model = Path(run_folder) / SEGMENTER.folder
     if not (model / "model.json").is_file():
         raise UserError(f"{model}: holds no trained model (model.json is missing)")
     samples = find_photographs(Path(images), Path(out))
+    claim_folder(Path(out), model)
     from affinitynet.stages.predict import predict
 
     predict(model, samples, Path(out), device)
@@ -357,7 +363,11 @@ def read_data(recipe: Recipe) -> Manifest:
     assert recipe.data is not None
     settings = recipe.dataset
     return read_dataset(
-        recipe.data, format=settings.format, classes=settings.classes, tags=settings.tags
+        recipe.data,
+        format=settings.format,
+        classes=settings.classes,
+        tags=settings.tags,
+        background=settings.background,
     )
 
 

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from affinitynet.data import Manifest
+from affinitynet.data.check import (
+    contradictions_of_masks,
+    inspect_masks,
+    only_class,
+    partial_truth,
+)
 from affinitynet.data.manifest import OLD_RUN_FILE, RUN_FILE, check_run_folder
 from affinitynet.data.read import detect_format
 from affinitynet.errors import UserError
 from affinitynet.progress import say
+from affinitynet.run_folder.folder import fingerprint, read_json, write_json
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.settings import FILES, FUNCTION, DatasetSettings
 from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
@@ -22,6 +29,7 @@ WITH_NETWORK = {
     "train_segmenter",
 }
 
+TRUTH = "truth.json"  # in a run folder: which ground truth was found in order
 
 # How torchrun, accelerate launch and the MPIs tell a process how many there are.
 COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -138,6 +146,56 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         from affinitynet.stages.train_segmenter import check_net
 
         check_net(recipe, manifest)
+
+
+def check_classes(manifest: Manifest, todo: Set[str]) -> None:
+    """Refuse to train a classifier on one class that every image has.
+
+    Raises:
+        UserError: the class, and what to do.
+    """
+    name = only_class(manifest)
+    if name and "train_classifier" in todo:
+        raise UserError(
+            f"{manifest.root}: the only class is {name!r}, and every image has it, so there is "
+            "nothing to tell it from; add images without it, with no tag"
+        )
+
+
+def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
+    """Read all ground truth that stages to do will read, once for each state of it.
+
+    What was read without a mistake is remembered in the run folder by the masks' content.
+
+    Raises:
+        UserError: masks that can't be read, don't fit their image, or say nothing; the first of
+            them, and how many there are.
+    """
+    dataset = recipe.dataset
+    splits = {dataset.figures or dataset.train, dataset.val} if "evaluate" in todo else set()
+    if "mine_confident" in todo and recipe.confident.source == "truth":
+        splits.add(dataset.train)
+    known = sorted(split for split in splits if split in manifest.splits)
+    for sentence in partial_truth(manifest, known):
+        say(sentence)
+    samples = {s.id: s for split in known for s in manifest.splits[split] if s.mask is not None}
+    if not samples:
+        return
+    state = {"truth": fingerprint([known, manifest.truth_fingerprint(*known), sorted(samples)])}
+    record = recipe.out / TRUTH
+    if record.is_file() and read_json(record) == state:
+        return
+    found = inspect_masks(manifest, list(samples.values()))
+    wrong = [problem for finding in found for problem in finding.problems]
+    if wrong:
+        more = f" ({len(wrong)} masks have mistakes; affinitynet check lists them)"
+        raise UserError(
+            f"image {wrong[0].id}: {wrong[0].message}{more if len(wrong) > 1 else ''}; or take the "
+            "mask away: the image then has no ground truth"
+        )
+    if binary := contradictions_of_masks(found):
+        raise UserError(f"{manifest.root}: {binary}")
+    write_json(record, state)
 
 
 def note_start(recipe: Recipe, todo: Set[str]) -> None:

@@ -59,7 +59,7 @@ def test_tags_and_classes_come_from_the_categories(tmp_path):
         "val": {"COCO_val2014_3": (1,)},
     }
     assert read_dataset(tmp_path, classes=["dog", "cat", "person"]).classes[0] == "dog"
-    with pytest.raises(UserError, match=r"COCO_train2014_1\.jpg has the tag 'person'"):
+    with pytest.raises(UserError, match=r"COCO_train2014_1\.jpg: the tag 'person'"):
         read_dataset(tmp_path, classes=["dog", "cat"])
 
 
@@ -79,9 +79,9 @@ def test_truth_is_rendered_with_small_instances_in_front(tmp_path):
     np.testing.assert_array_equal(load_truth(manifest, manifest.split("val")[0]), crowd)
 
 
-def test_a_manifest_read_from_json_still_renders(tmp_path):
+def test_a_manifest_read_from_lines_still_renders(tmp_path):
     manifest = read_dataset(coco(tmp_path))
-    again = type(manifest).from_json(manifest.to_json())
+    again = type(manifest).from_lines(manifest.to_lines())
     for sample in again.samples:
         np.testing.assert_array_equal(load_truth(again, sample), load_truth(manifest, sample))
 
@@ -139,12 +139,12 @@ def test_panoptic_truth_is_preferred_and_its_stuff_is_background(tmp_path):
 def test_mistakes_in_coco_folders(tmp_path):
     root = coco(tmp_path)
     (root / "train2014" / "COCO_train2014_2.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 images of instances_train2014\.json are not in"):
+    with pytest.raises(UserError, match=r"instances_train2014\.json: 1 of its images are not in"):
         read_dataset(root)
     (root / "train2014" / "COCO_train2014_1.jpg").unlink()
     manifest = read_dataset(root)
     assert list(manifest.splits) == ["val"]
-    assert manifest.notes == ("instances_train2014.json is left out: none of its images is there.",)
+    assert manifest.notes == ("instances_train2014.json is left out: none of its images is there",)
     with pytest.raises(UserError, match="tags in its annotations"):
         read_dataset(root, tags="masks")
     annotate(root, "instances_val2014", ["../x.jpg"], [])
@@ -155,10 +155,10 @@ def test_mistakes_in_coco_folders(tmp_path):
     with pytest.raises(UserError, match=r"category 1 is 'cat' in .* 'person' in another"):
         read_dataset(root)
     (root / "annotations" / "instances_val2014.json").write_text("{}")
-    with pytest.raises(UserError, match=r"instances_val2014\.json is no COCO annotation file"):
+    with pytest.raises(UserError, match=r"instances_val2014\.json: is no COCO annotation file"):
         read_dataset(root)
     (root / "annotations" / "instances_val2014.json").write_text("{")
-    with pytest.raises(UserError, match=r"instances_val2014\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"instances_val2014\.json: is not valid JSON"):
         read_dataset(root)
 
 
@@ -182,18 +182,18 @@ def one_image(root: Path, image: dict, item: dict, **content) -> Path:
 @pytest.mark.parametrize(
     ("image", "item", "content", "message"),
     [
-        ({"file_name": MISSING}, {}, {}, r"images\[0\] has no file_name"),
-        ({"file_name": 3}, {}, {}, r"images\[0\] has file_name = 3"),
-        ({"id": MISSING}, {}, {}, r"images\[0\] has no id"),
-        ({"id": [1]}, {}, {}, r"images\[0\] has id = \[1\]"),
-        ({}, {"image_id": MISSING}, {}, r"annotations\[0\] has no image_id"),
-        ({}, {"category_id": MISSING}, {}, r"annotations\[0\] has no category_id"),
-        ({}, {"category_id": "18"}, {}, r"annotations\[0\] has category_id = '18'"),
+        ({"file_name": MISSING}, {}, {}, r"images\[0\]: has no file_name"),
+        ({"file_name": 3}, {}, {}, r"images\[0\]: has file_name = 3"),
+        ({"id": MISSING}, {}, {}, r"images\[0\]: has no id"),
+        ({"id": [1]}, {}, {}, r"images\[0\]: has id = \[1\]"),
+        ({}, {"image_id": MISSING}, {}, r"annotations\[0\]: has no image_id"),
+        ({}, {"category_id": MISSING}, {}, r"annotations\[0\]: has no category_id"),
+        ({}, {"category_id": "18"}, {}, r"annotations\[0\]: has category_id = '18'"),
         ({}, {"category_id": 77}, {}, r"annotations\[0\]: the category 77 is not listed"),
-        ({}, {"segments_info": 3}, {}, r"annotations\[0\] has no file_name"),
+        ({}, {"segments_info": 3}, {}, r"annotations\[0\]: has no file_name"),
         ({}, {}, {"images": None}, r"needs lists images"),
-        ({}, {}, {"images": [3]}, r"images\[0\] is no JSON object"),
-        ({}, {}, {"categories": [{"id": "q", "name": "x"}]}, r"categories\[0\] has id = 'q'"),
+        ({}, {}, {"images": [3]}, r"images\[0\]: is no JSON object"),
+        ({}, {}, {"categories": [{"id": "q", "name": "x"}]}, r"categories\[0\]: has id = 'q'"),
         ({}, {}, {"categories": [*CATEGORIES, {"id": 2, "name": "dog"}]}, "both named 'dog'"),
     ],
 )
@@ -207,12 +207,12 @@ def test_malformed_entries_are_named(tmp_path, image, item, content, message):
     [
         ({"height": MISSING}, {}, r"1\.jpg has the size None x 8"),
         ({"width": -8}, {}, r"1\.jpg has the size 6 x -8"),
-        ({}, {"segmentation": [[1, 1, 2]]}, r"id 7: \[1, 1, 2\] is no polygon"),
-        ({}, {"segmentation": [["a", "b"]]}, r"id 7: \['a', 'b'\] is no polygon"),
-        ({}, {"segmentation": [3]}, r"id 7: 3 is no polygon"),
-        ({}, {"segmentation": {"counts": "abc"}}, r"id 7: .* is no segmentation"),
-        ({}, {"segmentation": {"counts": 3, "size": [6, 8]}}, r"id 7: The run lengths 3 are"),
-        ({}, {"segmentation": {"counts": [1, -5, 52], "size": [6, 8]}}, r"id 7: The run lengths"),
+        ({}, {"segmentation": [[1, 1, 2]]}, r"id 7 has \[1, 1, 2\], which is no polygon"),
+        ({}, {"segmentation": [["a", "b"]]}, r"id 7 has \['a', 'b'\], which is no polygon"),
+        ({}, {"segmentation": [3]}, r"id 7 has 3, which is no polygon"),
+        ({}, {"segmentation": {"counts": "abc"}}, r"id 7 has .*, which is neither polygons nor run lengths"),
+        ({}, {"segmentation": {"counts": 3, "size": [6, 8]}}, r"id 7 has the run lengths 3, which are no counts"),
+        ({}, {"segmentation": {"counts": [1, -5, 52], "size": [6, 8]}}, r"id 7 has the run lengths"),
     ],
 )
 def test_malformed_truth_is_named(tmp_path, image, item, message):
@@ -224,7 +224,7 @@ def test_malformed_truth_is_named(tmp_path, image, item, message):
 def test_one_annotation_of_several_without_an_outline_is_a_mistake(tmp_path):
     bare = {key: value for key, value in ITEM.items() if key != "segmentation"}
     manifest = read_dataset(one_image(tmp_path, {}, {}, annotations=[ITEM, bare]))
-    with pytest.raises(UserError, match="None is no segmentation"):
+    with pytest.raises(UserError, match="None, which is neither"):
         load_truth(manifest, manifest.samples[0])
 
 
@@ -233,7 +233,7 @@ def test_boxes_are_tags_but_no_ground_truth(tmp_path):
         one_image(tmp_path, {}, {"segmentation": MISSING, "bbox": [1, 1, 2, 2]})
     )
     assert [(s.tags, s.mask) for s in manifest.samples] == [((2,), None)]
-    assert manifest.notes == ("instances_train.json has boxes only: train has no ground truth.",)
+    assert manifest.notes == ("instances_train.json has boxes only: train has no ground truth",)
 
 
 def test_a_class_list_in_the_folder_counts(tmp_path):

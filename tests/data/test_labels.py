@@ -14,7 +14,7 @@ from affinitynet.errors import UserError
 
 
 def test_palette_is_vocs():
-    # From the VOC2012 development kit's table of colours: label -> R, G, B.
+    # From the VOC2012 development kit's table of colors: label -> R, G, B.
     published = {
         0: (0, 0, 0),
         1: (128, 0, 0),
@@ -27,8 +27,8 @@ def test_palette_is_vocs():
     }
     palette = voc_palette()
     assert len(palette) == 768
-    for label, colour in published.items():
-        assert tuple(palette[3 * label : 3 * label + 3]) == colour
+    for label, color in published.items():
+        assert tuple(palette[3 * label : 3 * label + 3]) == color
 
 
 @pytest.mark.parametrize("highest", [1, 3, 255, 256, 65535])
@@ -65,18 +65,18 @@ def test_what_is_no_label_map_is_not_written(tmp_path, bad):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_small_palettes_and_greys_keep_their_values(tmp_path, bits):
+def test_small_palettes_and_grays_keep_their_values(tmp_path, bits):
     values = np.arange(2**bits, dtype=np.uint8)[None]
     image = Image.fromarray(values)
     image.putpalette(voc_palette()[: 3 * 2**bits])
     image.save(tmp_path / "palette.png", bits=bits)
     np.testing.assert_array_equal(read_labels(tmp_path / "palette.png"), values)
-    (tmp_path / "grey.png").write_bytes(grey_png(values, bits))
-    np.testing.assert_array_equal(read_labels(tmp_path / "grey.png"), values)
+    (tmp_path / "gray.png").write_bytes(gray_png(values, bits))
+    np.testing.assert_array_equal(read_labels(tmp_path / "gray.png"), values)
 
 
-def grey_png(values: np.ndarray, bits: int) -> bytes:
-    """A one-row greyscale PNG of a bit depth that Pillow does not write (PNG specification)."""
+def gray_png(values: np.ndarray, bits: int) -> bytes:
+    """A one-row grayscale PNG of a bit depth that Pillow does not write (PNG specification)."""
     import struct
     import zlib
 
@@ -92,9 +92,9 @@ def grey_png(values: np.ndarray, bits: int) -> bytes:
     )
 
 
-def test_colour_and_lossy_masks_are_refused(tmp_path):
+def test_color_and_lossy_masks_are_refused(tmp_path):
     Image.new("RGB", (3, 3)).save(tmp_path / "x.png")
-    with pytest.raises(UserError, match=r"x\.png is a colour image \(RGB\).*palette or greyscale"):
+    with pytest.raises(UserError, match=r"x\.png is a color image \(RGB\).*palette or grayscale"):
         read_labels(tmp_path / "x.png")
     Image.new("L", (3, 3)).save(tmp_path / "x.jpg")
     with pytest.raises(UserError, match=r"x\.jpg is a JPEG"):
@@ -111,7 +111,7 @@ def truth_manifest(tmp_path, mask, classes=2, values=None) -> tuple[Manifest, Sa
 def test_truth_is_taken_as_it_is_without_a_table(tmp_path):
     mask = np.array([[0, 1, 2, 255]], dtype=np.uint8)
     np.testing.assert_array_equal(load_truth(*truth_manifest(tmp_path, mask)), mask)
-    with pytest.raises(UserError, match=r"m\.png holds the value 3.*0-2, 255"):
+    with pytest.raises(UserError, match=r"m\.png: holds the value 3.*0-2, 255"):
         load_truth(*truth_manifest(tmp_path, mask + np.uint8(1)))
 
 
@@ -122,7 +122,7 @@ def test_truth_values_are_mapped(tmp_path):
     assert truth.tolist() == [[0, 2, 1, 255]]
     assert truth.dtype == np.uint8
     mask[0, 0] = 10
-    with pytest.raises(UserError, match=r"m\.png holds the value 10.*0, 8, 12, 255"):
+    with pytest.raises(UserError, match=r"m\.png: holds the value 10.*0, 8, 12, 255"):
         load_truth(*truth_manifest(tmp_path, mask, values=values))
 
 

@@ -135,7 +135,7 @@ def test_what_a_manifest_refuses():
         manifest(splits={"train": ()})
     with pytest.raises(UserError, match="'2' occurs twice in the split 'train'"):
         manifest(splits={"train": (sample("2"), sample("2"))})
-    with pytest.raises(UserError, match="'2' stands for both"):
+    with pytest.raises(UserError, match="'2' stands for"):
         manifest(splits={"train": (sample("2"),), "val": (Sample("2", ROOT / "2.png", ()),)})
     for tags in ((2,), (1, 0), (0, 0), (-1,)):
         with pytest.raises(UserError, match="sorted class indices below 2"):

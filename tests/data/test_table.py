@@ -82,7 +82,7 @@ def test_masks_are_ground_truth_and_can_give_the_tags(tmp_path):
         write_labels(tmp_path / "masks" / f"{name}.png", np.array([[0, 1]]), voc_palette())
     assert tags(read_dataset(tmp_path, tags="masks")) == {"1": ("a",), "2": ("a",), "sub/3": ("b",)}
     write_labels(tmp_path / "masks" / "1.png", np.array([[3]]), voc_palette())
-    with pytest.raises(UserError, match=r"1\.png holds the value 3, but there are 2 classes"):
+    with pytest.raises(UserError, match=r"1\.png: holds the value 3, but there are 2 classes"):
         read_dataset(tmp_path, tags="masks")
 
 
@@ -101,15 +101,15 @@ def test_leftovers_and_look_alikes_are_noted(tmp_path):
         ("", r"must begin with the columns image,labels"),
         ("image;labels\n1.png;cat\n", r"must begin with the columns image,labels"),
         ("file,tags\n1.png,cat\n", r"its first line is 'file,tags'"),
-        ("image,labels\n", r"lists no images: the data set is empty"),
-        ("image,labels\n1.png,cat,dog\n", r"line 2, has more cells .* separate labels by ';'"),
+        ("image,labels\n", r"lists no images; the data set is empty"),
+        ("image,labels\n1.png,cat,dog\n", r"line 2: has more cells .* separate labels by ';'"),
         ("image,labels\n1.png,cat\n\n1.png,dog\n", r"lists 1\.png twice, in lines 2 and 4"),
         ("image,labels\n1.png,a\nnone.png,a\n", r"line 3: there is no image none\.png"),
-        ("image,labels\n,cat\n", r"line 2, names no image"),
-        ("image,labels\n1.png,a\n2.png\n", r"line 3, has no cell for labels: write 2\.png, "),
-        ('image,labels\n1.png,"a\n2.png,b\n', r"line 3, is no CSV: unexpected end"),
+        ("image,labels\n,cat\n", r"line 2: names no image"),
+        ("image,labels\n1.png,a\n2.png\n", r"line 3: has no cell for labels; write 2\.png, "),
+        ('image,labels\n1.png,"a\n2.png,b\n', r"line 3: is no CSV \(unexpected end"),
         ('image,labels\n1.png,"a\n2.png,b"\n', r"line 3: 'a.n2\.png,b' is no name; is a quote"),
-        ("image,labels,splt\n1.png,a,val\n", r"has a column 'splt': rename it to split"),
+        ("image,labels,splt\n1.png,a,val\n", r"has a column 'splt'; rename it to split"),
         ("image,labels,labels\n1.png,a,b\n", r"has the column labels twice"),
         ("image,labels\n../1.png,cat\n", r"line 2: the image '\.\./1\.png' is not a plain"),
         ("image,labels\n/etc/1.png,cat\n", r"line 2: the image '/etc/1\.png' is not a plain"),
@@ -126,16 +126,16 @@ def test_columns_that_are_not_read_are_noted(tmp_path):
     dataset(tmp_path, "image,labels,split,weather\n1.png,a,val,rain\n", images=["1.png"])
     manifest = read_dataset(tmp_path)
     assert tags(manifest, "val") == {"1": ("a",)}
-    assert manifest.notes == ("labels.csv has columns that are not read: weather.",)
+    assert manifest.notes == ("labels.csv has columns that are not read: weather",)
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("\n", r"classes\.txt names no class"),
-        ("background\n", r"classes\.txt names no class"),
-        ("a\nb\na\n", r"classes\.txt lists the class 'a' twice"),
-        ("a\nBackground\n", r"classes\.txt: background is label 0"),
+        ("\n", r"classes\.txt: names no class"),
+        ("background\n", r"classes\.txt: names no class"),
+        ("a\nb\na\n", r"classes\.txt: lists the class 'a' twice"),
+        ("a\nBackground\n", r"classes\.txt: Background is no class .background is label 0"),
     ],
 )
 def test_mistakes_in_a_class_list_name_the_file(tmp_path, classes, message):
@@ -147,7 +147,7 @@ def test_mistakes_in_a_class_list_name_the_file(tmp_path, classes, message):
 
 def test_mistakes_in_the_recipes_class_list_name_the_setting(tmp_path):
     dataset(tmp_path, "image,labels\n1.png,a\n")
-    with pytest.raises(UserError, match=r"dataset\.classes lists the class 'a' twice"):
+    with pytest.raises(UserError, match=r"dataset\.classes: lists the class 'a' twice"):
         read_dataset(tmp_path, classes=["a", "a"])
 
 
@@ -179,17 +179,17 @@ def test_ids_that_would_share_a_file(tmp_path):
     [
         ("Dog", "nearest class is 'dog'"),
         ("dgo", "nearest class is 'dog'"),
-        ("zebra", "classes are cat, dog; add it"),
+        ("zebra", "classes are cat, dog: add it"),
         ("background", "an image of background only has an empty list"),
     ],
 )
 def test_unknown_tags_name_image_and_nearest_class(tmp_path, tag, hint):
     dataset(tmp_path, f"image,labels\n1.png,cat\n2.png,dog;{tag}\n")
-    with pytest.raises(UserError, match=rf"line 3 \(2\.png\), has the tag '{tag}'.*{hint}"):
+    with pytest.raises(UserError, match=rf"line 3 \(2\.png\): the tag '{tag}' .*{hint}"):
         read_dataset(tmp_path, classes=["cat", "dog"])
 
 
 def test_sources_a_table_does_not_have(tmp_path):
     dataset(tmp_path, "image,labels\n1.png,a\n")
-    with pytest.raises(UserError, match="'table' or 'masks', not 'annotations'"):
+    with pytest.raises(UserError, match="tags = annotations: a labels.csv data set takes table or masks"):
         read_dataset(tmp_path, tags="annotations")

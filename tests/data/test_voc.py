@@ -125,10 +125,10 @@ def test_own_classes_have_masks_with_the_labels_themselves(tmp_path):
 
 def test_an_unknown_tag_names_image_and_nearest_class(tmp_path):
     root = devkit(tmp_path, annotations=True)
-    with pytest.raises(UserError, match=r"2007_01 .*the tag 'person'.*classes are cat, dog, boat"):
+    with pytest.raises(UserError, match=r"2007_01 .*: the tag 'person'.*classes are cat, dog, boat"):
         read_dataset(root, classes=["cat", "dog", "boat"])
     annotate(root, "2007_02", ["dogs"])
-    with pytest.raises(UserError, match=r"2007_02 \(Annotations\) has the tag 'dogs'.*'dog'"):
+    with pytest.raises(UserError, match=r"2007_02 \(Annotations\): the tag 'dogs'.*'dog'"):
         read_dataset(root)
 
 
@@ -159,22 +159,22 @@ def test_images_without_objects_are_background_only(tmp_path):
 def test_xml_with_entities_is_refused(tmp_path, content):
     root = devkit(tmp_path, annotations=True)
     (root / "Annotations" / "2007_01.xml").write_text(content)
-    with pytest.raises(UserError, match=r"2007_01\.xml declares XML entities"):
+    with pytest.raises(UserError, match=r"2007_01\.xml: declares XML entities"):
         read_dataset(root)
 
 
 def test_broken_folders_say_what_is_missing(tmp_path):
     root = devkit(tmp_path, annotations=True)
     (root / "Annotations" / "2007_01.xml").write_text("<annotation>")
-    with pytest.raises(UserError, match=r"2007_01\.xml is not valid XML"):
+    with pytest.raises(UserError, match=r"2007_01\.xml: is not valid XML"):
         read_dataset(root)
-    with pytest.raises(UserError, match=r"nothing to take tags from: there is no labels\.csv"):
+    with pytest.raises(UserError, match=r"nothing to take tags from; there is no labels\.csv"):
         read_dataset(root, tags="table")
-    with pytest.raises(UserError, match="not 'guess'"):
+    with pytest.raises(UserError, match="dataset.tags = guess"):
         read_dataset(root, tags="guess")
     annotate(root, "2007_01", ["cat"])
     (root / "JPEGImages" / "2007_02.jpg").unlink()
-    with pytest.raises(UserError, match=r"names 2007_02: no such image"):
+    with pytest.raises(UserError, match=r"names 2007_02, but there is no such image"):
         read_dataset(root)
     lists = root / "ImageSets" / "Segmentation"
     (lists / "train.txt").write_text("../../secret\n")
@@ -204,7 +204,7 @@ def test_notes_on_the_table_are_kept(tmp_path):
     root = devkit(tmp_path, table=True)
     rows = "2007_01,cat,x\n2007_02,person,x\n2007_03,,x\n"
     (root / "labels.csv").write_text("image,labels,weather\n" + rows)
-    assert read_dataset(root).notes == ("labels.csv has columns that are not read: weather.",)
+    assert read_dataset(root).notes == ("labels.csv has columns that are not read: weather",)
 
 
 def test_a_linked_image_folder_is_fine(tmp_path):

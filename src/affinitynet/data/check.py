@@ -1,17 +1,17 @@
 """What a data set holds and what is wrong with it, as plain data; the command line prints it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
-from affinitynet.data.images import load_image
+from affinitynet.data.images import load_image, read_orientation, read_size
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
-from affinitynet.data.truth import load_truth
+from affinitynet.data.truth import check_size, is_binary, load_truth
 from affinitynet.data.voc import SBD_MASKS
 from affinitynet.errors import UserError
 from affinitynet.progress import task
@@ -22,7 +22,7 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with one sample: its id, and a sentence."""
+    """Something wrong with one sample (its id), or with all ("": no id), and a sentence."""
 
     id: str
     message: str
@@ -56,7 +56,7 @@ class CheckReport:
 def check_dataset(manifest: Manifest) -> CheckReport:
     """Decode every image and mask of a data set and report what it holds."""
     samples = manifest.samples
-    found: list[_Finding] = []
+    found: list[Finding] = []
     with ThreadPoolExecutor(_THREADS) as pool, task("check", len(samples)) as progress:
         for finding in pool.map(lambda sample: _inspect(manifest, sample), samples):
             found.append(finding)
@@ -73,11 +73,16 @@ def check_dataset(manifest: Manifest) -> CheckReport:
         },
         height=_spread(size[0] for size in sizes),
         width=_spread(size[1] for size in sizes),
-        problems=tuple(problem for finding in found for problem in finding.problems),
+        problems=(
+            *(problem for finding in found for problem in finding.problems),
+            *(Problem("", message) for message in contradictions(manifest, found)),
+        ),
         warnings=(
             *manifest.notes,
+            *partial_truth(manifest, manifest.splits),
+            *_unturned(found),
             *_alike_but_for_case(samples),
-            *_contradictions(manifest, found),
+            *_unlike_tags(manifest, found),
             *_shared_images(manifest),
             *_coarse_truth(manifest),
             *_rare_classes(manifest),
@@ -85,46 +90,137 @@ def check_dataset(manifest: Manifest) -> CheckReport:
     )
 
 
+def only_class(manifest: Manifest) -> str | None:
+    """Return the only class if every image has it: there is nothing to tell it from."""
+    alone = len(manifest.classes) == 1 and all(sample.tags for sample in manifest.samples)
+    return manifest.classes[0] if alone else None
+
+
+def partial_truth(manifest: Manifest, splits: Iterable[str]) -> list[str]:
+    """Say which images of a split are left out of its figures because others have masks."""
+    sentences = []
+    for name in splits:
+        split = manifest.splits[name]
+        without = [sample.id for sample in split if sample.mask is None]
+        if without and len(without) < len(split):
+            sentences.append(
+                f"{len(without)} of the {len(split)} images of {name} have no mask and are left "
+                f"out of its figures, {without[0]} first"
+            )
+    return sentences
+
+
 @dataclass(frozen=True)
-class _Finding:
-    """What one sample's files say: image size, problems, and tags that the mask contradicts."""
+class Finding:
+    """What one sample's files say: image size, problems, and tags that the mask contradicts.
+
+    binary: the mask holds 0 and 255 only. unturned: the image is turned by EXIF, the mask is not,
+    and its size fits either way.
+    """
 
     id: str
     size: tuple[int, int] | None
     problems: tuple[Problem, ...]
     not_in_mask: tuple[int, ...] = ()
     not_in_tags: tuple[int, ...] = ()
+    tagged: bool = False
+    binary: bool = False
+    unturned: bool = False
 
 
-def _inspect(manifest: Manifest, sample: Sample) -> _Finding:
-    problems = []
+def inspect_truth(manifest: Manifest, sample: Sample, size: tuple[int, int] | None) -> Finding:
+    """Read a sample's mask, and hold it against its tags and the size (H, W) of its image."""
+    try:
+        truth = load_truth(manifest, sample)
+        if size is not None:
+            check_size(sample, truth.shape, size)
+    except UserError as error:
+        return Finding(sample.id, size, (Problem(sample.id, str(error)),))
+    shown = {int(v) - 1 for v in np.flatnonzero(np.bincount(truth.ravel()))}
+    shown -= {-1, manifest.ignore_index - 1}
+    return Finding(
+        sample.id,
+        size,
+        (),
+        not_in_mask=tuple(sorted(set(sample.tags) - shown)),
+        not_in_tags=tuple(sorted(shown - set(sample.tags))),
+        tagged=bool(sample.tags),
+        binary=manifest.ignore_index == 255 and is_binary(truth),
+        unturned=size is not None and _is_unturned(sample, size),
+    )
+
+
+def contradictions(manifest: Manifest, found: Iterable[Finding]) -> list[str]:
+    """Say what is wrong with a data set as a whole: a class in all images, masks without any."""
+    sentences = []
+    if name := only_class(manifest):
+        sentences.append(
+            f"the only class is {name!r}, and every image has it, so there is nothing to tell it "
+            "from; add images without it, with no tag"
+        )
+    masks = contradictions_of_masks(found)
+    return [*sentences, masks] if masks else sentences
+
+
+def contradictions_of_masks(found: Iterable[Finding]) -> str:
+    """Say that no mask of a tagged image shows a class, as with black and white masks, or ""."""
+    masks = [finding for finding in found if finding.tagged and not finding.problems]
+    if not masks or not all(finding.binary for finding in masks):
+        return ""
+    return (
+        f"the masks hold 0 and 255 only ({masks[0].id} first), which say background and not to be "
+        "counted; write the class's number (1 for the first class) in place of 255"
+    )
+
+
+def _inspect(manifest: Manifest, sample: Sample) -> Finding:
     size: tuple[int, int] | None = None
+    problems: tuple[Problem, ...] = ()
     try:
         height, width = load_image(sample.image).shape[:2]
         size = (height, width)
     except UserError as error:
-        problems.append(Problem(sample.id, str(error)))
+        problems = (Problem(sample.id, str(error)),)
     if sample.mask is None:
-        return _Finding(sample.id, size, tuple(problems))
-    try:
-        truth = load_truth(manifest, sample)
-    except UserError as error:
-        return _Finding(sample.id, size, (*problems, Problem(sample.id, str(error))))
-    if size is not None and truth.shape != size:
-        message = (
-            f"{sample.mask} is {truth.shape[1]} x {truth.shape[0]}, but its image "
-            f"is {size[1]} x {size[0]} (upright, by its EXIF orientation)."
-        )
-        problems.append(Problem(sample.id, message))
-    shown = {int(v) - 1 for v in np.flatnonzero(np.bincount(truth.ravel()))}
-    shown -= {-1, manifest.ignore_index - 1}
-    return _Finding(
-        sample.id,
-        size,
-        tuple(problems),
-        not_in_mask=tuple(sorted(set(sample.tags) - shown)),
-        not_in_tags=tuple(sorted(shown - set(sample.tags))),
-    )
+        return Finding(sample.id, size, problems)
+    finding = inspect_truth(manifest, sample, size)
+    return replace(finding, problems=(*problems, *finding.problems))
+
+
+def inspect_masks(manifest: Manifest, samples: Sequence[Sample]) -> list[Finding]:
+    """Read the masks of samples that have one, but only the heads of their images."""
+
+    def inspect(sample: Sample) -> Finding:
+        try:
+            size = read_size(sample.image)
+        except UserError as error:
+            return Finding(sample.id, None, (Problem(sample.id, str(error)),))
+        return inspect_truth(manifest, sample, size)
+
+    with ThreadPoolExecutor(_THREADS) as pool, task("read masks", len(samples)) as progress:
+        found = []
+        for finding in pool.map(inspect, samples):
+            found.append(finding)
+            progress.advance()
+    return found
+
+
+def _is_unturned(sample: Sample, size: tuple[int, int]) -> bool:
+    if sample.mask is None or sample.mask.suffix.lower() == ".json":
+        return False
+    turn = read_orientation(sample.image)
+    fits = turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])
+    return fits and read_orientation(sample.mask) == 1
+
+
+def _unturned(found: Iterable[Finding]) -> list[str]:
+    ids = [finding.id for finding in found if finding.unturned]
+    if not ids:
+        return []
+    return [
+        f"{len(ids)} images are turned by EXIF and their masks are not ({ids[0]} first): make sure "
+        "that these masks fit the upright image"
+    ]
 
 
 def _class_counts(manifest: Manifest, samples: tuple[Sample, ...]) -> tuple[int, ...]:
@@ -147,11 +243,11 @@ def _alike_but_for_case(samples: Iterable[Sample]) -> list[str]:
         return []
     return [
         f"{sum(map(len, alike))} images have names that differ only in case "
-        f"({' and '.join(alike[0])}): rename them before the run goes to a Windows or macOS disk."
+        f"({' and '.join(alike[0])}): rename them before the run goes to a Windows or macOS disk"
     ]
 
 
-def _contradictions(manifest: Manifest, found: list[_Finding]) -> list[str]:
+def _unlike_tags(manifest: Manifest, found: list[Finding]) -> list[str]:
     warnings = []
     for field, sentence in (
         ("not_in_tags", "show a class in the mask that is not among their tags"),
@@ -161,7 +257,7 @@ def _contradictions(manifest: Manifest, found: list[_Finding]) -> list[str]:
         if cases:
             sample_id, index = cases[0]
             warnings.append(
-                f"{len(cases)} images {sentence} ({sample_id}: {manifest.classes[index]})."
+                f"{len(cases)} images {sentence} ({sample_id}: {manifest.classes[index]})"
             )
     return warnings
 
@@ -173,7 +269,7 @@ def _shared_images(manifest: Manifest) -> list[str]:
     held_out = [name for name in ids if name.startswith(("val", "test"))]
     return [
         f"{len(shared)} images are in both {first} and {second} ({min(shared)} first): figures on "
-        f"{second} are too good."
+        f"{second} are too good"
         for first in training
         for second in held_out
         if (shared := ids[first] & ids[second])
@@ -188,14 +284,14 @@ def _coarse_truth(manifest: Manifest) -> list[str]:
         if coarse:
             warnings.append(
                 f"{coarse} of the {len(split)} masks of {name} are SBD's ({SBD_MASKS}), coarser "
-                "than VOC's own: take figures on a split with VOC's masks (VOC's train or val)."
+                "than VOC's own: take figures on a split with VOC's masks (VOC's train or val)"
             )
     for name, split in manifest.splits.items():
         finer = manifest.splits.get(f"{name}_precise")
         if finer is not None and len(finer) < len(split):
             warnings.append(
                 f"{name} has {len(split)} images and {name}_precise {len(finer)}: the masks of the "
-                f"others are the coarser ones, so take figures on {name}_precise."
+                f"others are the coarser ones, so take figures on {name}_precise"
             )
     return warnings
 
@@ -210,5 +306,5 @@ def _rare_classes(manifest: Manifest) -> list[str]:
     more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
     return [
         f"{len(rare)} classes have fewer than {FEW_IMAGES} images in {name}: "
-        f"{', '.join(rare[:10])}{more}."
+        f"{', '.join(rare[:10])}{more}"
     ]

@@ -5,12 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from affinitynet.data.coco_file import load_annotations
+from affinitynet.data.coco_file import find_base, load_annotations
 from affinitynet.data.coco_masks import panoptic_folder
 from affinitynet.data.manifest import Manifest
+from affinitynet.data.names import Files, compose
 from affinitynet.data.sample import Sample
-from affinitynet.data.table import DEFAULT_SPLIT
-from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
+from affinitynet.data.splits import DEFAULT_SPLIT, name_splits
+from affinitynet.data.tags import (
+    class_index,
+    class_names,
+    is_background,
+    is_void,
+    look_alikes,
+    tag_indices,
+)
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import check_relative
 
@@ -35,14 +43,16 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     without annotations have no tags. The ground truth of an image is in the panoptic file where
     its PNGs are there too, else in the instances file (in neither where that has only boxes);
     `load_truth` renders it. Images lie in ``train2014/``, ``images/train2014/``, ``images/`` or the
-    root. A file none of whose images is there is left out with a note; a single missing image
-    raises UserError.
+    root. A file none of whose images is there is left out with a note.
+
+    Raises:
+        UserError: a single image is missing, two images have one id, an annotation file is none.
     """
     if tags not in ("auto", "annotations"):
-        raise UserError(f"A COCO data set has its tags in its annotations, not in {tags!r}.")
+        raise UserError(f"dataset.tags = {tags}: a COCO data set has its tags in its annotations")
     files = annotation_files(root)
     if not files:
-        raise UserError(f"{root} has no annotations/instances_*.json.")
+        raise UserError(f"{root}: has no annotations/instances_*.json")
     contents = {folder: load_annotations(path) for folder, path in files.items()}
     categories = _categories(contents, files)
     names = class_names(root, classes, categories.values())
@@ -52,21 +62,24 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     for folder, content in contents.items():
         images = _find_images(root, folder, files[folder], content["images"])
         if images is None:
-            notes.append(f"{files[folder].name} is left out: none of its images is there.")
+            notes.append(f"{files[folder].name} is left out: none of its images is there")
         else:
             found[folder] = images
     stems = [stem for images in found.values() for stem, _, _ in images]
     clash = len(set(stems)) < len(stems)
     years = {re.sub(r"_?\d{4}$", "", folder) for folder in found}
     index = class_index(names)
+    plain = len(years) == len(found)
+    split_names = {f: (re.sub(r"_?\d{4}$", "", f) if plain else f) or DEFAULT_SPLIT for f in found}
+    split_of, split_notes = name_splits(split_names.values(), str(root), unite=False)
     splits = {}
     for folder, images in found.items():
-        split = re.sub(r"_?\d{4}$", "", folder) if len(years) == len(found) else folder
-        split = split or DEFAULT_SPLIT
+        split = split_of[split_names[folder]]
+        notes += _orphans(contents[folder], files[folder])
         tags_of = _tags_of(contents[folder], categories)
         truth = _truth_file(root, folder, files[folder], contents[folder]["annotations"])
         if truth is None:
-            notes.append(f"{files[folder].name} has boxes only: {split} has no ground truth.")
+            notes.append(f"{files[folder].name} has boxes only: {split} has no ground truth")
         splits[split] = tuple(
             Sample(
                 id=f"{split}/{stem}" if clash else stem,
@@ -76,7 +89,8 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
             )
             for stem, path, entry in images
         )
-    return Manifest(root=root, classes=names, splits=splits, notes=(*notes, *look_alikes(names)))
+    notes += (*split_notes, *look_alikes(names))
+    return Manifest(root=root, classes=names, splits=splits, notes=tuple(notes))
 
 
 def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> dict[int, str]:
@@ -87,16 +101,17 @@ def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> 
         for entry in content["categories"]:
             if not entry.get("isthing", 1):
                 continue
-            name = categories.setdefault(entry["id"], entry["name"])
-            if name != entry["name"]:
+            given = compose(entry["name"].strip())
+            name = categories.setdefault(entry["id"], given)
+            if name != given:
                 raise UserError(
-                    f"The category {entry['id']} is {entry['name']!r} in {files[folder]} but "
-                    f"{name!r} in another annotation file: give them one list of categories."
+                    f"{files[folder]}: the category {entry['id']} is {given!r} here, but {name!r} "
+                    "elsewhere; give all annotations one list of categories"
                 )
             if ids.setdefault(name, entry["id"]) != entry["id"]:
                 raise UserError(
                     f"{files[folder]}: the categories {ids[name]} and {entry['id']} are both named "
-                    f"{name!r}."
+                    f"{name!r}; give them one id"
                 )
     return dict(sorted(categories.items()))
 
@@ -107,30 +122,59 @@ def _find_images(
     """(path without extension, image, entry) for each image; None where no image is there."""
     for entry in entries:
         check_relative(entry["file_name"], f"{file}: the image")
-    bases = (root / folder, root / "images" / folder, root / "images", root)
-    for base in bases if entries else ():
-        if any((base / entry["file_name"]).is_file() for entry in entries):
-            break
-    else:
+    names = Files()
+    base = find_base(root, folder, entries, names)
+    if base is None:
         return None
-    missing = [e["file_name"] for e in entries if not (base / e["file_name"]).is_file()]
+    paths = [names.find(base, entry["file_name"]) for entry in entries]
+    missing = [e["file_name"] for e, path in zip(entries, paths, strict=True) if path is None]
     if missing:
         raise UserError(
-            f"{len(missing)} images of {file.name} are not in {base}, {missing[0]} first: complete "
-            "the download, or take them out of the annotation file."
+            f"{file}: {len(missing)} of its images are not in {base}, {missing[0]} first; complete "
+            "the download, or take them out of the annotation file"
         )
-    return [(e["file_name"].rpartition(".")[0], base / e["file_name"], e) for e in entries]
+    return [
+        (entry["file_name"].rpartition(".")[0], path, entry)
+        for entry, path in zip(entries, paths, strict=True)
+        if path is not None
+    ]
 
 
-def _tags_of(content: dict[str, Any], categories: dict[int, str]) -> dict[int, set[str]]:
-    """Image id -> names of the categories its annotations have."""
-    tags: dict[int, set[str]] = {}
+def _tags_of(content: dict[str, Any], categories: dict[int, str]) -> dict[int | str, set[str]]:
+    """Image id -> names of the categories its annotations have; background and void are none."""
+    tags: dict[int | str, set[str]] = {}
     for item in content["annotations"]:
         for segment in item.get("segments_info", [item]):
             name = categories.get(segment["category_id"])
-            if name is not None:
+            if name is not None and not is_background(name) and not is_void(name):
                 tags.setdefault(item["image_id"], set()).add(name)
     return tags
+
+
+def _orphans(content: dict[str, Any], file: Path) -> list[str]:
+    """Note annotations of images that are not listed; UserError where ids are written otherwise."""
+    ids = {entry["id"] for entry in content["images"]}
+    found = [item["image_id"] for item in content["annotations"]]
+    orphans = [image_id for image_id in found if image_id not in ids]
+    if not orphans:
+        return []
+    alike = {str(known).lstrip("0"): known for known in ids}
+    for image_id in orphans:
+        known = alike.get(str(image_id).strip().lstrip("0"))
+        if known is not None:
+            raise UserError(
+                f"{file}: annotations are of the image {image_id!r}, which is not listed, but "
+                f"{known!r} is; write ids alike in images and annotations"
+            )
+    if len(orphans) == len(found):
+        raise UserError(
+            f"{file}: none of its annotations is of a listed image ({orphans[0]!r} is the first); "
+            "correct image_id"
+        )
+    return [
+        f"{file.name}: {len(orphans)} annotations are of images that are not listed and count for "
+        f"nothing, image_id {orphans[0]!r} first"
+    ]
 
 
 def _truth_file(

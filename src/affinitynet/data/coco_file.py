@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from affinitynet.data.names import Files
 from affinitynet.data.text import read_text
 from affinitynet.errors import UserError
 
@@ -21,24 +22,47 @@ _SEGMENT: dict[str, Kind] = {"id": int, "category_id": int}
 
 
 def load_annotations(path: Path) -> dict[str, Any]:
-    """A COCO annotation file's content: lists of images, annotations and categories.
+    """Read a COCO annotation file: lists of images, annotations and categories.
 
-    Raises UserError, naming file and entry, where one of the lists is missing, an entry lacks
-    a key or has a value of another kind, and where an annotation's category is not listed.
+    Raises:
+        UserError: one of the lists is missing, an entry lacks a key or has a value of another kind,
+            two images have one id or one name, an annotation's category is not listed; names file
+            and entry.
     """
     try:
         content = json.loads(read_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); write it anew") from error
     if not isinstance(content, dict) or any(not isinstance(content.get(k), list) for k in _NEEDED):
-        raise UserError(f"{path} is no COCO annotation file: it needs lists {', '.join(_NEEDED)}.")
+        raise UserError(f"{path}: is no COCO annotation file (it needs lists {', '.join(_NEEDED)})")
     for kind, keys in _NEEDED.items():
         for number, entry in enumerate(content[kind]):
             _check(entry, keys, f"{path}, {kind}[{number}]")
+    for key in ("id", "file_name"):
+        _check_unique(path, content["images"], key)
     known = {entry["id"] for entry in content["categories"]}
     for number, item in enumerate(content["annotations"]):
         _check_annotation(item, known, f"{path}, annotations[{number}]")
     return content
+
+
+def find_base(root: Path, folder: str, entries: list[dict[str, Any]], files: Files) -> Path | None:
+    """Return the folder that file names are relative to, the first that has one of the images."""
+    for base in (root / folder, root / "images" / folder, root / "images", root):
+        if any(files.find(base, entry["file_name"]) is not None for entry in entries):
+            return base
+    return None
+
+
+def _check_unique(path: Path, entries: list[dict[str, Any]], key: str) -> None:
+    first: dict[Any, int] = {}
+    for number, entry in enumerate(entries):
+        other = first.setdefault(entry[key], number)
+        if other != number:
+            raise UserError(
+                f"{path}: images[{other}] and images[{number}] both have {key} = {entry[key]!r}; "
+                "give each image its own"
+            )
 
 
 def _check_annotation(item: dict[str, Any], known: set[int], where: str) -> None:
@@ -48,13 +72,17 @@ def _check_annotation(item: dict[str, Any], known: set[int], where: str) -> None
         if panoptic:
             _check(segment, _SEGMENT, where)
         if segment["category_id"] not in known:
-            raise UserError(f"{where}: the category {segment['category_id']} is not listed.")
+            raise UserError(
+                f"{where}: the category {segment['category_id']} is not listed; add it to "
+                "categories"
+            )
 
 
 def _check(entry: Any, keys: dict[str, Kind], where: str) -> None:
     if not isinstance(entry, dict):
-        raise UserError(f"{where} is no JSON object.")
+        raise UserError(f"{where}: is no JSON object; correct the annotation file")
     for key, kind in keys.items():
-        if not isinstance(entry.get(key), kind):
-            said = f"{key} = {entry[key]!r}" if key in entry else f"no {key}"
-            raise UserError(f"{where} has {said}: correct the annotation file.")
+        value = entry.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            said = f"{key} = {value!r:.60}" if key in entry else f"no {key}"
+            raise UserError(f"{where}: has {said}; correct the annotation file")

@@ -1,71 +1,180 @@
 """Read images of any kind as 8-bit RGB."""
 
-import struct
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from affinitynet.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+# Pillow opens some forty formats, whatever a file's name says; one of them starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+_READ = ".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .bmp .gif .pnm .pbm .pgm .ppm"
+IMAGE_SUFFIXES = frozenset(_READ.split())
+_UNREAD = (
+    ".avif .heic .heif .jp2 .j2k .jpx .jxl .psd .dng .cr2 .cr3 .nef .arw .tga .dds .exr .hdr .ico "
+    ".eps .svg .pdf .dcm .nii .npy .mp4 .mov"
+)
+UNREAD_SUFFIXES = frozenset(_UNREAD.split())
+MAX_PIXELS = "AFFINITYNET_MAX_PIXELS"  # in the environment, so that loading processes know it too
+
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE = 258  # TIFF's tag
+_ORIENTATION = 274  # EXIF's and TIFF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HIDDEN = ("__macosx", "#recycle", "$recycle.bin", "lost+found", "system volume information")
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file's name says that it is an image; macOS's companions (``._x.jpg``) are none."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
+    """Whether a file's name says that it is an image; hidden files (``._x.jpg``) are none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_hidden(folder: str) -> bool:
+    """Whether a folder's name says that systems and tools keep thumbnails and copies there."""
+    return folder.startswith((".", "@")) or folder.casefold() in _HIDDEN
+
+
+def walk_files(folder: Path, stop: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder, in the order of their names; hidden folders are passed over.
+
+    stop: folders that hold all files of these names are passed over too.
+    """
+    for base, folders, files in os.walk(folder):
+        if stop and stop <= set(files):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(base, name) for name in sorted(files))
 
 
 def load_image(path: Path | str) -> npt.NDArray[np.uint8]:
     """Decode an image file to (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Greyscale, palette and CMYK images are converted; transparent pixels are laid on white (what
-    a web page shows); 16-bit grey is scaled to 8 bits by 255 / 65535, a TIFF's 12-bit grey by
-    255 / 4095; of several frames the first counts. Raises UserError, naming the file, where it is
-    missing, damaged, of a kind that has no agreed conversion (floating point), or above Pillow's
-    `Image.MAX_IMAGE_PIXELS`.
+    Gray, palette and CMYK images are converted; transparent pixels are laid on white (what a web
+    page shows); 16-bit gray is scaled to 8 bits by 255 / 65535, a TIFF's 12-bit gray by 255 / 4095;
+    of several frames the first counts.
+
+    Raises:
+        UserError: the file is missing, damaged, none of `FORMATS`, of a kind that has no agreed
+            conversion (floating point, LAB), or has more pixels than allowed.
     """
-    with open_image(Path(path)) as image:
-        return np.array(_to_rgb(image, Path(path)))
+    path = Path(path)
+    with open_image(path) as image:
+        try:
+            return np.array(_to_rgb(image, path))
+        except ValueError as error:
+            raise UserError(
+                f"{path}: colors of the kind {image.mode} can't be converted; save it as RGB"
+            ) from error
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open and fully decode an image, EXIF orientation applied; errors as for `load_image`."""
+    """Open and fully decode an image, turned upright; errors as for `load_image`."""
+    return _read(path, _decode)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return (H, W) of an upright image from its head, undecoded; errors as for `load_image`."""
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        turned = not isinstance(image, TiffImageFile) and orientation(image) > 4
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+    return _read(path, size, close=True)
+
+
+def read_orientation(path: Path) -> int:
+    """Return how an image is to be turned, EXIF's 1 (upright) to 8; errors as for `load_image`."""
+    return _read(path, orientation, close=True)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1 where nothing that can be read says one."""
     try:
-        image = Image.open(path)
+        value = image.getexif().get(_ORIENTATION, 1)
+        return int(value) if value in _TURNS else 1
+    except Exception:  # whatever a damaged entry raises: the pixels are sound
+        return 1
+
+
+def allow_pixels(most: int) -> None:
+    """Allow images of up to `most` pixels, in this process and in those that it starts.
+
+    Raises:
+        UserError: a number below 1.
+    """
+    if most < 1:
+        raise UserError(f"--max-pixels {most}: must be at least 1")
+    os.environ[MAX_PIXELS] = str(most)
+
+
+def _read(path: Path, work: Any, close: bool = False) -> Any:
+    try:
+        limit = _limit()
+        image = Image.open(path, formats=FORMATS)
         try:
-            _check_size(image, path)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
+            if limit is not None and image.width * image.height > limit:
+                raise _too_large(path)
+            result = work(image)
         except BaseException:
             image.close()
             raise
+    except UserError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(path) from None
     except FileNotFoundError:
-        raise UserError(f"There is no image {path}.") from None
-    # What Pillow's decoders raise on damaged files; a broken PNG chunk is a SyntaxError.
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+        raise UserError(f"{path}: there is no such image") from None
+    except Image.UnidentifiedImageError as error:
+        raise UserError(
+            f"{path}: this image can't be decoded (it is damaged, or none of {', '.join(FORMATS)})"
+        ) from error
+    except Exception as error:  # decoders raise what they like, SyntaxError among it
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"The image {path} can't be decoded ({reason}).") from error
-    return image
+        raise UserError(f"{path}: this image can't be decoded ({reason})") from error
+    if close:
+        image.close()
+    return result
 
 
-def _check_size(image: Image.Image, path: Path) -> None:
-    # Pillow only warns between its limit and twice that.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise _too_large(path)
+def _decode(image: Image.Image) -> Image.Image:
+    image.load()
+    # Pillow has turned a TIFF by now. Its exif_transpose also writes the metadata anew, which
+    # fails for entries of an odd type; only the orientation matters here.
+    turn = None if isinstance(image, TiffImageFile) else _TURNS.get(orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.format = image.format
+    image.close()
+    return turned
+
+
+def _limit() -> int | None:
+    given = os.environ.get(MAX_PIXELS, "")
+    if given.isdecimal():
+        Image.MAX_IMAGE_PIXELS = int(given)
+    return Image.MAX_IMAGE_PIXELS
 
 
 def _too_large(path: Path) -> UserError:
     return UserError(
-        f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels: cut it into tiles, or raise "
-        "PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+        f"{path}: has more than {Image.MAX_IMAGE_PIXELS} pixels; cut it into tiles, or allow more "
+        "by --max-pixels if you trust the file"
     )
 
 
@@ -73,13 +182,13 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise UserError(f"{path} has grey values beyond 16 bits: convert it to 8 or 16 bits.")
-        most = _largest_grey(image)
-        return Image.fromarray(((grey * 255 + most // 2) // most).astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image).astype(np.int64)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise UserError(f"{path}: has gray values beyond 16 bits; convert it to 8 or 16 bits")
+        most = _largest_gray(image)
+        return Image.fromarray(((gray * 255 + most // 2) // most).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise UserError(f"{path} has floating point values: convert it to 8 or 16 bits.")
+        raise UserError(f"{path}: has floating point values; convert it to 8 or 16 bits")
     if image.has_transparency_data:
         upright = image.convert("RGBA")
         white = Image.new("RGBA", upright.size, _WHITE)
@@ -87,7 +196,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _largest_grey(image: Image.Image) -> int:
-    """The largest grey value: Pillow leaves 12-bit TIFFs (microscopes, X-ray) at 0..4095."""
+def _largest_gray(image: Image.Image) -> int:
+    """The largest gray value: Pillow leaves 12-bit TIFFs (microscopes, X-ray) at 0..4095."""
     bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,)) if isinstance(image, TiffImageFile) else (16,)
     return 4095 if bits[0] == 12 else 65535

@@ -1,4 +1,4 @@
-"""Label files: one integer a pixel, as PNG that any viewer shows in colour."""
+"""Label files: one integer a pixel, as PNG that any viewer shows in color."""
 
 from functools import cache
 from pathlib import Path
@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from affinitynet.data.images import open_image
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import atomic_write
 
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+_LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")  # a lossless WebP can't be told from others
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # TIFF's tags
+_WHITE_IS_ZERO = 0
+_LOSSY = (6, 7, 33003, 33005, 34712, 34892, 50001, 50002)  # JPEG, JPEG 2000, WebP, JPEG XL
 
 
 def ignore_index(classes: int) -> int:
@@ -35,7 +41,7 @@ def to_labels(
 
 
 def voc_palette() -> list[int]:
-    """PASCAL VOC's colour map: 768 integers; 0 is black, 255 the light colour of borders.
+    """PASCAL VOC's color map: 768 integers; 0 is black, 255 the light color of borders.
 
     Bit j of the label's three lowest bits goes to bit 7 of R, G and B, the next three to bit 6,
     and so on (VOC development kit, VOClabelcolormap).
@@ -46,55 +52,95 @@ def voc_palette() -> list[int]:
 @cache
 def _palette() -> tuple[int, ...]:
     labels = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.int64)
+    colors = np.zeros((256, 3), dtype=np.int64)
     for level in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((labels >> (3 * level + channel)) & 1) << (7 - level)
-    return tuple(int(value) for value in colours.ravel())
+            colors[:, channel] |= ((labels >> (3 * level + channel)) & 1) << (7 - level)
+    return tuple(int(value) for value in colors.ravel())
 
 
 def read_labels(path: Path | str) -> Labels:
-    """Read a label PNG to (H, W): uint8 of a palette or 8-bit grey file, uint16 of a 16-bit one.
+    """Read a label map to (H, W): uint8 of a palette or 8-bit gray file, uint16 of a 16-bit one.
 
-    Raises UserError, naming the file, for colour (RGB) files, for lossy formats, and for what
-    `load_image` refuses.
+    A file in VOC's colors (RGB) is read by them.
+
+    Raises:
+        UserError: other colors, lossy compression, gray that says white by 0, and what
+            `load_image` refuses; the file is named.
     """
     path = Path(path)
     with open_image(path) as image:
-        if image.format in ("JPEG", "WEBP"):
-            raise UserError(f"{path} is a {image.format}, which blurs labels: save masks as PNG.")
+        _check_lossless(path, image)
+        if image.mode in ("RGB", "RGBA"):
+            return _from_colors(path, np.array(image))
         if image.mode not in ("P", "L", "1", "I;16", "I;16B", "I;16L", "I"):
             raise UserError(
-                f"{path} is a colour image ({image.mode}), but a mask holds one label a pixel: "
-                "save it as palette or greyscale PNG whose values are the labels."
+                f"{path}: has colors of the kind {image.mode}, but a mask holds one label a pixel; "
+                "save it as palette or gray PNG whose values are the labels"
             )
         values = np.array(image)
     if image.mode == "I":
         if values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{path} holds labels beyond 65535: save it with 8 or 16 bits.")
+            raise UserError(f"{path}: holds labels beyond 65535; save it with 8 or 16 bits")
         return values.astype(np.uint16)
     if image.mode.startswith("I;16"):
         return values.astype(np.uint16)
-    # Pillow stretches 2 and 4 bit grey to 0..255, which would change the labels.
-    return (values // _grey_step(path, image)).astype(np.uint8)
+    # Pillow stretches 2 and 4 bit gray to 0..255, which would change the labels.
+    return (values // _gray_step(path, image)).astype(np.uint8)
 
 
-def _grey_step(path: Path, image: Image.Image) -> int:
-    if image.format != "PNG" or image.mode != "L":
+def _check_lossless(path: Path, image: Image.Image) -> None:
+    kind = image.format or ""
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_COMPRESSION) in _LOSSY:
+        kind = f"{kind} with lossy compression"
+    if kind not in _LOSSLESS:
+        raise UserError(f"{path}: is a {kind}, which blurs labels; save masks as PNG")
+
+
+def _from_colors(path: Path, pixels: npt.NDArray[np.uint8]) -> Labels:
+    """Labels of (H, W, 3 or 4) colors out of VOC's map."""
+    channels = pixels.astype(np.int32)
+    colors = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
+    known = np.array(_palette(), np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    order = np.argsort(known)
+    place = np.minimum(np.searchsorted(known, colors, sorter=order), 255)
+    labels = order[place]
+    strange = colors[known[labels] != colors]
+    if strange.size or (pixels.shape[2] == 4 and pixels[..., 3].min() < 255):
+        said = f"the color #{strange[0]:06x}" if strange.size else "transparent pixels"
+        raise UserError(
+            f"{path}: is a color image with {said}, which is no label in VOC's colors; save it as "
+            "palette or gray PNG whose values are the labels"
+        )
+    return labels.astype(np.uint8)
+
+
+def _gray_step(path: Path, image: Image.Image) -> int:
+    if image.mode != "L":
         return 1
-    with path.open("rb") as file:
-        depth = file.read(25)[24]
+    if isinstance(image, TiffImageFile):
+        depth = image.tag_v2.get(_BITS, (8,))[0]
+        if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            raise UserError(f"{path}: is a TIFF where 0 is white; save it as PNG, 0 the background")
+    elif image.format == "PNG":
+        with path.open("rb") as file:
+            depth = file.read(25)[24]
+    else:
+        return 1
     return {2: 85, 4: 17}.get(depth, 1)
 
 
 def write_labels(path: Path | str, labels: npt.NDArray[np.integer], palette: list[int]) -> None:
-    """Write (H, W) labels: palette PNG while all are at most 255, else 16-bit grey PNG.
+    """Write (H, W) labels: palette PNG while all are at most 255, else 16-bit gray PNG.
 
     The same labels always give the same bytes (for one version of Pillow), and the file appears
-    under its name only when it is complete. Raises UserError for labels outside 0..65535.
+    under its name only when it is complete.
+
+    Raises:
+        UserError: labels outside 0..65535.
     """
     if labels.ndim != 2 or labels.size == 0 or labels.min() < 0 or labels.max() > 65535:
-        raise UserError(f"{path}: labels must be (H, W) integers in 0..65535.")
+        raise UserError(f"{path}: labels must be (H, W) integers in 0..65535")
     if labels.max() <= 255:
         image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
         image.putpalette(palette)

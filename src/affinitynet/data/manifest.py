@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from affinitynet.data.labels import ignore_index, voc_palette
+from affinitynet.data.names import check_name
 from affinitynet.data.sample import Sample
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import atomic_write, check_relative, file_name, fingerprint
@@ -15,6 +16,7 @@ from affinitynet.run_folder.folder import atomic_write, check_relative, file_nam
 RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
 FORMAT = 2
+MOST_TAGS = 254  # of an image: the stages number them from 1, and 255 is neutral
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Manifest:
     truth_values: raw value in the ground-truth files -> label; None where they are the same.
     notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
 
-    Raises UserError for unsafe ids, ids that stand for two images, tags out of range, and file
-    names that are not UTF-8.
+    Raises:
+        UserError: unsafe ids, ids that stand for two images, tags out of range or more than 254,
+            class names that no list can hold, and file names that are not UTF-8.
     """
 
     root: Path
@@ -41,19 +44,22 @@ class Manifest:
         """Check what the class promises."""
         _check_encoding(self.root)  # first, as every message names it
         if not self.classes:
-            raise UserError(f"{self.root} has no classes: no image in it carries a tag.")
+            raise UserError(f"{self.root}: has no classes; no image in it carries a tag")
+        for name in self.classes:
+            check_name(name, f"{self.root}: the class")
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
-            raise UserError(f"{self.root}: the class {twice!r} is listed twice.")
+            raise UserError(f"{self.root}: the class {twice!r} is listed twice; take one out")
         if not any(self.splits.values()):
-            raise UserError(f"{self.root} holds no images: the data set is empty.")
+            raise UserError(f"{self.root}: holds no images; the data set is empty")
         known: dict[str, Sample] = {}
         for name, samples in self.splits.items():
             if len({sample.id for sample in samples}) < len(samples):
                 ids = [sample.id for sample in samples]
                 twice = next(i for i in ids if ids.count(i) > 1)
                 raise UserError(
-                    f"{self.root}: the image id {twice!r} occurs twice in the split {name!r}."
+                    f"{self.root}: the image id {twice!r} occurs twice in the split {name!r}; take "
+                    "one out"
                 )
             for sample in samples:
                 first = known.setdefault(sample.id, sample)
@@ -63,15 +69,19 @@ class Manifest:
                     _check_tags(sample, len(self.classes))
                 elif first != sample:
                     raise UserError(
-                        f"The image id {sample.id!r} stands for both {first.image} and "
-                        f"{sample.image} (or has different tags): rename one."
+                        f"{sample.image}: its id {sample.id!r} stands for {first.image} too (or "
+                        "has different tags); rename one"
                     )
 
     def split(self, name: str) -> tuple[Sample, ...]:
-        """Samples of a split, in the data set's order. Raises UserError naming the known ones."""
+        """Return the samples of a split, in the data set's order.
+
+        Raises:
+            UserError: no such split, with the known ones.
+        """
         if name not in self.splits:
             raise UserError(
-                f"{self.root} has no split {name!r}: it has {', '.join(sorted(self.splits))}."
+                f"{self.root}: has no split {name!r}; it has {', '.join(sorted(self.splits))}"
             )
         return self.splits[name]
 
@@ -87,7 +97,7 @@ class Manifest:
 
     @property
     def palette(self) -> list[int]:
-        """VOC's colour map, 768 integers R, G, B, R, ... for `write_labels`."""
+        """VOC's color map, 768 integers R, G, B, R, ... for `write_labels`."""
         return voc_palette()
 
     def fingerprint(self, *names: str | None) -> str:
@@ -204,7 +214,7 @@ class Manifest:
         try:
             return path.relative_to(self.root).as_posix()
         except ValueError:
-            raise UserError(f"{path} is not inside the data set's folder {self.root}.") from None
+            raise UserError(f"{path}: is not inside the data set's folder {self.root}") from None
 
 
 def check_run_folder(folder: Path) -> None:
@@ -245,7 +255,12 @@ def _check_tags(sample: Sample, classes: int) -> None:
     tags = sample.tags
     if list(tags) != sorted(set(tags)) or (tags and not 0 <= tags[0] <= tags[-1] < classes):
         raise UserError(
-            f"The tags {tags} of {sample.id!r} must be sorted class indices below {classes}."
+            f"{sample.image}: its tags {tags} must be sorted class indices below {classes}"
+        )
+    if len(tags) > MOST_TAGS:
+        raise UserError(
+            f"{sample.image}: has {len(tags)} tags, and the work on an image takes {MOST_TAGS} at "
+            "most; leave the image out or cut it up"
         )
 
 
@@ -254,5 +269,5 @@ def _check_encoding(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{str(path)!r}: the name is not UTF-8, so no file can record it: rename it."
+            f"{str(path)!r}: the name is not UTF-8, so no file can record it; rename it"
         ) from error

@@ -3,9 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
-from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
+from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name, walk_files
 from affinitynet.data.sample import Sample
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import write_json
+
+RECORD = "predict.json"  # in a folder of masks
 
 
 def find_photographs(path: Path, out: Path) -> list[Sample]:
@@ -31,11 +34,32 @@ def find_photographs(path: Path, out: Path) -> list[Sample]:
     samples = [Sample(f.relative_to(base).with_suffix("").as_posix(), f, ()) for f in files]
     names = Counter(sample.id for sample in samples)
     if twice := next((name for name, count in names.items() if count > 1), None):
-        raise UserError(f"{path}: two images are named {twice}; their masks would be one file")
+        raise UserError(
+            f"{path}: two images are named {twice}, so their masks would be one file; rename one"
+        )
     return samples
+
+
+def claim_folder(out: Path, model: Path) -> None:
+    """Take a folder for the masks of `predict`: a new one, an empty one, or one of its own.
+
+    Its own holds `predict.json`, which is written here: nothing is ever written over that
+    something else made.
+
+    Raises:
+        UserError: the folder holds other files, or is none.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is no folder; name a new one")
+    record = out / RECORD
+    if not record.is_file() and out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"--out {out}: holds files that predict did not make ({RECORD} is missing); name a new "
+            "folder"
+        )
+    write_json(record, {"made_by": "affinitynet predict", "model": str(model.resolve())})
 
 
 def _files_below(folder: Path, out: Path) -> list[Path]:
     masks = out.resolve()
-    found = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file in found if masks not in file.resolve().parents)
+    return [file for file in walk_files(folder) if masks not in file.resolve().parents]

@@ -5,76 +5,113 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from affinitynet.data.names import check_name, compose, fold
 from affinitynet.data.text import read_lines
 from affinitynet.errors import UserError
 
 BACKGROUND = "background"
 
 
+def is_background(name: str) -> bool:
+    """Whether a name says background, as "Background" and labelme's "_background_" do."""
+    return name.strip(" _").casefold() == BACKGROUND
+
+
+def is_void(name: str) -> bool:
+    """Whether a name says that pixels are not to be counted, as labelme's "__ignore__" does."""
+    return name.startswith("_") and name.strip("_").casefold() == "ignore"
+
+
 def class_names(
     root: Path, given: Sequence[str] | None, found: Iterable[str] = ()
 ) -> tuple[str, ...]:
-    """The class list: the one given, else ``classes.txt`` in the root, else ``found``, each once.
+    """Return the class list: the one given, else the root's ``classes.txt``, else ``found``.
 
-    ``classes.txt`` has one name a line. A leading "background" is dropped: it is label 0 anyhow.
-    Raises UserError, naming the list, where it is empty or a name is in it twice.
+    ``classes.txt`` has one name a line. What says background or void and stands before the first
+    class is dropped (label 0 and void are none of the classes). Names are composed (NFC).
+
+    Raises:
+        UserError: a list is empty, names a class twice, or background after a class; a name is
+            none. The list is named.
     """
     file = root / "classes.txt"
     if given is not None:
         return _checked([name.strip() for name in given], "dataset.classes")
     if file.is_file():
         return _checked(read_lines(file), str(file))
-    return tuple(name for name in dict.fromkeys(found) if name.casefold() != BACKGROUND)
+    names = [check_name(compose(name), f"{root}: the class") for name in dict.fromkeys(found)]
+    return tuple(
+        name for name in dict.fromkeys(names) if not (is_background(name) or is_void(name))
+    )
+
+
+def known_names(root: Path, given: Sequence[str] | None) -> frozenset[str]:
+    """Return the names of a class list that someone wrote, none where there is no list."""
+    listed = given is not None or (root / "classes.txt").is_file()
+    return frozenset(class_names(root, given)) if listed else frozenset()
 
 
 def _checked(names: list[str], source: str) -> tuple[str, ...]:
-    if names and names[0].casefold() == BACKGROUND:
+    names = [check_name(compose(name), f"{source}: the class") for name in names]
+    while names and (is_background(names[0]) or is_void(names[0])):
         names = names[1:]
     if not names:
-        raise UserError(f"{source} names no class: write one name a line, or leave it out.")
-    if BACKGROUND in map(str.casefold, names):
-        raise UserError(f"{source}: background is label 0 of every data set, take it out.")
+        raise UserError(f"{source}: names no class; write one name a line, or leave it out")
+    for name in names:
+        if is_background(name) or is_void(name):
+            # Dropped from the middle it would shift the numbers of the classes behind it.
+            raise UserError(
+                f"{source}: {name} is no class (background is label 0 of every data set); take it "
+                "out, and count the masks' labels without it"
+            )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{source} lists the class {twice!r} twice.")
+        raise UserError(f"{source}: lists the class {twice!r} twice; take one out")
     return tuple(names)
 
 
 def class_index(classes: Iterable[str]) -> dict[str, int]:
-    """Name -> index of a class list, in its order."""
+    """Return name -> index of a class list, in its order."""
     return {name: index for index, name in enumerate(classes)}
 
 
 def tag_indices(tags: Iterable[str], index: dict[str, int], where: str) -> tuple[int, ...]:
-    """Sorted indices of the tags; an unknown tag raises UserError with the nearest class."""
-    try:
-        return tuple(sorted({index[tag] for tag in tags}))
-    except KeyError as error:
-        raise _unknown_tag(error.args[0], list(index), where) from None
+    """Return the sorted indices of the tags.
+
+    Raises:
+        UserError: a tag that is no class, with the nearest class.
+    """
+    found = set()
+    for tag in tags:
+        place = index.get(compose(tag))
+        if place is None:
+            raise _unknown_tag(tag, list(index), where)
+        found.add(place)
+    return tuple(sorted(found))
 
 
 def _unknown_tag(tag: str, classes: list[str], where: str) -> UserError:
-    """The error for a tag that is no class: names the place, the tag and the nearest class."""
+    """Make the error for a tag that is no class: the place, the tag and the nearest class."""
     folded = {name.casefold(): name for name in classes}
     near = get_close_matches(tag.casefold(), folded, n=1, cutoff=0.6)
-    if tag.casefold() == BACKGROUND:
+    if is_background(tag):
         hint = "background is no tag: an image of background only has an empty list of tags"
     elif near:
         hint = f"the nearest class is {folded[near[0]]!r}"
     else:
         listed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-        hint = f"the classes are {listed}; add it to the class list or correct the tag"
-    return UserError(f"{where} has the tag {tag!r}, which is not in the class list: {hint}.")
+        hint = f"the classes are {listed}: add it to the class list or correct the tag"
+    return UserError(f"{where}: the tag {tag!r} is not in the class list; {hint}")
 
 
 def look_alikes(classes: Iterable[str]) -> tuple[str, ...]:
-    """A note for each group of class names that differ only in case, spaces, '-' or '_'."""
+    """Return a note for each group of class names that differ in what is easily overlooked."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        groups["".join(c for c in name.casefold() if c not in " -_")].append(name)
+        groups[fold(name)].append(name)
     return tuple(
-        f"The classes {' and '.join(repr(name) for name in group)} differ only in spelling: if "
-        "they are one class, write them alike."
+        f"the classes {' and '.join(repr(name) for name in group)} differ only in spelling; if "
+        "they are one class, write them alike"
         for group in groups.values()
         if len(group) > 1
     )

@@ -1,7 +1,7 @@
 """A generated data set: creatures whose head tells their class and whose body hardly does.
 
 A classifier needs only the patterned head, so its activation map lights up the head above all. The
-plain body has any colour, the class's usual one more often than others: a weak hint, as a cow's
+plain body has any color, the class's usual one more often than others: a weak hint, as a cow's
 flank is. It stands out clearly from the textured ground, so that pixel affinities can carry the
 head's label over it. The masks cover the whole creature.
 """
@@ -48,9 +48,9 @@ _USUAL_SHARE = 0.6
 _CLEAR_DISTANCE = 75.0
 _COUNT_SHARES = (0.04, 0.38, 0.38, 0.20)  # of images with 0, 1, 2 and 3 creatures
 
-Colour = tuple[int, int, int]
-# The colour of a head's marks on the body's own colour, and where in the disc of radius 1 they are.
-_PATTERNS: dict[str, tuple[Colour, Callable[[Array, Array], Mask]]] = {
+Color = tuple[int, int, int]
+# The color of a head's marks on the body's own color, and where in the disc of radius 1 they are.
+_PATTERNS: dict[str, tuple[Color, Callable[[Array, Array], Mask]]] = {
     "striped": ((214, 36, 40), lambda p, q: np.floor(p * 2.5 + 0.5) % 2 == 0),
     "spotted": (
         (36, 62, 190),
@@ -63,7 +63,7 @@ _PATTERNS: dict[str, tuple[Colour, Callable[[Array, Array], Mask]]] = {
     ),
 }
 
-# In units of the body's half length, u to the head and v up. Ellipses: shear, centre, radii.
+# In units of the body's half length, u to the head and v up. Ellipses: shear, center, radii.
 _BODY_PARTS = (
     (0.0, 0.0, 0.0, 1.0, 0.55),
     (0.45, -1.18, -0.34, 0.42, 0.17),  # tail
@@ -135,7 +135,7 @@ def toy_image(
     heads = np.zeros((size, size), dtype=bool)
     count = int(generator.choice(4, p=_COUNT_SHARES))
     for label in generator.permutation(len(CLASSES))[:count] + 1:
-        body = _body_colour(int(label), np.mean(ground, axis=0), generator)
+        body = _body_color(int(label), np.mean(ground, axis=0), generator)
         for _ in range(40):
             creature = _Creature.random(size, generator)
             whole, head = creature.silhouette(size)
@@ -153,7 +153,7 @@ def toy_image(
 def _ground(
     size: int, shades: tuple[tuple[int, int, int], ...], generator: np.random.Generator
 ) -> Array:
-    """Textured ground (size, size, 3): noise of many scales, coloured from dark to light."""
+    """Textured ground (size, size, 3): noise of many scales, colored from dark to light."""
     height = np.zeros((size, size))
     for cells, strength in ((4, 0.5), (10, 0.6), (24, 0.9), (size // 3, 1.2), (size, 0.6)):
         stretch = int(generator.integers(1, 3))
@@ -166,20 +166,20 @@ def _ground(
     return np.stack(channels, axis=-1)
 
 
-def _body_colour(label: int, ground: Array, generator: np.random.Generator) -> Array:
-    """A body colour that is clearly not the ground's mean colour, often the class's usual one."""
-    colours = np.array(_BODIES, dtype=np.float64)
-    clear = np.linalg.norm(colours - ground, axis=1) > _CLEAR_DISTANCE
+def _body_color(label: int, ground: Array, generator: np.random.Generator) -> Array:
+    """A body color that is clearly not the ground's mean color, often the class's usual one."""
+    colors = np.array(_BODIES, dtype=np.float64)
+    clear = np.linalg.norm(colors - ground, axis=1) > _CLEAR_DISTANCE
     index = _USUAL_BODIES[label - 1]
     if not clear[index] or generator.random() > _USUAL_SHARE:
         index = int(generator.choice(np.flatnonzero(clear)))
-    colour: Array = colours[index] + generator.normal(0.0, 7.0, 3)
-    return np.clip(colour, 0, 255)
+    color: Array = colors[index] + generator.normal(0.0, 7.0, 3)
+    return np.clip(color, 0, 255)
 
 
 @dataclass(frozen=True)
 class _Creature:
-    """Where a creature stands: centre and half length in pixels, tilt in radians, and facing."""
+    """Where a creature stands: center and half length in pixels, tilt in radians, and facing."""
 
     x: float
     y: float
@@ -196,7 +196,7 @@ class _Creature:
         return cls(x, y, length, tilt, int(generator.choice([-1, 1])))
 
     def silhouette(self, size: int) -> tuple[Mask, Mask]:
-        """Pixels (size, size) whose centre is in the creature, and those in its head."""
+        """Pixels (size, size) whose center is in the creature, and those in its head."""
         window, u, v = self._local(size, 1)
         whole, head = np.zeros((2, size, size), dtype=bool)
         head_edge = _head_edge(u, v)
@@ -209,7 +209,7 @@ class _Creature:
         window, u, v = self._local(len(canvas), _OVERSAMPLING)
         body_edge, head_edge = _body_edge(u, v), _head_edge(u, v)
         inside = np.minimum(body_edge, head_edge) < 1.0
-        # Per cell the weight of the creature, then its colours times that weight.
+        # Per cell the weight of the creature, then its colors times that weight.
         layers = np.zeros((*inside.shape, 4))
         layers[inside, 0] = 1.0
         layers[inside, 1:] = _paint(
@@ -222,12 +222,12 @@ class _Creature:
         canvas[window] = canvas[window] * (1.0 - mean[..., :1]) + mean[..., 1:]
 
     def _local(self, size: int, cells: int) -> tuple[tuple[slice, slice], Array, Array]:
-        """The window of pixels around, and u, v at the centres of its cells x cells parts."""
+        """The window of pixels around, and u, v at the centers of its cells x cells parts."""
         reach = int(np.ceil(_EXTENT * self.length))
         columns = slice(max(int(self.x) - reach, 0), min(int(self.x) + reach, size))
         rows = slice(max(int(self.y) - reach, 0), min(int(self.y) + reach, size))
-        x = (_centres(columns, cells) - self.x) / self.length * self.facing
-        y = (self.y - _centres(rows, cells)[:, None]) / self.length
+        x = (_centers(columns, cells) - self.x) / self.length * self.facing
+        y = (self.y - _centers(rows, cells)[:, None]) / self.length
         u = np.cos(self.tilt) * x + np.sin(self.tilt) * y
         v = np.cos(self.tilt) * y - np.sin(self.tilt) * x
         return (rows, columns), u, v
@@ -236,25 +236,25 @@ class _Creature:
 def _paint(
     u: Array, v: Array, body_edge: Array, head_edge: Array, length: float, label: int, body: Array
 ) -> Array:
-    """Colours (N, 3) at N points of a creature, given in its local coordinates u, v.
+    """Colors (N, 3) at N points of a creature, given in its local coordinates u, v.
 
     ``body_edge`` and ``head_edge`` are the squared distances that are 1 on the outline.
     """
-    colours = body * (1.0 + 0.12 * np.clip(v, -1.0, 1.0))[:, None]
+    colors = body * (1.0 + 0.12 * np.clip(v, -1.0, 1.0))[:, None]
     rim = 1.0 - 2.0 / length
-    colours[body_edge > rim**2] *= 0.7
+    colors[body_edge > rim**2] *= 0.7
     head = head_edge < 1.0
     u0, v0, radius = _HEAD
     p, q = (u[head] - u0) / radius, (v[head] - v0) / radius
-    colour, is_mark = _PATTERNS[CLASSES[label - 1]]
+    color, is_mark = _PATTERNS[CLASSES[label - 1]]
     plain = body * (1.0 + 0.12 * np.clip(v[head], -1.0, 1.0))[:, None]
-    face = np.where(is_mark(p, q)[:, None], np.array(colour, float), plain)
+    face = np.where(is_mark(p, q)[:, None], np.array(color, float), plain)
     outline = head_edge[head] > (1.0 - 1.5 / (length * radius)) ** 2
     face[outline & (body_edge[head] > 1.0)] *= 0.7
     face[(p - 0.35) ** 2 + (q - 0.3) ** 2 < 0.27**2] = 250.0
     face[(p - 0.42) ** 2 + (q - 0.3) ** 2 < 0.14**2] = 20.0
-    colours[head] = face
-    return colours
+    colors[head] = face
+    return colors
 
 
 def _body_edge(u: Array, v: Array) -> Array:
@@ -266,14 +266,14 @@ def _body_edge(u: Array, v: Array) -> Array:
 
 
 def _head_edge(u: Array, v: Array) -> Array:
-    """Squared distance from the head's centre in units of its radius: 1 on its edge."""
+    """Squared distance from the head's center in units of its radius: 1 on its edge."""
     u0, v0, radius = _HEAD
     edge: Array = ((u - u0) ** 2 + (v - v0) ** 2) / radius**2
     return edge
 
 
-def _centres(pixels: slice, cells: int) -> Array:
-    """Coordinates of the centres of the cells, ``cells`` a pixel."""
+def _centers(pixels: slice, cells: int) -> Array:
+    """Coordinates of the centers of the cells, ``cells`` a pixel."""
     count = (pixels.stop - pixels.start) * cells
-    centres: Array = pixels.start + (np.arange(count) + 0.5) / cells
-    return centres
+    centers: Array = pixels.start + (np.arange(count) + 0.5) / cells
+    return centers

@@ -1,8 +1,11 @@
 """Ground truth in the manifest's labels, whatever file holds it."""
 
+from pathlib import Path
+
 import numpy as np
 
 from affinitynet.data.coco_masks import render_truth
+from affinitynet.data.images import read_orientation
 from affinitynet.data.labels import Labels, read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
@@ -13,13 +16,17 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     """Ground truth of a sample as (H, W) labels: 0 background, c + 1 class c, `ignore_index` void.
 
     uint8, or uint16 with 255 or more classes. A mask that is a COCO annotation file is rendered
-    (the file is read once a process and kept). Raises UserError where the sample has no ground
-    truth, or where it holds a value that stands for no class, naming the file and the value.
+    (the file is read once a process and kept).
+
+    Raises:
+        UserError: the sample has no ground truth, or it holds a value that stands for no class, or
+            its EXIF orientation turns it and the image not; names the file and the value.
     """
     if sample.mask is None:
-        raise UserError(f"The image {sample.id!r} has no ground truth.")
+        raise UserError(f"the image {sample.id!r} has no ground truth; add its mask")
     if sample.mask.suffix.lower() == ".json":
         return render_truth(sample.mask, sample.image, manifest.classes)
+    _check_turn(sample.mask, sample.image)
     raw = read_labels(sample.mask)
     table = manifest.truth_values
     if table is None:
@@ -34,12 +41,42 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     unknown = present[~known[present]]
     if unknown.size:
         raise UserError(
-            f"{sample.mask} holds the value {int(unknown[0])}, which stands for no class: its "
-            f"values may be {_ranges(sorted(table))}."
+            f"{sample.mask}: holds the value {int(unknown[0])}, which stands for no class; its "
+            f"values may be {_ranges(sorted(table))}"
         )
     if len(manifest.classes) < 255:
         return lookup.astype(np.uint8)[raw]
     return lookup[raw]
+
+
+def check_size(sample: Sample, truth: tuple[int, ...], image: tuple[int, int]) -> None:
+    """Refuse ground truth of another size than its image, both (H, W).
+
+    Raises:
+        UserError: the two sizes.
+    """
+    if truth != image:
+        raise UserError(
+            f"{sample.mask}: is {truth[1]} x {truth[0]}, but its image is {image[1]} x {image[0]} "
+            "(upright, by its EXIF orientation); save one label a pixel"
+        )
+
+
+def is_binary(truth: Labels) -> bool:
+    """Whether a map holds 0 and 255 and nothing between, as masks of one class in black and white.
+
+    With fewer than 255 classes it then says background and void: nothing of the class.
+    """
+    return bool(truth.dtype == np.uint8 and np.isin(truth, (0, 255)).all() and (truth == 255).any())
+
+
+def _check_turn(mask: Path, image: Path) -> None:
+    turn = read_orientation(mask)
+    if turn != 1 and turn != read_orientation(image):
+        raise UserError(
+            f"{mask}: its EXIF orientation turns it, but its image {image.name} is not turned so; "
+            "save the mask without EXIF"
+        )
 
 
 def _ranges(values: list[int]) -> str:

@@ -1,23 +1,20 @@
 """PASCAL VOC development kit folders, the original ones and one's own in that layout."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from xml.etree.ElementTree import ParseError
+from pathlib import Path
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
-from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
+from affinitynet.data.names import Files
+from affinitynet.data.rows import TABLE, Row, check_labels, read_rows
 from affinitynet.data.sample import Sample
-from affinitynet.data.table import TABLE, Row, read_rows
+from affinitynet.data.splits import name_splits
 from affinitynet.data.tags import class_index, class_names, look_alikes, tag_indices
-from affinitynet.data.text import read_lines
+from affinitynet.data.voc_lists import Images, read_lists
+from affinitynet.data.voc_xml import read_objects
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import check_relative
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -26,6 +23,7 @@ VOC_CLASSES = (
 )
 """VOC's twenty names; the value in a mask is the place in this list + 1."""
 
+ANNOTATIONS = "Annotations"
 MASKS = "SegmentationClass"
 SBD_MASKS = "SegmentationClassAug"
 
@@ -60,30 +58,36 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     are VOC's own names, as many as occur, in VOC's order; a class list of one's own names means
     masks with the values 0, 1 ... C in its order.
 
-    A list none of whose images has tags (VOC's test list) is left out with a note. Raises
-    UserError for listed images that are missing or there twice (``a.jpg`` and ``a.png``), images
-    without tags in a list where others have some, and tags that are not in the class list.
+    A list none of whose images has tags (VOC's test list) is left out with a note.
+
+    Raises:
+        UserError: listed images that are missing or there twice (``a.jpg`` and ``a.png``), images
+            without tags in a list where others have some, tags that are not in the class list.
     """
     found_root = voc_root(root)
     if found_root is None:
-        raise UserError(f"{root} is no VOC folder: it has no JPEGImages and ImageSets.")
+        raise UserError(f"{root}: is no VOC folder (it has no JPEGImages and ImageSets)")
     root = found_root
-    lists = _lists(root)
+    images, files = Images(root / "JPEGImages"), Files()
+    lists = read_lists(root, images)
     names = None if classes is None else class_names(root, classes)
     if names is None and (root / "classes.txt").is_file():
         names = class_names(root, None)
-    source, tags_of, notes = _tag_source(root, tags, VOC_CLASSES if names is None else names)
-
-    tags_by_id = {i: tags_of(i) for i in dict.fromkeys(i for ids in lists.values() for i in ids)}
+    kind = _tag_source(root, tags)
+    masks = {i: _mask(root, i, files) for ids in lists.values() for i in ids}
+    source, tags_of, notes = _tags_from(
+        kind, root, images, files, masks, VOC_CLASSES if names is None else names
+    )
+    tags_by_id = {i: tags_of(i) for i in masks}
     for name, ids in list(lists.items()):
         without = [i for i in ids if tags_by_id[i] is None]
         if ids and len(without) == len(ids):
-            notes += (f"The list {name} is left out: none of its images has tags in {source}.",)
+            notes += (f"the list {name} is left out: none of its images has tags in {source}",)
             del lists[name]
         elif without:
             raise UserError(
-                f"{len(without)} images of the list {name} have no tags in {source}, "
-                f"{without[0]} first: add them there or take them out of the list."
+                f"{root}: {len(without)} images of the list {name} have no tags in {source}, "
+                f"{without[0]} first; add them there or take them out of the list"
             )
     if names is None:
         occurring = {tag for found in tags_by_id.values() for tag in found or ()}
@@ -91,127 +95,72 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         names = tuple(name for name in VOC_CLASSES if name in occurring)
 
     index = class_index(names)
-    tagged = {i: found for i, found in tags_by_id.items() if found is not None}
-    images = _images(root, tagged)
     samples = {
-        i: Sample(i, images[i], tag_indices(found, index, f"{i} ({source})"), _mask(root, i))
-        for i, found in tagged.items()
+        i: Sample(i, images.only(i), tag_indices(found, index, f"{i} ({source})"), masks[i])
+        for i, found in tags_by_id.items()
+        if found is not None
     }
+    split_of, split_notes = name_splits(lists, str(root), unite=False)
     return Manifest(
         root=root,
         classes=names,
-        splits={name: tuple(samples[i] for i in ids) for name, ids in lists.items()},
+        splits={split_of[name]: tuple(samples[i] for i in ids) for name, ids in lists.items()},
         truth_values=_truth_values(names),
-        notes=(*notes, *look_alikes(names)),
+        notes=(*notes, *split_notes, *look_alikes(names)),
     )
 
 
-def _lists(root: Path) -> dict[str, list[str]]:
-    """Split name -> ids, from the lists of one id a line.
-
-    Lines may also be paths (``/JPEGImages/x.jpg /SegmentationClass/x.png``), as published for
-    train_aug. The per-class lists of Main (two columns, ``x -1``) are no splits.
-    """
-    for folder in (root / "ImageSets" / "Segmentation", root / "ImageSets" / "Main"):
-        lists: dict[str, list[str]] = {}
-        for path in sorted(folder.glob("*.txt")):
-            lines = [line.split() for line in read_lines(path)]
-            if any(len(cells) == 2 and cells[1] in ("-1", "0", "1") for cells in lines):
-                continue
-            ids = [_listed_id(cells[0]) for cells in lines]
-            for sample_id in ids:
-                check_relative(sample_id, f"{path}: the image")
-            lists[path.stem] = list(dict.fromkeys(ids))
-        if any(lists.values()):
-            return lists
-    raise UserError(
-        f"{root} has no list of images: put one as ImageSets/Segmentation/train.txt, one id a line."
-    )
+def _mask(root: Path, sample_id: str, files: Files) -> Path | None:
+    found = (files.find(root / folder, f"{sample_id}.png") for folder in (MASKS, SBD_MASKS))
+    return next((path for path in found if path is not None), None)
 
 
-def _listed_id(cell: str) -> str:
-    path = cell.lstrip("/").removeprefix("JPEGImages/")
-    suffix = PurePosixPath(path).suffix
-    return path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path
-
-
-def _images(root: Path, ids: Iterable[str]) -> dict[str, Path]:
-    """Id -> image file, for the ids given; UserError where an id has no file, or several."""
-    base = root / "JPEGImages"
-    found: dict[str, list[Path]] = defaultdict(list)
-    # Listing a folder costs less than looking each id up with each suffix.
-    for folder in {(base / sample_id).parent for sample_id in ids}:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if is_image_name(path):
-                found[path.relative_to(base).with_suffix("").as_posix()].append(path)
-    for sample_id in ids:
-        files = found[sample_id]
-        if not files:
-            raise UserError(f"A list in {root / 'ImageSets'} names {sample_id}: no such image.")
-        if len(files) > 1:
-            raise UserError(
-                f"{base} has both {files[0].name} and {files[1].name} for {sample_id}: rename one."
-            )
-    return {sample_id: found[sample_id][0] for sample_id in ids}
-
-
-def _mask(root: Path, sample_id: str) -> Path | None:
-    for folder in (MASKS, SBD_MASKS):
-        path = root / folder / f"{sample_id}.png"
-        if path.is_file():
-            return path
-    return None
-
-
-def _tag_source(
-    root: Path, tags: str, classes: Sequence[str]
-) -> tuple[str, Callable[[str], tuple[str, ...] | None], tuple[str, ...]]:
-    """The source's name for messages, a function id -> tags (None where it has none), and notes."""
-    places = {"table": (TABLE,), "annotations": ("Annotations",), "masks": (MASKS, SBD_MASKS)}
+def _tag_source(root: Path, tags: str) -> str:
+    """Choose where tags come from: "table", "annotations" or "masks"."""
+    places = {"table": (TABLE,), "annotations": (ANNOTATIONS,), "masks": (MASKS, SBD_MASKS)}
     if tags != "auto" and tags not in places:
-        raise UserError(f"tags is 'auto', 'table', 'annotations' or 'masks', not {tags!r}.")
+        raise UserError(f"dataset.tags = {tags}: must be auto, {', '.join(places)}")
     wanted = places if tags == "auto" else {tags: places[tags]}
     there = [kind for kind, names in wanted.items() if any((root / n).exists() for n in names)]
     if not there:
         missing = ", ".join(name for names in wanted.values() for name in names)
-        raise UserError(f"{root} has nothing to take tags from: there is no {missing}.")
-    if there[0] == "table":
+        raise UserError(f"{root}: has nothing to take tags from; there is no {missing}")
+    return there[0]
+
+
+def _tags_from(
+    kind: str,
+    root: Path,
+    images: Images,
+    files: Files,
+    masks: dict[str, Path | None],
+    classes: Sequence[str],
+) -> tuple[str, Callable[[str], tuple[str, ...] | None], tuple[str, ...]]:
+    """The source's name for messages, a function id -> tags (None where it has none), and notes."""
+    if kind == "table":
         rows, notes = read_rows(root / TABLE)
-        return TABLE, _tags_by_id(rows, root / TABLE).get, notes
-    if there[0] == "annotations":
-        return "Annotations", lambda sample_id: _xml_tags(root / "Annotations", sample_id), ()
-    return "the masks", lambda sample_id: _mask_tags(_mask(root, sample_id), classes), ()
+        notes += check_labels(root / TABLE, rows, classes)
+        return TABLE, _tags_by_id(rows, root / TABLE, images).get, notes
+    if kind == "masks":
+        return "the masks", lambda sample_id: _mask_tags(masks[sample_id], classes), ()
+
+    def read(sample_id: str) -> tuple[str, ...] | None:
+        path = files.find(root / ANNOTATIONS, f"{sample_id}.xml")
+        return None if path is None else read_objects(path)
+
+    return ANNOTATIONS, read, ()
 
 
-def _tags_by_id(rows: Iterable[Row], table: Path) -> dict[str, tuple[str, ...]]:
+def _tags_by_id(rows: Iterable[Row], table: Path, images: Images) -> dict[str, tuple[str, ...]]:
     tags: dict[str, tuple[str, ...]] = {}
     for row in rows:
-        sample_id = _listed_id(row.image)
+        sample_id = images.identify(row.image)
         if sample_id in tags:
-            raise UserError(f"{table}, line {row.line}: a line before has tags of {sample_id} too.")
+            raise UserError(
+                f"{table}, line {row.line}: a line before has tags of {sample_id} too; unite them"
+            )
         tags[sample_id] = row.labels
     return tags
-
-
-def _xml_tags(folder: Path, sample_id: str) -> tuple[str, ...] | None:
-    path = folder / f"{sample_id}.xml"
-    if not path.is_file():
-        return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}).") from error
-    try:
-        # Entities can blow a small file up to gigabytes; no VOC annotation declares any.
-        objects = fromstring(content, forbid_dtd=True).findall("object")
-    except DefusedXmlException as error:
-        raise UserError(
-            f"{path} declares XML entities, which no VOC annotation needs: remove it"
-        ) from error
-    # An encoding that the parser doesn't know is a ValueError or a LookupError.
-    except (ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path} is not valid XML ({error}): save it as UTF-8") from error
-    return tuple(dict.fromkeys((item.findtext("name") or "").strip() for item in objects))
 
 
 def _mask_tags(mask: Path | None, classes: Sequence[str]) -> tuple[str, ...] | None:
@@ -223,8 +172,8 @@ def _mask_tags(mask: Path | None, classes: Sequence[str]) -> tuple[str, ...] | N
     for value in np.unique(read_labels(mask)).tolist():
         if value not in values and value != void:
             raise UserError(
-                f"{mask} holds the value {value}, which stands for none of the "
-                f"{len(classes)} classes."
+                f"{mask}: holds the value {value}, which stands for none of the {len(classes)} "
+                "classes; correct the mask or the class list"
             )
         if value not in (0, void):
             tags.append(classes[values[value] - 1])

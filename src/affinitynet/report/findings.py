@@ -37,6 +37,7 @@ def print_findings(findings: CheckReport) -> None:
     for warning in findings.warnings:
         console.print(Text(f"\nwarning: {warning}"), soft_wrap=True)
     for problem in findings.problems[:SHOWN]:
-        console.print(Text(f"\nproblem: {problem.id}: {problem.message}"), soft_wrap=True)
+        where = f"{problem.id}: " if problem.id else ""
+        console.print(Text(f"\nproblem: {where}{problem.message}"), soft_wrap=True)
     if len(findings.problems) > SHOWN:
         console.print(f"\nand {len(findings.problems) - SHOWN:,} problems more")

@@ -16,6 +16,7 @@ from affinitynet.errors import UserError, close_names, either
 
 FORMER = ("walk.scores",)  # of version 0.1: still read, listed no more
 MANY = 1_000_000  # words that a list without a fixed length may take
+MANY_VALUES = 10_000  # of a recipe, where its anchors are written out
 _KINDS = {bool: "true|false", int: "integer", float: "number", str: "text", Path: "path"}
 
 
@@ -135,6 +136,30 @@ def read_flag(model: type[BaseModel], key: str, words: Sequence[str]) -> Any:
     return values[0] if len(values) == 1 and (bracketed or not items) else values
 
 
+def read_yaml(text: str) -> Any:
+    """Read YAML whose anchors are no trap: what they stand for is counted before it is used.
+
+    Raises:
+        ValueError: no YAML, or a recipe of more than `MANY_VALUES` values.
+    """
+    try:
+        values = yaml.safe_load(text)
+    # Its constructors raise more than YAMLError: 2001-99-99 is a date to them, !!bool x a KeyError.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    except (RecursionError, OverflowError) as error:
+        raise ValueError("nested too deeply, or a number too large") from error
+    count, waiting = 0, [values]
+    while waiting:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        waiting += inner if isinstance(value, dict | list | tuple | set) else ()
+        count += 1
+        if count + len(waiting) > MANY_VALUES:
+            raise ValueError(f"it stands for more than {MANY_VALUES} values")
+    return values
+
+
 def find_section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     """Return the section of that name, or None where there is none or it is a single setting."""
     field = model.model_fields.get(name)
@@ -171,8 +196,8 @@ def _is_text(kind: Any) -> bool:
 
 def _read_word(key: str, word: str) -> Any:
     try:
-        return yaml.safe_load(word)
-    except yaml.YAMLError as error:
+        return read_yaml(word)
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--{key} {word}: this value is not YAML ({reason})") from error
 

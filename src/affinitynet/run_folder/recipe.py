@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.run_folder.flags import find_section, nearest_settings
+from affinitynet.run_folder.flags import find_section, nearest_settings, read_yaml
 from affinitynet.run_folder.settings import (
     FILES,
     AffinitySettings,
@@ -44,6 +44,7 @@ class Recipe(Settings):
     workers: int = Field(
         2,
         ge=0,
+        le=256,
         description="processes that load training images, and threads that run the CPU kernels",
     )
     dataset: DatasetSettings = DatasetSettings()
@@ -112,8 +113,8 @@ def _find_recipe(path: Path) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = read_yaml(path.read_text(encoding="utf-8")) or {}
+    except ValueError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error

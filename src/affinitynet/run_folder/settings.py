@@ -95,6 +95,10 @@ class DatasetSettings(Settings):
     tags: Literal["auto", "table", "annotations", "masks"] = Field(
         "auto", description="where the tags come from; masks is for experiments only"
     )
+    background: tuple[str, ...] = Field(
+        (),
+        description="class folders, or labels of a table, that say background, as good or normal",
+    )
     train: str = Field(
         "train", description="split to train on; its tags are all that is learned from"
     )
@@ -257,7 +261,7 @@ class WalkSettings(Settings):
     """Stage 5: the random walk and the masks that it makes."""
 
     beta: float = Field(8, gt=0, description="element-wise (Hadamard) power of the affinities")
-    steps: int = Field(256, ge=0, description="steps of the walk (the paper's t)")
+    steps: int = Field(256, ge=0, le=1_000_000, description="steps of the walk (the paper's t)")
     alpha: float = Field(
         16, gt=0, description="exponent of the background map that walks with the classes"
     )

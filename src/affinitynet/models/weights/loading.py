@@ -224,11 +224,13 @@ def convert(path_in: str | Path, path_out: str | Path) -> ConversionReport:
 
     Raises:
         UserError: as :func:`load_weights`; the file is none of the paper's networks; or
-            ``path_out`` does not end in ``.safetensors``.
+            ``path_out`` does not end in ``.safetensors`` or is there already.
     """
     path_in, path_out = Path(path_in), Path(path_out)
     if path_out.suffix != ".safetensors":
         raise UserError(f"{path_out}: give the converted file a name ending in .safetensors")
+    if path_out.exists():  # it may be the source itself
+        raise UserError(f"{path_out}: is there already; name a new file")
     weights = load_weights(path_in)
     shapes = expected_shapes(weights.tensors)
     if shapes is None:
