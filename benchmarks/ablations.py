@@ -139,19 +139,23 @@ def variants_of(context: Context, sources: Sequence[Source]) -> list[Variant]:
     """List the variants: one setting changes, the others are the recipe's."""
     walk, own = context.recipe.walk, sources[0]
     default = Variant("network", own.label, walk.alpha, walk.beta, walk.steps, own.radius)
+    alphas = sorted({*ALPHAS, walk.alpha})
     radii = [radius for radius in RADII if radius <= own.reach]
     changed = [
-        *(replace(default, group="beta", value=b, beta=b) for b in BETAS),
-        *(replace(default, group="t", value=t, steps=t) for t in STEPS),
-        *(replace(default, group="alpha", value=a, alpha=a) for a in ALPHAS),
-        *(replace(default, group="radius", value=r, radius=r) for r in radii),
+        *(replace(default, group="beta", value=b, beta=b) for b in sorted({*BETAS, walk.beta})),
+        *(replace(default, group="t", value=t, steps=t) for t in sorted({*STEPS, walk.steps})),
+        *(replace(default, group="alpha", value=a, alpha=a) for a in alphas),
+        *(
+            replace(default, group="radius", value=r, radius=r)
+            for r in sorted({*radii, own.radius})
+        ),
     ]
     plain = replace(default, steps=None, crf=True, group=NO_WALK)
     others = [
         replace(default, value=source.label, radius=source.radius, source=index, crf=True)
         for index, source in enumerate(sources)
     ]
-    return [*others, *changed, *(replace(plain, value=a, alpha=a) for a in ALPHAS)]
+    return [*others, *changed, *(replace(plain, value=a, alpha=a) for a in alphas)]
 
 
 def scores_of(
@@ -309,7 +313,7 @@ def main() -> None:
         f"{recipe.name}, split {split}, {len(samples)} images, tags given; alpha "
         f"{recipe.walk.alpha:g}, beta {recipe.walk.beta:g}, t {recipe.walk.steps}, radius "
         f"{radius} where not said otherwise.\n"
-        "Ground truth is used to compare the settings, not to choose one. "
+        "Ground truth is used to compare the settings, not to choose one."
     )
     if reach > radius:
         print(f"Radii over the trained one ({radius}) take pairs that the network never saw.")

@@ -141,7 +141,7 @@ def scaled_sizes(scales: tuple[float, ...]) -> list[tuple[int, int]]:
 
 
 def network_costs(recipe: Recipe) -> dict[str, tuple[str, int, Cost]]:
-    """Count the five stages with a network: what is counted, how many calls, cost of one."""
+    """Count the stages with a network: what is counted, how many calls, cost of one."""
     train, val = (IMAGES[name or ""] for name in (recipe.dataset.train, recipe.dataset.val))
     backbone = recipe.backbone.model_copy(update={"weights": "none"})
     with torch.device("meta"):
@@ -169,6 +169,8 @@ def network_costs(recipe: Recipe) -> dict[str, tuple[str, int, Cost]]:
         for size in scaled_sizes(recipe.segmenter.scales)
     ]
     forward = inference_cost(affinity, affinity, batch(1, *padded))
+    views = f"{len(predicting)} scales{' and flip' if recipe.segmenter.flip else ''}"
+    relabelled = train * recipe.relabel.enabled
     return {
         "train_classifier": training(recipe.classifier, classifier),
         "compute_cams": (
@@ -179,11 +181,8 @@ def network_costs(recipe: Recipe) -> dict[str, tuple[str, int, Cost]]:
         "train_affinity": training(recipe.affinity, affinity),
         "propagate: network": (f"{train:,} images", train, forward),
         "train_segmenter": training(recipe.segmenter, segmenter),
-        "predict val": (
-            f"{val:,} images, {len(predicting)} scales and flip",
-            val,
-            summed(predicting),
-        ),
+        "relabel": (f"{relabelled:,} images, {views}", relabelled, summed(predicting)),
+        "predict val": (f"{val:,} images, {views}", val, summed(predicting)),
     }
 
 
@@ -271,10 +270,11 @@ def main() -> None:
         flops, moved = calls * cost.flops, calls * cost.bytes
         hours = max(flops / speed, moved / (arguments.bandwidth * GIGA)) / 3600
         total += hours
-        print(
-            f"| {name} | {what} | {flops / TERA:,.0f} | {moved / TERA:,.0f} | "
-            f"{cost.memory / GIGA:.1f} GB | {hours:.1f} |"
-        )
+        if calls:
+            print(
+                f"| {name} | {what} | {flops / TERA:,.0f} | {moved / TERA:,.0f} | "
+                f"{cost.memory / GIGA:.1f} GB | {hours:.1f} |"
+            )
     for name, (images, seconds) in kernel_seconds(recipe, arguments.image).items():
         hours = images * seconds / arguments.cores / 3600
         total += hours

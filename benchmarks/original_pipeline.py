@@ -108,7 +108,10 @@ def original_walk(
     stride = model.stride
     padding = (0, -width % stride, 0, -height % stride)
     pixels = F.pad(normalized(image, normalization), padding)
-    features = model.head(model.backbone(pixels.to(model.head.mix.weight.device)))
+    pixels = pixels.to(model.head.mix.weight.device)
+    if model.scale > 1:  # a setting that the original lacks
+        pixels = F.interpolate(pixels, scale_factor=model.scale, mode="bilinear")
+    features = model.head(model.backbone(pixels))
     rows, columns = features.shape[-2:]
     first, second = pair_indices(rows, columns, model.radius)
     affinity = gathered_affinity(features.float().cpu(), first, second)[0]
