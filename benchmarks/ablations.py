@@ -22,7 +22,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ from affinitynet.data.scoring import Confusion, count_pairs, intersection_over_u
 from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import AffinityNet
+from affinitynet.models.affinity_net import AffinityNet, affinity_of
 from affinitynet.ops import (
     background_map,
     enlarge_scores,
@@ -46,7 +45,6 @@ from affinitynet.ops import (
     walk_scores,
 )
 from affinitynet.ops.affinity import cropped_pairs
-from affinitynet.ops.propagation import pad_to_stride
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS
@@ -121,18 +119,9 @@ def load_source(
 
     def compute(_: Sample, image: Tensor) -> Tensor:
         with inference(model, hardware) as device:
-            return affinity_of(model, image, device)
+            return affinity_of(model, image, device).float()
 
     return Source(label, compute, radius, model.radius, model.stride, cropped)
-
-
-def affinity_of(model: AffinityNet, image: Tensor, device: torch.device) -> Tensor:
-    """Compute the affinities (P, h, w) of an image (H, W, 3), rounded to what a run keeps."""
-    normalization: Any = model.backbone.normalization
-    pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
-    padded = pad_to_stride(pixels, model.stride)
-    affinity: Tensor = model(padded.contiguous(memory_format=torch.channels_last))[0]
-    return affinity.half().float().cpu()
 
 
 def variants_of(context: Context, sources: Sequence[Source]) -> list[Variant]:

@@ -104,7 +104,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def test_extras_that_messages_and_documents_name_exist() -> None:
-    texts = [*sources(), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*")]
+    texts = [*sources(), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
     named = set()
     for file in texts:
         text = file.read_text(encoding="utf-8")

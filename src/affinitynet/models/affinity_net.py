@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, cast
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from affinitynet.models.backbone import Backbone, Norm, build_backbone
 from affinitynet.models.heads import AffinityHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.ops.affinity import pairwise_affinity
+from affinitynet.ops.normalization import Normalization
+from affinitynet.ops.propagation import pad_to_stride
 from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 
 
@@ -87,6 +90,18 @@ class AffinityNet(nn.Module):
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear")
         features = self.head(self.backbone(images))
         return pairwise_affinity(features, self.radius, self.distance)
+
+
+def affinity_of(model: AffinityNet, image: Tensor, device: torch.device) -> Tensor:
+    """Return the affinities (P, h, w) float16, on the CPU, of an image (H, W, 3) uint8.
+
+    Rounded to what a run keeps, so that what follows from them is the same from the files.
+    """
+    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
+    pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
+    padded = pad_to_stride(pixels, model.stride)
+    affinity: Tensor = model(padded.contiguous(memory_format=torch.channels_last))[0]
+    return affinity.to(torch.float16).cpu()
 
 
 def describe_affinity_net(

@@ -70,11 +70,13 @@ def output_path(folder: Path, sample_id: str, suffix: str = ".png") -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to; rename it to `path` when all went well.
 
     The temporary name keeps the suffix, so that writers which look at it still work. The content is
-    on the disk before the name is, so that a power cut leaves the old file or the new one.
+    on the disk before the name is, so that a power cut leaves the old file or the new one. Of a
+    `record`, which speaks for files written before it, the name is brought to the disk as well:
+    for every image's file that would cost as much as its arithmetic.
 
     Raises:
         UserError: the disk is full, or the file can't be written there.
@@ -85,7 +87,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        if record:
+            _flush_folder(path.parent)
     except Exception as error:
         cause = _system_error(error)
         if cause is None:
@@ -198,7 +201,7 @@ def _lives(process: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    with atomic_write(path) as temporary:
+    with atomic_write(path, record=True) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 

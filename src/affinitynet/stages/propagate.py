@@ -16,15 +16,15 @@ from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.cams import load_cams
 from affinitynet.data.grids import load_affinity, save_affinity, save_scores
 from affinitynet.data.labels import to_labels
+from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.data.verdicts import without_failed
+from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import AffinityNet
+from affinitynet.models.affinity_net import AffinityNet, affinity_of
 from affinitynet.ops.affinity import cropped_pairs
-from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.propagation import (
     enlarge_scores,
     label_scores,
-    pad_to_stride,
     refine_scores,
     walk_scores,
 )
@@ -51,7 +51,7 @@ def work(context: Context) -> dict[str, Any]:
 def _with_files(context: Context) -> dict[str, Any]:
     def compute(sample: Sample, image: Tensor) -> Walkable:
         affinity, radius = load_affinity(context.file(AFFINITIES, sample))
-        stride = stride_of(image.shape[:2], affinity.shape[1:])
+        stride = stride_of(affinity.shape[1:], image.shape[:2])
         return Walkable(image, torch.from_numpy(affinity), radius, stride)
 
     return _propagate(context, compute)
@@ -60,17 +60,14 @@ def _with_files(context: Context) -> dict[str, Any]:
 def _with_network(context: Context) -> dict[str, Any]:
     recipe = context.recipe
     model = AffinityNet.load(context.folder(AFFINITY))
-    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     hardware = context.hardware_at(recipe.walk.precision)
     with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Walkable:
-            pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
-            padded = pad_to_stride(pixels, model.stride)
-            affinity = model(padded.contiguous(memory_format=torch.channels_last))[0]
+            affinity = affinity_of(model, image, device)
             if recipe.affinity.pairs == "cropped":
                 affinity = cropped_pairs(affinity, recipe.affinity.radius)
-            return Walkable(image, affinity.to(torch.float16).cpu(), model.radius, model.stride)
+            return Walkable(image, affinity, model.radius, model.stride)
 
         counts = _propagate(context, compute)
     return {**counts, "precision": hardware.chosen_precision}
@@ -122,9 +119,16 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> None:
         )
 
 
-def stride_of(image: tuple[int, ...], grid: tuple[int, ...]) -> int:
-    """Return the side of a cell in pixels, for a grid that covers the image with whole cells."""
-    for stride in range(1, max(image) + 1):
-        if all(-(-side // stride) == cells for side, cells in zip(image, grid, strict=True)):
-            return stride
-    raise ValueError(f"no stride brings an image of {image} to a grid of {grid}")
+def stride_of(grid: tuple[int, ...], image: tuple[int, ...]) -> int:
+    """Return the side in pixels of the cells of imported affinities, 8 where several would fit.
+
+    Raises:
+        UserError: no whole stride brings the image (H, W) to the grid (h, w).
+    """
+    stride = grid_stride((grid[0], grid[1]), (image[0], image[1]), 8)
+    if stride is None:
+        raise UserError(
+            f"affinities of {grid[0]} x {grid[1]} are no grid of an image of {image[0]} x "
+            f"{image[1]}: the image was replaced; put the old one back, or --redo train_affinity"
+        )
+    return stride
