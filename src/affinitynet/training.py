@@ -158,7 +158,7 @@ class _Loop:
     def describe(self) -> str:
         epochs = self.total / self.per_epoch
         return (
-            f"{self.name}: {self.total} steps of {self.settings.batch_size} images, "
+            f"{self.name}: {self.total} step{'s' * (self.total > 1)} of {self.settings.batch_size} images, "
             f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
         )
 
