@@ -156,9 +156,9 @@ class _Loop:
         return min(self.per_epoch, self.total - epoch * self.per_epoch)
 
     def describe(self) -> str:
-        epochs = self.total / self.per_epoch
+        epochs, images = self.total / self.per_epoch, self.settings.batch_size
         return (
-            f"{self.name}: {self.total} steps of {self.settings.batch_size} images, "
+            f"{self.name}: {self.total} step{'s' * (self.total > 1)} of {images} images, "
             f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
         )
 
