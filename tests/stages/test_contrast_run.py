@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import affinitynet as an
 from affinitynet.data import read_dataset
 from affinitynet.data.cams import load_cams
 from affinitynet.data.toy import make_toy
 from affinitynet.errors import UserError
+from affinitynet.ops import background_map
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.settings import EvaluateSettings
 from affinitynet.run_folder.stages import stages_of, trains_classifier
+from affinitynet.stages.compute_contrast import as_cams
 
 SMALL = {"contrast.long_side": 64, "contrast.bank": 100}
 
@@ -54,6 +58,18 @@ def test_auto_has_both_and_a_choice() -> None:
     folders = [stage.folder for stage in stages_of(recipe)][1:4]
     assert folders == ["cams_classifier", "cams_contrast", "cams"]
     assert trains_classifier(recipe)
+
+
+def test_a_score_of_one_lies_on_the_border_of_the_later_stages() -> None:
+    scores = torch.tensor([0.0, 0.5, 1.0, 2.0, 3.0]).view(5, 1, 1)
+    cams = as_cams(scores, (4, 6))
+    assert cams.shape == (5, 4, 6)
+    torch.testing.assert_close(cams[:, 0, 0], torch.tensor([0, 0.05, 0.2, 0.8, 1]))
+    assert EvaluateSettings().cam_background == 0.2
+    # With the alphas of confident areas: 1.1 is not yet foreground, 0.65 no longer background.
+    for alpha, score, wins in [(4, 1.1, False), (4, 1.2, True), (32, 0.6, False), (32, 0.65, True)]:
+        cam = as_cams(torch.full((1, 1, 1), score), (1, 1))
+        assert bool(cam > background_map(cam, alpha)) == wins
 
 
 def test_a_run_by_contrast(tiny_recipe: Path, small: Path, tmp_path: Path) -> None:
