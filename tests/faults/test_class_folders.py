@@ -130,3 +130,12 @@ def test_folders_that_tell_nothing_apart_are_refused(pictures, folders):
 def test_images_outside_of_class_folders_are_counted(pictures):
     manifest = read_dataset(pictures("cat/1.jpg", "dog/2.jpg", "loose.jpg"))
     assert any("1 image files are in no class folder" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize("inner", ["train", "Test", "validation"])
+def test_splits_inside_of_classes_are_named(pictures, inner):
+    manifest = read_dataset(pictures(f"cat/{inner}/1.jpg", "dog/2.jpg"))
+    assert list(manifest.splits) == ["train"]
+    assert any(
+        f"the folders {inner} inside class folders are no splits" in n for n in manifest.notes
+    )

@@ -1,6 +1,7 @@
 """One folder per class: ``cat/1.jpg``, or ``train/cat/1.jpg`` with splits."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,9 @@ def class_folders(root: Path, known: Collection[str] = ()) -> ClassFolders:
     single folder around all is passed through, and folders that name a kind (images, masks) are no
     classes unless they are among the `known` ones.
     """
-    files = [f for f in walk_files(root, RUN_FILES) if f.suffix.lower() in UNREAD_SUFFIXES]
-    images = [f for f in walk_files(root, RUN_FILES) if is_image_name(f)]
+    there = list(walk_files(root, RUN_FILES))
+    files = [file for file in there if file.suffix.lower() in UNREAD_SUFFIXES]
+    images = [file for file in there if is_image_name(file)]
     base = root
     while inner := _single_folder(base, images, known):
         base = inner
@@ -185,10 +187,11 @@ def _check_folders(root: Path, folders: list[str], known: Collection[str]) -> No
 def _by_folder(base: Path, images: list[Path]) -> dict[str, list[Path]]:
     """Images by the name of their folder in `base`; those in `base` itself under ""."""
     found: dict[str, list[Path]] = defaultdict(list)
+    prefix = f"{base}{os.sep}"  # as text, which takes a tenth of the time of paths
     for image in images:
-        if image.is_relative_to(base):
-            first, *rest = image.relative_to(base).parts
-            found[first if rest else ""].append(image)
+        if (text := str(image)).startswith(prefix):
+            first, inner, _ = text[len(prefix) :].partition(os.sep)
+            found[first if inner else ""].append(image)
     return dict(found)
 
 
