@@ -86,7 +86,7 @@ def first(home: Path, split: str) -> an.Sample:
         ("compute_cams", {"seed": 7}, r"seed was 0, is 7.*--redo train_classifier"),
         ("train_classifier", {"backbone.weights": "no.pth"}, r"no\.pth'.* no such file"),
         ("train_classifier", {"dataset.train": "trian"}, r"no split 'trian'"),
-        ("train_classifier", {"dataset.val": "vall"}, r"no split 'vall': it has train, val"),
+        ("train_classifier", {"dataset.val": "vall"}, r"no split 'vall'; it has train, val"),
         ("train_classifier", {"dataset.figures": "x"}, r"no split 'x'"),
         ("train_segmenter", {"segmenter.architecture": "unett"}, r"segmenter\.architecture"),
         (
@@ -316,9 +316,14 @@ def test_truth_of_another_size_than_its_image_is_refused(home: Path) -> None:
     sample = first(home, "train")
     assert sample.mask is not None
     write_labels(sample.mask, np.zeros((20, 20), np.uint8), voc_palette())
-    with pytest.raises(UserError, match=rf"its CAMs are \(64, 64\).*{sample.mask.name}"):
+    message = rf"image {sample.id}: .*{sample.mask.name}: is 20 x 20, but its image is 64 x 64"
+    figures = (home / "run" / "evaluation" / "figures.json").read_bytes()
+    with pytest.raises(UserError, match=message):
         start(home, redo="evaluate")
-    with pytest.raises(UserError, match=rf"image {sample.id}: .*is \(20, 20\), its image"):
+    with pytest.raises(UserError, match=message):
+        Run.create(recipe(home)).evaluate()
+    assert (home / "run" / "evaluation" / "figures.json").read_bytes() == figures
+    with pytest.raises(UserError, match=message):
         start(home, redo="mine_confident", **{"confident.source": "truth"})
 
 

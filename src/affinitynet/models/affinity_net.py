@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affinitynet.models.backbone import Backbone, build_backbone
 from affinitynet.models.heads import AffinityHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
-from affinitynet.ops.affinity import pairwise_affinity
+from affinitynet.ops.affinity import affinity_of
 from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 
 
@@ -84,7 +84,7 @@ class AffinityNet(nn.Module):
         if self.scale > 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear")
         features = self.head(self.backbone(images))
-        return pairwise_affinity(features, self.radius, self.distance)
+        return affinity_of(features, self.radius, self.distance)
 
 
 def describe_affinity_net(
