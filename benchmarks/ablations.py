@@ -35,7 +35,7 @@ from affinitynet.data.scoring import Confusion, count_pairs, intersection_over_u
 from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import AffinityNet, affinity_of
+from affinitynet.models.affinity_net import AffinityNet, image_affinity
 from affinitynet.ops import (
     background_map,
     enlarge_scores,
@@ -119,7 +119,7 @@ def load_source(
 
     def compute(_: Sample, image: Tensor) -> Tensor:
         with inference(model, hardware) as device:
-            return affinity_of(model, image, device).float()
+            return image_affinity(model, image, device).float()
 
     return Source(label, compute, radius, model.radius, model.stride, cropped)
 

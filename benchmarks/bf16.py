@@ -27,7 +27,7 @@ from affinitynet.data.scoring import (
     sweep_counts,
 )
 from affinitynet.hardware import Hardware, inference
-from affinitynet.models.affinity_net import AffinityNet, affinity_of
+from affinitynet.models.affinity_net import AffinityNet, image_affinity
 from affinitynet.models.classifier import Classifier
 from affinitynet.ops import enlarge_scores, label_scores, walk_scores
 from affinitynet.pipeline import Run
@@ -67,7 +67,7 @@ class Precision:
             ).cpu()
         middle = time.perf_counter()
         with inference(self.affinity_net, self.hardware) as device:
-            affinity = affinity_of(self.affinity_net, image, device).float()
+            affinity = image_affinity(self.affinity_net, image, device).float()
         self.seconds["CAMs"] += middle - began
         self.seconds["affinities"] += time.perf_counter() - middle
         stride = self.affinity_net.stride

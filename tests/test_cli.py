@@ -162,7 +162,7 @@ def test_check_names_problems(capsys: pytest.CaptureFixture[str], tmp_path: Path
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"no picture")
     (tmp_path / "labels.csv").write_text("image,labels\nimages/a.png,cat\n")
-    assert fails(capsys, "check", tmp_path).endswith("2 problems; see the list above")
+    assert fails(capsys, "check", tmp_path).endswith("1 problem; see the list above")
     with pytest.raises(SystemExit) as caught:
         main(["check", str(tmp_path), "--json"])
     assert caught.value.code == 2

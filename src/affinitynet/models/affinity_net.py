@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from affinitynet.models.backbone import Backbone, Norm, build_backbone
 from affinitynet.models.heads import AffinityHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
-from affinitynet.ops.affinity import pairwise_affinity
+from affinitynet.ops.affinity import affinity_of
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.propagation import pad_to_stride
 from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
@@ -89,10 +89,10 @@ class AffinityNet(nn.Module):
         if self.scale > 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear")
         features = self.head(self.backbone(images))
-        return pairwise_affinity(features, self.radius, self.distance)
+        return affinity_of(features, self.radius, self.distance)
 
 
-def affinity_of(model: AffinityNet, image: Tensor, device: torch.device) -> Tensor:
+def image_affinity(model: AffinityNet, image: Tensor, device: torch.device) -> Tensor:
     """Return the affinities (P, h, w) float16, on the CPU, of an image (H, W, 3) uint8.
 
     Rounded to what a run keeps, so that what follows from them is the same from the files.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from affinitynet.models.backbone import Backbone, Norm, build_backbone
 from affinitynet.models.heads import CamHead, Pooling
 from affinitynet.models.saved import Description, SavedBackbone, load_model
-from affinitynet.ops.cam import class_activation_maps
+from affinitynet.ops.cam import apply_weights
 from affinitynet.run_folder.settings import BackboneSettings, ClassifierSettings
 
 
@@ -65,7 +65,7 @@ class Classifier(nn.Module):
 
     def cams(self, images: Tensor) -> Tensor:
         """Return rectified, unnormalized CAMs (B, C, h, w) at the backbone's stride."""
-        maps = class_activation_maps(self.backbone(images)[-1], self.head.class_weights)
+        maps = apply_weights(self.backbone(images)[-1], self.head.class_weights)
         return maps.sqrt() if self._sqrt else maps
 
 

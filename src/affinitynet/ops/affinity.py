@@ -196,6 +196,11 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
         raise ValueError(f"reduction is 'mean' or 'sum', not {reduction!r}")
     if not features.requires_grad:  # a training notices by its loss, without waiting for the GPU
         check_values(features, "features")
+    return affinity_of(features, radius, reduction)
+
+
+def affinity_of(features: Tensor, radius: float, reduction: str) -> Tensor:
+    """Predict affinities without a look at the values: who calls it names image and stage."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     scale = features.shape[1] if reduction == "mean" else 1
     distance: Tensor = _PairDistance.apply(features, radius)

@@ -32,6 +32,11 @@ def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
         )
     check_values(features, "features")
     check_values(weight, "weight")
+    return apply_weights(features, weight)
+
+
+def apply_weights(features: Tensor, weight: Tensor) -> Tensor:
+    """Read the maps off without a look at the values: who calls it names image and stage."""
     return conv2d(features, weight.reshape(*weight.shape[:2], 1, 1)).relu()
 
 
@@ -52,4 +57,9 @@ def normalize_cams(cams: Tensor) -> Tensor:
     Source: Ahn & Kwak, CVPR 2018, equation 1, with the constant of the public code.
     """
     check_values(cams, "cams", 0)
+    return scale_to_one(cams)
+
+
+def scale_to_one(cams: Tensor) -> Tensor:
+    """Scale the maps without a look at the values: who calls it names image and stage."""
     return cams / (cams.amax(dim=(-2, -1), keepdim=True) + 1e-5)

@@ -17,7 +17,7 @@ from affinitynet.data.cams import save_cams
 from affinitynet.errors import UserError
 from affinitynet.hardware import compiled, inference
 from affinitynet.models.classifier import Classifier
-from affinitynet.ops.cam import normalize_cams
+from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
 from affinitynet.run_folder.stages import CLASSIFIER
@@ -86,7 +86,7 @@ def multi_scale_cams(
         total += maps[0]
         if flip:
             total += maps[1].flip(-1)
-    return normalize_cams(total)
+    return scale_to_one(total)
 
 
 def _finite(cams: Tensor) -> Tensor:

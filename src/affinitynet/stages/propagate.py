@@ -20,7 +20,7 @@ from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import AffinityNet, affinity_of
+from affinitynet.models.affinity_net import AffinityNet, image_affinity
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.ops.propagation import (
     enlarge_scores,
@@ -64,7 +64,7 @@ def _with_network(context: Context) -> dict[str, Any]:
     with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Walkable:
-            affinity = affinity_of(model, image, device)
+            affinity = image_affinity(model, image, device)
             if recipe.affinity.pairs == "cropped":
                 affinity = cropped_pairs(affinity, recipe.affinity.radius)
             return Walkable(image, affinity, model.radius, model.stride)
