@@ -115,10 +115,10 @@ def test_panoptic_truth_is_preferred_and_its_stuff_is_background(tmp_path):
     root = coco(tmp_path)
     segments = np.zeros((6, 8), dtype=np.int64)
     segments[:2], segments[2:4], segments[4] = 70000, 300, 5  # the last row is unlabelled
-    colours = np.stack([segments % 256, segments // 256 % 256, segments // 65536], axis=-1)
+    colors = np.stack([segments % 256, segments // 256 % 256, segments // 65536], axis=-1)
     folder = root / "annotations" / "panoptic_val2014"
     folder.mkdir()
-    Image.fromarray(colours.astype(np.uint8)).save(folder / "3.png")
+    Image.fromarray(colors.astype(np.uint8)).save(folder / "3.png")
     infos = [{"id": 70000, "category_id": 17}, {"id": 300, "category_id": 1}]
     infos.append({"id": 5, "category_id": 200})
     categories = [dict(c, isthing=1) for c in CATEGORIES]

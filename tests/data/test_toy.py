@@ -82,7 +82,7 @@ def test_what_the_toy_set_promises():
             telling = TELLING[label - 1](grey)
             head_shares.append(telling.mean())
         if present:
-            # Plain bodies on textured ground: neighbours differ less inside than outside.
+            # Plain bodies on textured ground: neighbors differ less inside than outside.
             step = np.abs(np.diff(image.astype(float), axis=1)).mean(-1)
             both = (labels[:, 1:] > 0) & (labels[:, :-1] > 0)
             neither = (labels[:, 1:] == 0) & (labels[:, :-1] == 0)
@@ -92,7 +92,7 @@ def test_what_the_toy_set_promises():
     assert np.mean(contrasts) > 1.5
 
 
-# Whether a pixel has a saturated colour of the class's head (red, blue, green, magenta).
+# Whether a pixel has a saturated color of the class's head (red, blue, green, magenta).
 TELLING = (
     lambda p: (p[:, 0] > 150) & (p[:, 1] < 80) & (p[:, 2] < 80),
     lambda p: (p[:, 2] > 130) & (p[:, 0] < 70) & (p[:, 1] < 90),

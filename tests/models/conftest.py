@@ -184,7 +184,7 @@ def _vgg16_forward(images: Tensor, state: State, fc6_dilation: int) -> list[Tens
 
 
 def _affinity_features(maps: list[Tensor], state: State) -> Tensor:
-    """The published affinity head, in float64; group normalisation where the state has it."""
+    """The published affinity head, in float64; group normalization where the state has it."""
     parts = []
     for layer, features in zip((3, 4, 5), maps, strict=True):
         x = _conv(features, state, f"f8_{layer}")

@@ -32,7 +32,7 @@ def test_affinities_are_those_of_the_heads_features(distance: Any, radius: int, 
     affinity = net(images())
     assert affinity.shape == (2, pairs, 5, 7)
     assert torch.equal(affinity, pairwise_affinity(features, radius, distance))
-    y, x = 1, 2  # the first pair is that of a cell and its right neighbour
+    y, x = 1, 2  # the first pair is that of a cell and its right neighbor
     norm = (features[:, :, y, x] - features[:, :, y, x + 1]).abs().sum(1)
     expected = torch.exp(-norm / (448 if distance == "mean" else 1))
     torch.testing.assert_close(affinity[:, 0, y, x], expected)

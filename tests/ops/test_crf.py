@@ -120,13 +120,13 @@ class SlowLattice:
 
 
 def slow_crf(image: np.ndarray, probabilities: np.ndarray, settings: Settings) -> np.ndarray:
-    iterations, near, near_compat, far, colour, far_compat = settings
+    iterations, near, near_compat, far, color, far_compat = settings
     L, H, W = probabilities.shape
     y, x = np.mgrid[:H, :W].reshape(2, -1)
-    colours = image.reshape(H * W, -1) / colour
+    colors = image.reshape(H * W, -1) / color
     kernels = [
         (SlowLattice(np.stack([x / near, y / near], 1)), near_compat),
-        (SlowLattice(np.column_stack([x / far, y / far, colours])), far_compat),
+        (SlowLattice(np.column_stack([x / far, y / far, colors])), far_compat),
     ]
     unary = -np.log(np.clip(probabilities.reshape(L, -1).T, 1e-5, 1))
 
@@ -208,9 +208,9 @@ def reference(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         crf = dcrf.DenseCRF(W * H, L)
         crf.setUnaryEnergy(unary)
         y, x = np.mgrid[:H, :W].reshape(2, -1).astype(np.float32)
-        colours = image.reshape(H * W, -1).T.astype(np.float32) / np.float32(13)
+        colors = image.reshape(H * W, -1).T.astype(np.float32) / np.float32(13)
         near = np.stack([x, y]) / np.float32(3)
-        far = np.concatenate([np.stack([x, y]) / np.float32(80), colours])
+        far = np.concatenate([np.stack([x, y]) / np.float32(80), colors])
         crf.addPairwiseEnergy(np.ascontiguousarray(near), compat=3)
         crf.addPairwiseEnergy(np.ascontiguousarray(far), compat=10)
     return np.array(crf.inference(10)).reshape(L, H, W)
@@ -298,7 +298,7 @@ def test_order_of_labels_does_not_matter():
     torch.testing.assert_close(dense_crf(image, p[turned]), dense_crf(image, p)[turned])
 
 
-def test_no_iterations_is_the_normalised_input():
+def test_no_iterations_is_the_normalized_input():
     p = torch.rand(3, 8, 9, generator=generator(1)) + 0.1
     q = dense_crf(photo(8, 9), p / p.sum(0), iterations=0)
     torch.testing.assert_close(q, p / p.sum(0))
@@ -407,7 +407,7 @@ def test_lattice_filters_like_a_gaussian():
 def test_strides_tell_all_points_of_their_range_apart():
     strides = key_strides(np.array([0, -1.0]), np.array([2.0, 3.0]))
     lattice = build_lattice(torch.rand(2000, 2, generator=generator(1)) * 4 - 1)
-    assert lattice.neighbours.shape[1] == 1 + len(
+    assert lattice.neighbors.shape[1] == 1 + len(
         SlowLattice((torch.rand(2000, 2, generator=generator(1)) * 4 - 1).double().numpy()).points
     )
     assert strides[0] == 1

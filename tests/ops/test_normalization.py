@@ -33,7 +33,7 @@ def test_batches_and_floats_give_what_single_bytes_give(normalization: Normaliza
     assert torch.equal(normalization.apply(images[1, 2]), batched[1, 2])
 
 
-def test_the_mean_colour_becomes_zero() -> None:
+def test_the_mean_color_becomes_zero() -> None:
     mean = torch.tensor(CAFFE_BGR.mean).view(3, 1, 1)
     assert CAFFE_BGR.apply(mean).tolist() == torch.zeros(3, 1, 1).tolist()
     mean = torch.tensor(IMAGENET.mean).view(3, 1, 1) * 255

@@ -20,7 +20,7 @@ from affinitynet.report.pictures import (
 GREY = np.full((20, 30, 3), 120, dtype=np.uint8)
 
 
-def test_colours_differ():
+def test_colors_differ():
     first = [np.array(class_color(label)) for label in range(1, 21)]
     closest = min(np.abs(a - b).sum() for a, b in itertools.combinations(first, 2))
     assert closest >= 40
@@ -28,7 +28,7 @@ def test_colours_differ():
     assert all(0 <= channel <= 255 for label in range(1, 400) for channel in class_color(label))
 
 
-def test_background_is_dimmed_and_classes_have_their_colour():
+def test_background_is_dimmed_and_classes_have_their_color():
     labels = np.zeros((20, 30), dtype=np.uint8)
     labels[5:15, 5:15] = 2
     drawn = draw_labels(GREY, labels, 255)
@@ -46,7 +46,7 @@ def test_neutral_is_hatched_grey():
     assert np.array_equal(drawn, wide)
 
 
-def test_strongest_class_colours_a_pixel_by_its_strength():
+def test_strongest_class_colors_a_pixel_by_its_strength():
     maps = np.zeros((2, 20, 30), dtype=np.float16)
     maps[0, :, :15], maps[1, :, :10] = 0.5, 1.0
     drawn = draw_maps(GREY, np.array([3, 0]), maps)

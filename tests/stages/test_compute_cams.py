@@ -24,7 +24,7 @@ def classifier(name: str = "test_resnet", classes: int = 4) -> Classifier:
 
 
 def picture(height: int, width: int) -> Tensor:
-    """Blocks of colour with noise: (3, H, W) uint8."""
+    """Blocks of color with noise: (3, H, W) uint8."""
     generator = torch.Generator().manual_seed(1)
     blocks = torch.rand(3, -(-height // 8), -(-width // 8), generator=generator)
     blocks = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]

@@ -22,7 +22,7 @@ LabelMap = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Jitter:
-    """Strengths of the colour jitter: factors are uniform in 1 -+ strength, hue in -+ hue turns."""
+    """Strengths of the color jitter: factors are uniform in 1 -+ strength, hue in -+ hue turns."""
 
     brightness: float = 0.3
     contrast: float = 0.3
@@ -48,12 +48,12 @@ def classifier_augment(
     long_side: tuple[int, int] = (256, 512),
     jitter: Jitter = PAPER_JITTER,
 ) -> Tensor:
-    """Image (H, W, 3) uint8 to a normalised (3, size, size) float32 crop for the classifier.
+    """Image (H, W, 3) uint8 to a normalized (3, size, size) float32 crop for the classifier.
 
     In the order of the original code: resize so that the long side is a uniform integer in
-    ``long_side`` (both ends included), flip with probability 1/2, jitter, normalise, random crop.
+    ``long_side`` (both ends included), flip with probability 1/2, jitter, normalize, random crop.
     Along an axis where the image is shorter than ``size`` it lies at a random offset among zeros,
-    which after the normalisation are the mean colour.
+    which after the normalization are the mean color.
     """
     length = int(generator.integers(long_side[0], long_side[1] + 1))
     scaled = resize_image(image, *_scaled(image, length / max(image.shape[:2])))
@@ -78,7 +78,7 @@ def affinity_augment(
 
     Jitter, joint random crop at the image's own size, joint flip; then `reduce_labels` brings the
     labels to (ceil(size / stride), ceil(size / stride)), int64. Around the image the labels are
-    neutral and the pixels black (the original code) or the mean colour.
+    neutral and the pixels black (the original code) or the mean color.
     """
     pixels = _jittered(torch.from_numpy(image).permute(2, 0, 1), jitter, generator)
     targets = torch.from_numpy(labels.astype(np.int64))[None]
@@ -106,7 +106,7 @@ def segmentation_augment(
     """Image and labels (H, W) to a (3, size, size) float32 crop and its (size, size) int64 labels.
 
     Resize by a uniform factor in ``scale`` (labels: nearest), joint flip and random crop, jitter
-    of the crop, normalise. Outside the image are the mean colour and ``ignore_index``.
+    of the crop, normalize. Outside the image are the mean color and ``ignore_index``.
     """
     height, width = _scaled(labels, generator.uniform(*scale))
     pixels, targets = _flip(
@@ -199,7 +199,7 @@ def _flip(generator: np.random.Generator, *images: Tensor) -> tuple[Tensor, ...]
 
 
 def _jittered(pixels: Tensor, jitter: Jitter, generator: np.random.Generator) -> Tensor:
-    """Colour jitter of a (3, H, W) uint8 tensor to float32 0..255: four changes, random order."""
+    """Color jitter of a (3, H, W) uint8 tensor to float32 0..255: four changes, random order."""
     changes = (
         (tv.adjust_brightness, 1.0, jitter.brightness),
         (tv.adjust_contrast, 1.0, jitter.contrast),

@@ -1,4 +1,4 @@
-"""L1 distances of neighbouring feature vectors, and their derivative, on one CPU thread.
+"""L1 distances of neighboring feature vectors, and their derivative, on one CPU thread.
 
 Both kernels see a feature plane as one line: its rows stand one after the other with a gap of
 zeros, so that a displacement is a fixed shift along the line and no bounds are checked. What is
@@ -56,7 +56,7 @@ def _signed(value: np.float32, first: np.float32, second: np.float32) -> np.floa
 
 @fused
 def sum_pulls(planes: Floats, shifts: Integers, lead: int, pulls: Floats, gradient: Floats) -> None:
-    """Write sum_j pull_ij sign(f_i - f_j) over all neighbours j: the gradient (D, n).
+    """Write sum_j pull_ij sign(f_i - f_j) over all neighbors j: the gradient (D, n).
 
     Args:
         planes: as in `sum_distances`, (at least D, lead + n + lead).

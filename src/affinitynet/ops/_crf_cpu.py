@@ -63,7 +63,7 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
         lanes,
         new,
     )
-    points = far.neighbours.shape[1] + near.neighbours.shape[1]
+    points = far.neighbors.shape[1] + near.neighbors.shape[1]
     memory = new((3 * points * row + len(far.corners) * channels,), np.float32)
     kernel, energies = _crf_kernels.mean_field, unary.numpy()
     call(kernel, energies, order, settings.iterations, far, near, row, lanes, memory)
@@ -84,7 +84,7 @@ def _layout(H: int, W: int, sxy: float, compat: float, row: int, lanes: Count) -
 def _kernel(
     order: Ints,
     positions: Floats,
-    colours: Floats,
+    colors: Floats,
     sxy: float,
     srgb: float,
     compat: float,
@@ -92,8 +92,8 @@ def _kernel(
     lanes: Count,
     new: New,
 ) -> Kernel:
-    channels = colours.shape[1]
-    low, high = (colours.min(), colours.max()) if channels else (0, 0)
+    channels = colors.shape[1]
+    low, high = (colors.min(), colors.max()) if channels else (0, 0)
     deviations = np.array([sxy] * 2 + [srgb] * channels)
     strides = key_strides(
         np.array([0, 0] + [low] * channels) / deviations,
@@ -106,7 +106,7 @@ def _kernel(
     points, table = call(
         _lattice_kernels.embed,
         positions,
-        colours,
+        colors,
         order,
         np.float32(sxy),
         np.float32(srgb),
@@ -119,9 +119,9 @@ def _kernel(
         new((ROOM,), np.int64),
         new((2 * ROOM, 2), np.int64),
     )
-    neighbours = new((len(axes), len(points) + 1, 2), np.uint32)
-    call(_lattice_kernels.connect, points, table, strides, row, neighbours)
-    kernel = Kernel(corners, weights, neighbours, axes)
-    memory = new((2, neighbours.shape[1] * row), np.float32)
+    neighbors = new((len(axes), len(points) + 1, 2), np.uint32)
+    call(_lattice_kernels.connect, points, table, strides, row, neighbors)
+    kernel = Kernel(corners, weights, neighbors, axes)
+    memory = new((2, neighbors.shape[1] * row), np.float32)
     call(_crf_kernels.normalize, kernel, row, float(compat), lanes, memory)
     return kernel

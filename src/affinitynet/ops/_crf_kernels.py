@@ -1,6 +1,6 @@
 """CPU kernels of the mean field: splat, blur, slice and softmax of all label sets together.
 
-Pixels come in blocks of BLOCK, in an order that keeps neighbours in the image together; channels
+Pixels come in blocks of BLOCK, in an order that keeps neighbors in the image together; channels
 (labels less the last, of all label sets) in groups that share a vector register. `lanes` and
 `axes` are tuples as long as a group and as the lattice has axes, see `_vectors`.
 """
@@ -34,18 +34,18 @@ EIGHT = count(8)  # pixels side by side in the softmax
 
 
 class Kernel(NamedTuple):
-    """One of the CRF's two Gaussians over an image: its lattice, the weights normalised.
+    """One of the CRF's two Gaussians over an image: its lattice, the weights normalized.
 
     corners: (pixels, d + 1) offsets of the lattice points around each pixel; the pixels are
         rounded up to whole blocks.
     weights: (pixels, d + 1), 0 for what was rounded up.
-    neighbours: (d + 1, M + 1, 2) offsets of the points before and after along each axis.
+    neighbors: (d + 1, M + 1, 2) offsets of the points before and after along each axis.
     axes: a tuple as long as d + 1.
     """
 
     corners: Offsets
     weights: Floats
-    neighbours: Offsets
+    neighbors: Offsets
     axes: Count
 
 
@@ -127,18 +127,18 @@ def slice_both(
 
 @compiled
 def blur(
-    values: Floats, spare: Floats, neighbours: Offsets, row: int, used: int, lanes: Count
+    values: Floats, spare: Floats, neighbors: Offsets, row: int, used: int, lanes: Count
 ) -> Floats:
     """Blur with (1/2, 1, 1/2) along each axis of the lattice; answer one of the two buffers.
 
     values, spare: M + 1 rows, of which the first `used` floats are blurred; row 0 is zero and
-    left so. neighbours: (d + 1, M + 1, 2) offsets.
+    left so. neighbors: (d + 1, M + 1, 2) offsets.
     """
     half = np.float32(0.5)
-    for axis in range(len(neighbours)):
-        for m in range(1, neighbours.shape[1]):
-            before = np.int64(neighbours[axis, m, 0])
-            after = np.int64(neighbours[axis, m, 1])
+    for axis in range(len(neighbors)):
+        for m in range(1, neighbors.shape[1]):
+            before = np.int64(neighbors[axis, m, 0])
+            after = np.int64(neighbors[axis, m, 1])
             for c in range(0, used, len(lanes)):
                 here = load(values, m * row + c, lanes)
                 here = here + half * load(values, before + c, lanes)
@@ -163,7 +163,7 @@ def normalize(kernel: Kernel, row: int, compat: float, lanes: Count, memory: Flo
     nothing = broadcast(np.float32(0), lanes)
     for p in range(len(kernel.corners)):
         spread(values, one, kernel, p, 0, lanes)
-    values = blur(values, spare, kernel.neighbours, row, len(lanes), lanes)
+    values = blur(values, spare, kernel.neighbors, row, len(lanes), lanes)
     for p in range(len(kernel.corners)):
         store(total, 0, gather(values, nothing, kernel, p, 0, lanes))
         factor = np.float32(np.sqrt(compat * gain / (gain * total[0] + 1e-20)))
@@ -194,8 +194,8 @@ def turn_back(turned: Floats, block: Floats, lanes: Count) -> None:
 
 
 @compiled
-def update(messages: Floats, excess: Floats, b: int, centre: np.float32, last: Floats) -> None:
-    """Turn the messages to a block's pixels into Q - centre, for every label set.
+def update(messages: Floats, excess: Floats, b: int, center: np.float32, last: Floats) -> None:
+    """Turn the messages to a block's pixels into Q - center, for every label set.
 
     Messages are those of Q - 1 / L: the softmax does not see what is added to all labels, and
     these sum to zero over the labels, so the last one follows from the others. With
@@ -203,10 +203,10 @@ def update(messages: Floats, excess: Floats, b: int, centre: np.float32, last: F
 
     Args:
         messages: (BLOCK / 8, channels, 8), the first A (L - 1) channels to all labels but the
-            last of each set; these become Q - centre.
+            last of each set; these become Q - center.
         excess: (blocks, BLOCK / 8, A, L - 1, 8), U_last - U_l.
         b: number of the block.
-        centre: 1 / L for the next iteration, 0 for the answer.
+        center: 1 / L for the next iteration, 0 for the answer.
         last: (BLOCK / 8, A, 8), Q of the last label, written.
     """
     _, eights, A, labels, _ = excess.shape
@@ -241,7 +241,7 @@ def update(messages: Floats, excess: Floats, b: int, centre: np.float32, last: F
             share = np.float32(1) / total
             store(last, (i * A + a) * 8, share * other)
             for at in range(begin, end, 8):
-                store(messages, at, load(messages, at, EIGHT) * share - centre)
+                store(messages, at, load(messages, at, EIGHT) * share - center)
 
 
 @compiled
@@ -299,8 +299,8 @@ def mean_field(
     """
     A, L, _ = unary.shape
     blocks = len(far.corners) // BLOCK
-    size = far.neighbours.shape[1] * row
-    near_size = near.neighbours.shape[1] * row
+    size = far.neighbors.shape[1] * row
+    near_size = near.neighbors.shape[1] * row
     # First, since its size is whole cache lines.
     excess = memory[: blocks * A * (L - 1) * BLOCK].reshape(blocks, BLOCK // 8, A, L - 1, 8)
     memory = memory[blocks * A * (L - 1) * BLOCK :]
@@ -313,7 +313,7 @@ def mean_field(
     last = np.zeros((BLOCK // 8, A, 8), np.float32)
 
     for iteration in range(iterations + 1):
-        centre = np.float32(0 if iteration == iterations else 1 / L)
+        center = np.float32(0 if iteration == iterations else 1 / L)
         for b in range(blocks):
             start = b * BLOCK
             if iteration == 0:
@@ -322,19 +322,19 @@ def mean_field(
             else:
                 slice_both(mixed, values, near_values, start, far, near, lanes)
                 turn(mixed, turned, lanes)
-            update(turned, excess, b, centre, last)
+            update(turned, excess, b, center, last)
             if iteration == iterations:
                 finish(turned, last, order[start : start + BLOCK], unary)
             else:
                 turn_back(turned, mixed, lanes)
                 splat(splatted, near_splatted, mixed, start, far, near, lanes)
         if iteration < iterations:
-            blurred = blur(splatted, spare, far.neighbours, row, row, lanes)
+            blurred = blur(splatted, spare, far.neighbors, row, row, lanes)
             if len(far.axes) % 2 == 1:
                 spare, splatted = splatted, spare
             values, splatted = blurred, values
             splatted[:] = 0
-            blurred = blur(near_splatted, near_spare, near.neighbours, row, row, lanes)
+            blurred = blur(near_splatted, near_spare, near.neighbors, row, row, lanes)
             if len(near.axes) % 2 == 1:
                 near_spare, near_splatted = near_splatted, near_spare
             near_values, near_splatted = blurred, near_values

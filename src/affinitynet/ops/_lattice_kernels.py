@@ -33,14 +33,14 @@ def find(table: Longs, key: np.int64) -> np.int64:
 @compiled
 def place(
     positions: Floats,
-    colours: Floats,
+    colors: Floats,
     order: Ints,
     sxy: np.float32,
     srgb: np.float32,
     scale: Floats,
     elevated: Floats,
 ) -> None:
-    """Elevate a block's features (x / sxy, y / sxy, colours / srgb) into the lattice's plane.
+    """Elevate a block's features (x / sxy, y / sxy, colors / srgb) into the lattice's plane.
 
     y = E f (Adams et al. 2010, page 5), with one rounding per operation and in the order of the
     reference, so that ties fall the same way. Writes elevated (d + 1, BLOCK).
@@ -48,7 +48,7 @@ def place(
     running = np.zeros(BLOCK, np.float32)
     for j in range(len(scale), 0, -1):
         for p in range(len(order)):
-            elevated[j, p] = colours[order[p], j - 3] if j > 2 else positions[j - 1, p]
+            elevated[j, p] = colors[order[p], j - 3] if j > 2 else positions[j - 1, p]
         deviation = srgb if j > 2 else sxy
         for p in range(BLOCK):
             scaled = elevated[j, p] / deviation * scale[j - 1]
@@ -190,7 +190,7 @@ def enter(points: Longs, table: Longs) -> None:
 @compiled
 def embed(
     positions: Floats,
-    colours: Floats,
+    colors: Floats,
     order: Ints,
     sxy: np.float32,
     srgb: np.float32,
@@ -210,10 +210,10 @@ def embed(
 
     Args:
         positions: (2, N), x and y in the order of the rows answered.
-        colours: (N, channels) in the image's order; none for a lattice of positions alone.
+        colors: (N, channels) in the image's order; none for a lattice of positions alone.
         order: (N,) the pixels' numbers in the image.
         sxy: deviation of positions.
-        srgb: deviation of colours.
+        srgb: deviation of colors.
         scale: (d,) diagonal of the elevation matrix.
         strides: (d + 1,), the last one 0.
         row: floats that a point will take: its number times this is its offset.
@@ -258,7 +258,7 @@ def embed(
                 table = np.empty((2 * room, 2), np.int64)
             slots = table[: 2 * room]
             enter(points[:M], slots)
-        place(positions[:, start:stop], colours, order[start:stop], sxy, srgb, scale, elevated)
+        place(positions[:, start:stop], colors, order[start:stop], sxy, srgb, scale, elevated)
         enclose(elevated, rem0, rank, axes)
         weigh(elevated, rem0, rank, strides, weights[start:stop], keys, axes)
         M = number(keys, corners[start:stop], row, M, points, slots, recent, axes)
@@ -268,17 +268,17 @@ def embed(
 
 
 @compiled
-def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbours: Offsets) -> None:
+def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbors: Offsets) -> None:
     """Write the offsets of the points before and after each point along each axis.
 
-    neighbours: (d + 1, M + 1, 2); 0 stands for every point that is not there.
+    neighbors: (d + 1, M + 1, 2); 0 stands for every point that is not there.
     """
     D = len(strides)
-    neighbours[:] = 0
+    neighbors[:] = 0
     for axis in range(D):
         ahead = strides.sum() - D * strides[axis]
         for m in range(len(points)):
             other = table[find(table, points[m] + ahead), 1]
             if other != 0:
-                neighbours[axis, m + 1, 1] = np.uint32(other * row)
-                neighbours[axis, other, 0] = np.uint32((m + 1) * row)
+                neighbors[axis, m + 1, 1] = np.uint32(other * row)
+                neighbors[axis, other, 0] = np.uint32((m + 1) * row)

@@ -39,11 +39,11 @@ def mean_field(
         torch.arange(H, device=image.device), torch.arange(W, device=image.device), indexing="ij"
     )
     positions = torch.stack([x, y], -1).reshape(H * W, 2).float()
-    colours = image.reshape(H * W, -1) / settings.bilateral_srgb
+    colors = image.reshape(H * W, -1) / settings.bilateral_srgb
     kernels = []
     for features, compat in (
         (positions / settings.gaussian_sxy, settings.gaussian_compat),
-        (torch.cat([positions / settings.bilateral_sxy, colours], 1), settings.bilateral_compat),
+        (torch.cat([positions / settings.bilateral_sxy, colors], 1), settings.bilateral_compat),
     ):
         lattice = build_lattice(features)
         norm = (filter_lattice(lattice, torch.ones_like(features[:, :1])) + 1e-20).rsqrt()

@@ -19,10 +19,10 @@ _LANES = 8
 def flow(
     weights: Floats, shifts: Integers, state: Floats, lead: int, start: int, sums: Floats
 ) -> None:
-    """Sum W_ij (M_j - M_i) over the neighbours j of the pixels from start on, one per sum.
+    """Sum W_ij (M_j - M_i) over the neighbors j of the pixels from start on, one per sum.
 
     Every displacement is met twice, from its first pixel and from its second; two of them a
-    pass (P is always even), so that a sum is read and written once for four neighbours.
+    pass (P is always even), so that a sum is read and written once for four neighbors.
     """
     begin = lead + start
     end = begin + len(sums)
@@ -51,7 +51,7 @@ def walk(
     """Write sum_k c_k T_k(T) M of one sample: (K, h, w), (P, h, w) -> result (K, h, w).
 
     The grid lies in one line, its rows `stride` apart with room for the reach on their right
-    and `lead` places before and after, all with weight zero: every neighbour is then a fixed
+    and `lead` places before and after, all with weight zero: every neighbor is then a fixed
     shift away, inside the line, and no bounds are checked.
     """
     K, height, width = maps.shape

@@ -35,7 +35,7 @@ class AffinityLoss(NamedTuple):
 def displacements(radius: float = 5) -> list[tuple[int, int]]:
     """Answer the (dy, dx) of `neighbor_offsets` as plain numbers."""
     if not 1 <= radius < math.inf:
-        raise ValueError(f"radius is {radius}, but a neighbourhood needs at least 1, and an end")
+        raise ValueError(f"radius is {radius}, but a neighborhood needs at least 1, and an end")
     reach = math.ceil(radius) - 1
     return [
         (dy, dx)
@@ -46,10 +46,10 @@ def displacements(radius: float = 5) -> list[tuple[int, int]]:
 
 
 def neighbor_offsets(radius: float = 5) -> Tensor:
-    """List the displacements from a pixel to half of its neighbours.
+    """List the displacements from a pixel to half of its neighbors.
 
     The half disc dy > 0, or dy = 0 and dx > 0, with dy² + dx² < radius² (strictly), ordered by
-    dy, then dx. Every unordered pair of neighbours is one pixel and one displacement.
+    dy, then dx. Every unordered pair of neighbors is one pixel and one displacement.
 
     Args:
         radius: at least 1; 5 gives 34 displacements, 1 gives none.
@@ -166,7 +166,7 @@ def outside(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mean") -> Tensor:
-    """Predict how likely each pixel and each of its neighbours belong to the same class.
+    """Predict how likely each pixel and each of its neighbors belong to the same class.
 
     W_ij = exp(-mean_d |f_i - f_j|) with i = (y, x) and j = (y + dy, x + dx); with
     `reduction="sum"` exp(-||f_i - f_j||_1), the paper's own form (the public code divides the
@@ -257,7 +257,7 @@ def cropped_pairs(pairs: Tensor, radius: float = 5) -> Tensor:
 
     The public code takes the first pixel of a pair from rows 0..h-radius and columns
     radius-1..w-radius only, so that all displacements stay inside the grid; 10 corner pixels
-    are then without any neighbour. For comparison with it: apply this to affinities before
+    are then without any neighbor. For comparison with it: apply this to affinities before
     `random_walk`, or to each mask of `affinity_targets`.
 
     Args:

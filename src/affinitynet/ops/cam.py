@@ -17,7 +17,7 @@ def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
         weight: (C, D), or (C, D, 1, 1) as a 1x1 convolution holds it.
 
     Returns:
-        (B, C, h, w), not negative, not normalised.
+        (B, C, h, w), not negative, not normalized.
 
     Raises:
         ValueError: features or weights of another shape, with different D, not floating point or

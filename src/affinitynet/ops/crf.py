@@ -28,7 +28,7 @@ def dense_crf(
         Q <- softmax(-U + gaussian_compat G Q + bilateral_compat B Q)
 
     where G and B are Gaussian kernels over (x, y) / gaussian_sxy and over (x, y) / bilateral_sxy
-    with colour / bilateral_srgb, filtered in the permutohedral lattice and normalised on both
+    with color / bilateral_srgb, filtered in the permutohedral lattice and normalized on both
     sides: K -> n K n with n = 1 / sqrt(K 1). A pixel's message to itself is included.
 
     Args:

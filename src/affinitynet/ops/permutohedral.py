@@ -20,12 +20,12 @@ class Lattice(NamedTuple):
     """(N, d + 1) int64: the lattice points around each pixel, counted from 1."""
     weights: Tensor
     """(N, d + 1) float32: their barycentric weights."""
-    neighbours: Tensor
+    neighbors: Tensor
     """(d + 1, M + 1, 2) int64: the points before and after along each axis, 0 for none."""
 
 
 def build_lattice(features: Tensor) -> Lattice:
-    """Embed features in the lattice, number its points and find their neighbours.
+    """Embed features in the lattice, number its points and find their neighbors.
 
     Args:
         features: (N, d) float32, scaled so that the filter's standard deviation is one.
@@ -62,14 +62,14 @@ def build_lattice(features: Tensor) -> Lattice:
     keys = (nearest.long() * D * strides).sum(1, keepdim=True).repeat(1, D)
     keys[:, 1:] += step * torch.arange(1, D).to(step) - D * lowered[:, :d]
     points, corners = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    neighbours = corners.new_zeros(D, len(points) + 1, 2)
+    neighbors = corners.new_zeros(D, len(points) + 1, 2)
     for axis in range(D):
         ahead = points + (step - D * strides[axis])
         place = torch.searchsorted(points, ahead).clamp_(max=len(points) - 1)
         here = (points[place] == ahead).nonzero()[:, 0]
-        neighbours[axis, here + 1, 1] = place[here] + 1
-        neighbours[axis, place[here] + 1, 0] = here + 1
-    return Lattice(corners + 1, weights, neighbours)
+        neighbors[axis, here + 1, 1] = place[here] + 1
+        neighbors[axis, place[here] + 1, 0] = here + 1
+    return Lattice(corners + 1, weights, neighbors)
 
 
 def filter_lattice(lattice: Lattice, values: Tensor) -> Tensor:
@@ -82,12 +82,12 @@ def filter_lattice(lattice: Lattice, values: Tensor) -> Tensor:
     Returns:
         (N, C): about sum_j exp(-|f_i - f_j|^2 / 2) values_j, up to a constant factor.
     """
-    corners, weights, neighbours = lattice
-    D = len(neighbours)
-    points = values.new_zeros(neighbours.shape[1], values.shape[1])
+    corners, weights, neighbors = lattice
+    D = len(neighbors)
+    points = values.new_zeros(neighbors.shape[1], values.shape[1])
     for k in range(D):
         points.index_add_(0, corners[:, k], weights[:, k, None] * values)
-    for axis in neighbours:
+    for axis in neighbors:
         points = points + 0.5 * (points[axis[:, 0]] + points[axis[:, 1]])
     gain = 1 / (1 + 2.0 ** (1 - D))  # the reference's constant
     sliced = torch.zeros_like(values)

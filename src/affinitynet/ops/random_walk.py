@@ -26,9 +26,9 @@ def random_walk(
 ) -> Tensor:
     """Let class maps walk over the graph of affinities.
 
-    M* = T^steps M with T = D^-1 W, W_ij = affinity_ij^beta between neighbours (all those inside
+    M* = T^steps M with T = D^-1 W, W_ij = affinity_ij^beta between neighbors (all those inside
     the grid), W_ii = 1, D_ii = sum_j W_ij: every step replaces a value by the weighted average
-    of its neighbourhood. A constant map stays, and so does a pixel without neighbours.
+    of its neighborhood. A constant map stays, and so does a pixel without neighbors.
 
     T is never built and never squared. Its eigenvalues are real and in [-1, 1], since it is
     similar to the symmetric D^-1/2 W D^-1/2, and there x^t is a short sum of Chebyshev
@@ -139,7 +139,7 @@ def walk_torch(
 
 
 def _graph(pairs: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
-    """Lay out pair weights as a stencil of all neighbours, the pixel itself in the middle.
+    """Lay out pair weights as a stencil of all neighbors, the pixel itself in the middle.
 
     (B, P, h, w) -> (B, 2 r + 1, 2 r + 1, h, w) with r the farthest displacement: entry (r + dy,
     r + dx) at (y, x) is the weight of the edge to (y + dy, x + dx).
@@ -157,7 +157,7 @@ def _graph(pairs: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def _windows(values: Tensor, side: int) -> Tensor:
-    """View the neighbours' values: (B, h, w) -> (B, side, side, h, w), zero outside."""
+    """View the neighbors' values: (B, h, w) -> (B, side, side, h, w), zero outside."""
     height, width = values.shape[-2:]
     framed = pad(values, (side // 2,) * 4)
     return framed.unfold(1, height, 1).unfold(2, width, 1)

@@ -142,7 +142,7 @@ def _histogram(ranking: Sequence[float]) -> dict[str, Any] | None:
 
 
 def data_uri(picture: Pixels) -> str:
-    """Encode (H, W, 3) pixels as a JPEG data URI; full colour resolution keeps the edges crisp."""
+    """Encode (H, W, 3) pixels as a JPEG data URI; full color resolution keeps the edges crisp."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=84, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Draw labels and activation maps over an image, in colours that can be told apart."""
+"""Draw labels and activation maps over an image, in colors that can be told apart."""
 
 import colorsys
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 
-# VOC's own colours start with six dark ones that vanish on a dimmed photograph. These differ in
-# hue and in lightness, so that neighbours in the list also differ to colour-blind readers.
+# VOC's own colors start with six dark ones that vanish on a dimmed photograph. These differ in
+# hue and in lightness, so that neighbors in the list also differ to color-blind readers.
 _FIRST_COLORS = (
     (230, 104, 58),
     (62, 157, 224),
@@ -31,7 +31,7 @@ _STRIPE = 8  # period of the neutral hatching, pixels
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """Colour of a class's label (1 is the first class), the same in every report."""
+    """Color of a class's label (1 is the first class), the same in every report."""
     if label <= len(_FIRST_COLORS):
         return _FIRST_COLORS[label - 1]
     turn = (label * _GOLDEN_ANGLE) % 1.0
@@ -56,7 +56,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def resize_labels(labels: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """Resize (H, W) labels to `size` (height, width) by nearest neighbour, centres aligned."""
+    """Resize (H, W) labels to `size` (height, width) by nearest neighbor, centers aligned."""
     rows, columns = (
         np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
         for new, old in zip(size, labels.shape, strict=True)
@@ -103,7 +103,7 @@ def draw_maps(
 ) -> Pixels:
     """Let activation maps glow over the dimmed (H, W, 3) image.
 
-    classes: (K,) 0-based; maps: (K, H, W) in 0..1. Each pixel takes the colour of its strongest
+    classes: (K,) 0-based; maps: (K, H, W) in 0..1. Each pixel takes the color of its strongest
     class, mixed in by that class's value.
     """
     canvas = _dimmed(image)
@@ -116,7 +116,7 @@ def draw_maps(
 
 
 def _dimmed(image: Pixels) -> npt.NDArray[np.float32]:
-    """Grey and darker, so that only what is laid over it has colour."""
+    """Grey and darker, so that only what is laid over it has color."""
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.repeat((_DIM * grey + 18)[..., None], 3, axis=2)
 

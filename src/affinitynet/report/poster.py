@@ -27,7 +27,7 @@ def write_strip(
     """Write a figure of chosen images as PNG: one row an id, the columns of the report.
 
     Columns that are empty in every row are left out. `side` is the long side of a cell in
-    pixels; below the rows stand the classes' colours, then `caption`. A row with ground truth
+    pixels; below the rows stand the classes' colors, then `caption`. A row with ground truth
     says the IoU of its final mask (of this image, mean over the classes in mask or truth).
 
     Raises:
@@ -142,7 +142,7 @@ def _legend_lines(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width: int,
 ) -> list[list[tuple[int, tuple[int, int, int], str]]]:
-    """Break the legend into lines of (left, colour, name) that fit `width` pixels."""
+    """Break the legend into lines of (left, color, name) that fit `width` pixels."""
     lines: list[list[tuple[int, tuple[int, int, int], str]]] = []
     left = 0
     entries = [*legend, (_NEUTRAL, "neutral")]

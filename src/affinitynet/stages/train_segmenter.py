@@ -44,7 +44,7 @@ from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
 
 @dataclass
 class MaskedImages:
-    """Augmented crops (3, S, S), normalised, and their pseudo masks (S, S)."""
+    """Augmented crops (3, S, S), normalized, and their pseudo masks (S, S)."""
 
     samples: tuple[Sample, ...]
     files: tuple[Path, ...]
