@@ -4,10 +4,6 @@ Loads no torch until a stage has work to do: what only looks at a run answers at
 """
 
 import importlib
-import importlib.metadata
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -59,11 +55,10 @@ from affinitynet.run_folder.stages import (
     stages_of,
     with_all_behind,
 )
+from affinitynet.run_folder.versions import versions
 
 if TYPE_CHECKING:
     from affinitynet.stages.context import CamFunction, Context
-
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "numba", "segmentation-models-pytorch")
 
 
 class Run:
@@ -388,18 +383,6 @@ def read_data(recipe: Recipe) -> Manifest:
         tags=settings.tags,
         background=settings.background,
     )
-
-
-def versions() -> dict[str, str]:
-    """Return what a figure depends on beside settings: library versions and the machine."""
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {_gpu()}"
-    return {"python": platform.python_version(), **found, "machine": machine}
-
-
-def _gpu() -> str:
-    torch = sys.modules.get("torch")  # a stage that needed none loaded it: then it used no GPU
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "no GPU"
 
 
 def _refuse_stale(out: Path, status: StageStatus) -> None:

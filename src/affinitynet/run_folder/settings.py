@@ -1,7 +1,6 @@
 """The sections of a recipe: every setting with its bounds and what it means."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -40,11 +39,6 @@ def _with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
 
 FILES = "files:"  # begins a source that is a folder of files
 FUNCTION = "function:"  # begins a source that is a Python function; `an.run` writes it
-
-
-def folder_of(source: str) -> Path | None:
-    """Return the folder that a source `files:FOLDER` names, None for any other source."""
-    return Path(source.removeprefix(FILES)) if source.startswith(FILES) else None
 
 
 def is_imported(source: str) -> bool:
