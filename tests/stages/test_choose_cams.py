@@ -57,6 +57,13 @@ def test_a_class_without_contrast_has_no_say_and_the_classifier() -> None:
     assert choices[1].reason == "nothing to contrast it with"
 
 
+def test_a_class_that_the_classifier_did_not_learn_is_not_heard() -> None:
+    drops = {0: Drops([0.1] * 9, [0.2] * 9), 1: Drops([0.9] * 9, [0.0] * 9)}
+    choices = choose(drops, unlearned=[1])
+    assert [choices[label].source for label in (0, 1)] == ["contrast", "contrast"]
+    assert choices[1].reason == "as the other classes: the classifier did not learn it"
+
+
 def test_a_class_counts_once_however_many_images_it_has() -> None:
     drops = {0: Drops([0.1] * 30, [0.2] * 30), 1: Drops([0.5, 0.5], [0.1, 0.1])}
     assert choose(drops)[1].source == "classifier"

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as T
 
 from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import load_cams, save_cams
+from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
 from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
@@ -103,7 +104,8 @@ def _choose(context: Context) -> dict[str, Any]:
     """Return for each class by name its source, the reason, and what it follows from."""
     classes = context.manifest.classes
     drops = _measure(context)
-    choices = choose(drops, [label for label in drops if classes[label] in _contrasted(context)])
+    contrasted = [label for label in drops if classes[label] in _contrasted(context)]
+    choices = choose(drops, contrasted, failed_classes(context.root))
     for label, choice in choices.items():
         say(f"{NAME}: {classes[label]}: {choice.source}, {choice.reason}")
     return {
@@ -128,7 +130,9 @@ def _contrasted(context: Context) -> Collection[str]:
 
 
 def choose(
-    drops: Mapping[int, Drops], contrasted: Collection[int] | None = None
+    drops: Mapping[int, Drops],
+    contrasted: Collection[int] | None = None,
+    unlearned: Collection[int] = (),
 ) -> dict[int, Choice]:
     """Choose the source of each class's maps.
 
@@ -139,18 +143,23 @@ def choose(
     Args:
         drops: class -> what was measured. A class without images follows the others.
         contrasted: the classes that contrast has maps of, None for all.
+        unlearned: those that the classifier did not learn: its probabilities say nothing of them.
     """
     able = drops.keys() if contrasted is None else contrasted
     differences = {label: np.subtract(*drops[label][::-1]) for label in drops if label in able}
-    means = [float(values.mean()) for values in differences.values() if len(values)]
+    heard = [label for label in differences if label not in unlearned]
+    means = [float(differences[label].mean()) for label in heard if len(differences[label])]
     common: Source = "contrast" if means and np.mean(means) > 0 else "classifier"
     nothing = Choice("classifier", "nothing to contrast it with")
     choices = dict.fromkeys(drops, nothing)
     for label, values in differences.items():
-        own: Source = "contrast" if len(values) and values.mean() > 0 else "classifier"
         if not len(values):
             choices[label] = Choice(common, "as the other classes: no image of it to look at")
             continue
+        if label in unlearned:
+            choices[label] = Choice(common, "as the other classes: the classifier did not learn it")
+            continue
+        own: Source = "contrast" if values.mean() > 0 else "classifier"
         said = (
             f"filling its strongest {SHARE:.0%} takes {np.mean(drops[label].contrast):.2f} of the "
             f"tag's probability for contrast, {np.mean(drops[label].classifier):.2f} for the "
