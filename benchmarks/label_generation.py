@@ -57,7 +57,7 @@ LINES: tuple[tuple[Any, str, str], ...] = (
     (compute_cams, "multi_scale_cams", "CAM: resize, upsample, sum"),
     (mine_confident, "confident_labels", "CRF pair of the mining"),
     (AffinityNet, "forward", "affinity network"),
-    (affinity_net, "pairwise_affinity", "affinity kernel"),
+    (affinity_net, "affinity_of", "affinity kernel"),
     (propagation, "random_walk", "random walk"),
     (propagate, "walk_scores", "walk: background, cells"),
     (propagate, "enlarge_scores", "walk: upsample"),

@@ -92,7 +92,7 @@ def multi_scale_cams(
 def _finite(cams: Tensor) -> Tensor:
     if not cams.isfinite().all():
         raise UserError(
-            "its CAMs are not finite: train with a lower classifier.learning_rate, "
+            "its CAMs hold NaN or infinite values: train with a lower classifier.learning_rate, "
             "or compute with precision = float32"
         )
     return cams
