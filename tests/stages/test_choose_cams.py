@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from affinitynet.data import Sample
+from affinitynet.data import Manifest, Sample
+from affinitynet.run_folder.folder import write_json
+from affinitynet.run_folder.recipe import Recipe
 from affinitynet.stages.choose_cams import Drops, choose, deletion_drops, images_to_look_at
+from affinitynet.stages.context import Context
 
 
 def spread(mean: float, count: int, width: float = 0.1) -> list[float]:
@@ -94,3 +97,18 @@ def test_deleting_what_the_classifier_sees_takes_its_probability() -> None:
     other = torch.zeros(30, 40)
     other[20:23, 30:33] = 1
     assert deletion_drops(image, other[None], [1], brightness) == pytest.approx([1])
+
+
+def test_a_failed_class_counts_only_where_its_maps_are_the_classifiers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps by contrast don't ask the classifier, so they stay."""
+    monkeypatch.setattr("affinitynet.stages.context.failed_classes", lambda root: (0, 1))
+    sample = Sample("a", tmp_path / "a.png", (0,))
+    manifest = Manifest(tmp_path, ("cat", "dog"), {"train": (sample,)})
+    chosen = {"cat": {"source": "contrast"}, "dog": {"source": "classifier"}}
+    write_json(tmp_path / "cams" / "choice.json", chosen)
+    for source, failed in (("auto", (1,)), ("classifier", (0, 1)), ("contrast", ())):
+        settings = {"cams": {"source": source}, "classifier": {"hold_out": 0.1}}
+        recipe = Recipe.model_validate(settings)
+        assert Context(recipe, manifest, tmp_path).failed == failed

@@ -16,6 +16,7 @@ from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import is_imported
 
 FIGURES = "figures.json"  # in the folder of `evaluate`
+CHOICE = "choice.json"  # in that of `choose_cams`
 
 
 class Conditions(NamedTuple):

@@ -29,6 +29,7 @@ from affinitynet.run_folder.stages import (
     CAMS,
     CAMS_CLASSIFIER,
     CAMS_CONTRAST,
+    CHOICE,
     CLASSIFIER,
     Artifact,
 )
@@ -36,7 +37,6 @@ from affinitynet.stages.context import Context
 from affinitynet.stages.images import check_size, for_each, make_each
 
 NAME = "choose_cams"
-CHOICE = "choice.json"
 IMAGES = 30  # of a class that are looked at
 SHARE = 0.02  # of an image's pixels that are painted over
 _FEWEST = 8  # images with which a class may decide against the others

@@ -11,9 +11,9 @@ from affinitynet.data.roles import samples_of
 from affinitynet.data.transforms import Pixels
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import Hardware
-from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.folder import output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import Artifact, Stage, find_stage, stages_of
+from affinitynet.run_folder.stages import CAMS, CHOICE, Artifact, Stage, find_stage, stages_of
 
 # An image (H, W, 3) uint8 and its K tags by name -> K maps, as an array or tensor (K, H, W).
 CamFunction = Callable[[Pixels, tuple[str, ...]], Any]
@@ -36,8 +36,15 @@ class Context:
     @cached_property
     def failed(self) -> tuple[int, ...]:
         """The classes whose maps are no use, as held-out images say that they were not learned."""
-        judged = self.recipe.cams.source == "classifier" and self.recipe.classifier.hold_out
-        return failed_classes(self.root) if judged else ()
+        source = self.recipe.cams.source
+        if source not in ("classifier", "auto") or not self.recipe.classifier.hold_out:
+            return ()
+        failed = failed_classes(self.root)
+        if source == "classifier":
+            return failed
+        # Maps by contrast don't ask the classifier.
+        chosen = read_json(self.folder(CAMS) / CHOICE, "choose_cams")
+        return tuple(c for c in failed if _comes_from_classifier(chosen, self.manifest.classes[c]))
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name."""
@@ -63,3 +70,8 @@ class Context:
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""
         return output_path(self.folder(artifact), sample.id, artifact.suffix)
+
+
+def _comes_from_classifier(chosen: Any, name: str) -> bool:
+    entry = chosen.get(name) if isinstance(chosen, dict) else None
+    return not isinstance(entry, dict) or entry.get("source") != "contrast"
