@@ -184,14 +184,15 @@ class Run:
             states = [freshness.status(stage, self._count) for stage in kept]
             done = {status.name for status in states if status.finished}
             todo = [stage for stage in stages if stage.name not in done]
+            names = {stage.name for stage in todo}
             check_sources(self.recipe, todo)
             check_function(self.recipe, todo, self._cams)
-            check_tools(self.recipe, self.manifest, {stage.name for stage in todo})
+            check_tools(self.recipe, self.manifest, names)
             for state in states:
                 _refuse_stale(self.recipe.out, state)
-            check_classes(self.manifest, {stage.name for stage in todo})
-            check_truth(self.recipe, self.manifest, {stage.name for stage in todo})
-            note_start(self.recipe, {stage.name for stage in todo})
+            check_classes(self.manifest, names)
+            check_truth(self.recipe, self.manifest, names)
+            note_start(self.recipe, names)
             self._discard(redone)
             self._write_inputs()
             for number, stage in enumerate(stages, 1):

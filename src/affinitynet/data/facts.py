@@ -1,11 +1,12 @@
 """What of a data set a recipe's open settings are chosen by."""
 
 from collections import Counter
+from contextlib import suppress
 
-from PIL import Image
-
+from affinitynet.data.images import read_size
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
+from affinitynet.errors import UserError
 from affinitynet.run_folder.choices import Facts
 from affinitynet.run_folder.recipe import Recipe
 
@@ -23,11 +24,8 @@ def facts_of(recipe: Recipe, manifest: Manifest) -> Facts:
     samples = samples_of(recipe, manifest, "train")
     sizes = []
     for sample in samples[:: max(1, len(samples) // LOOKED_AT)]:
-        try:
-            with Image.open(sample.image) as image:
-                sizes.append(image.size)
-        except OSError:
-            continue
+        with suppress(UserError):
+            sizes.append(read_size(sample.image))
     counts = Counter(tag for sample in samples for tag in sample.tags)
     named = {name: counts[tag] for tag, name in enumerate(manifest.classes)}
     return Facts(len(samples), sizes, named)

@@ -126,6 +126,16 @@ def resize_image(image: Pixels, height: int, width: int) -> Tensor:
     return resized
 
 
+def resize_long_side(image: Tensor, long_side: int | None) -> Tensor:
+    """Bring the long side of an image (3, H, W) to `long_side` pixels, None leaves it; bilinear."""
+    if long_side is None or max(image.shape[-2:]) == long_side:
+        return image
+    scale = long_side / max(image.shape[-2:])
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    resized: Tensor = tv.resize(image, size, antialias=True)
+    return resized
+
+
 def reduce_labels(labels: LabelMap, stride: int, ignore_index: int = 255) -> npt.NDArray[np.int64]:
     """Labels (H, W) to the grid (ceil(H / stride), ceil(W / stride)) of a network's stride.
 

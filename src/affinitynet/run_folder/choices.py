@@ -20,7 +20,7 @@ RARE = 5  # times as many images has the commonest class: then rare ones are dra
 
 
 class Facts(NamedTuple):
-    """What choices go by: training images, their sizes (width, height), images with each class."""
+    """What choices go by: training images, their sizes (height, width), images with each class."""
 
     images: int
     sizes: Sequence[tuple[int, int]]

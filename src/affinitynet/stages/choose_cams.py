@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional as T
 
 from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import load_cams, save_cams
+from affinitynet.data.transforms import resize_long_side
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
@@ -206,7 +206,8 @@ def _measure(context: Context) -> dict[int, Drops]:
 
         def compute(sample: Sample, loaded: Loaded) -> None:
             # At the size that the classifier was trained on, where its probabilities mean most.
-            image = _shrunk(loaded.image, recipe.classifier.long_side[1])
+            most = min(recipe.classifier.long_side[1], max(loaded.image.shape[-2:]))
+            image = resize_long_side(loaded.image, most)
             tags = looked_at[sample.id]
             for source, maps in loaded.maps.items():
                 rows = torch.stack([maps[sample.tags.index(tag)] for tag in tags])
@@ -248,12 +249,3 @@ def _load(context: Context, sample: Sample) -> Loaded:
         check_size(image.shape[:2], found.shape[1:], context.file(artifact, sample))
         maps[source] = torch.from_numpy(found)
     return Loaded(torch.from_numpy(image).permute(2, 0, 1), maps)
-
-
-def _shrunk(image: Tensor, long_side: int) -> Tensor:
-    scale = long_side / max(image.shape[-2:])
-    if scale >= 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    shrunk: Tensor = T.resize(image, size, antialias=True)
-    return shrunk

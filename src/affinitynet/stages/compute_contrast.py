@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as T
 
 from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import save_cams
+from affinitynet.data.transforms import resize_long_side
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.backbone import build_backbone
@@ -46,7 +46,7 @@ def work(context: Context) -> dict[str, Any]:
     with inference(network, hardware) as device:
 
         def patches(image: Tensor) -> Tensor:
-            pixels = network.normalization.apply(resized(image, settings.long_side)[None])
+            pixels = network.normalization.apply(resize_long_side(image, settings.long_side)[None])
             found: Tensor = network(pixels.to(device, memory_format=torch.channels_last))[0]
             return found.float()
 
@@ -74,16 +74,6 @@ def work(context: Context) -> dict[str, Any]:
         **_figures(context, banks),
         "precision": hardware.chosen_precision,
     }
-
-
-def resized(image: Tensor, long_side: int | None) -> Tensor:
-    """Bring the long side of an image (3, H, W) to `long_side` pixels, None leaves it."""
-    if long_side is None or max(image.shape[-2:]) == long_side:
-        return image
-    scale = long_side / max(image.shape[-2:])
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    made: Tensor = T.resize(image, size, antialias=True)
-    return made
 
 
 def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:

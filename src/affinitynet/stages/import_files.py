@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.cams import save_cams
 from affinitynet.data.grids import save_affinity
+from affinitynet.data.images import read_size
 from affinitynet.data.sources import (
     by_last_part,
     find_source,
@@ -119,13 +120,8 @@ def _numbered(context: Context) -> tuple[str, ...]:
     return given or class_numbers(context.manifest)
 
 
-def _size(sample: Sample) -> tuple[int, int]:
-    height, width = load_image(sample.image).shape[:2]
-    return height, width
-
-
 def _bring_cams(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
-    size, classes = _size(sample), context.manifest.classes
+    size, classes = read_size(sample.image), context.manifest.classes
     maps = np.zeros((0, *size), np.float32)
     if sample.id in files:
         names = _numbered(context)
@@ -162,13 +158,13 @@ def _bring_labels(
 ) -> None:
     manifest = context.manifest
     labels = read_labels_source(
-        files[sample.id], _numbered(context), manifest.classes, sample.tags, _size(sample)
+        files[sample.id], _numbered(context), manifest.classes, sample.tags, read_size(sample.image)
     )
     write_labels(context.file(artifact, sample), labels, manifest.palette)
 
 
 def _bring_affinities(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
-    affinity = read_affinity_source(files[sample.id], _size(sample)).affinity
+    affinity = read_affinity_source(files[sample.id], read_size(sample.image)).affinity
     save_affinity(context.file(AFFINITIES, sample), affinity)
 
 
