@@ -334,7 +334,7 @@ def main() -> None:
     device = find_device(arguments.device)
     sizes = SMALL if device.type == "cpu" else FULL
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)  # a device without a number is the first
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(device.index or 0))  # of the tests
     clock = Clock(device, arguments.repeats or sizes.repeats)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
