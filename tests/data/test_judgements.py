@@ -89,6 +89,16 @@ def test_the_table_joins_what_two_stages_recorded(tmp_path: Path) -> None:
     assert class_lines(rows)[3].split() == ["cow", "0", "-", "-", "0", "not", "judged"]
 
 
+def test_a_class_that_was_not_learned_may_keep_its_maps(tmp_path: Path) -> None:
+    record(
+        tmp_path, "classifier", "train_classifier", {"tags": [TAGS[1] | {"verdict": "not learned"}]}
+    )
+    for unlearned, verdict in (([0], "not learned"), ([], "not learned, maps kept")):
+        seeds = judge_classes(SEEDS[1:2], unlearned, [])
+        record(tmp_path, "confident", "mine_confident", {"seeds": seeds})
+        assert class_table(tmp_path)[0]["verdict"] == verdict
+
+
 def test_judgements_are_those_of_the_runs_own_stages_in_order(tmp_path: Path) -> None:
     record(tmp_path, "pseudo", "propagate", {"judgements": ["late"]})
     record(tmp_path, "classifier", "train_classifier", {"judgements": ["early", "too"]})
