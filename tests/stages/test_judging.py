@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 import affinitynet as an
@@ -16,6 +17,7 @@ from affinitynet.data.toy import make_toy
 from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.stages.judge_walk import Areas, judgements, summarize
 from affinitynet.stages.train_affinity import judge
+from affinitynet.stages.train_segmenter import count_pixels
 
 NEUTRAL = 255
 
@@ -56,6 +58,15 @@ def test_an_affinity_network_no_better_than_a_constant_is_named() -> None:
     (stuck,) = judge(parts(2.9, 11.5), text)
     assert "affinities stay at zero: set affinity.distance = mean" in stuck
     assert "train longer" in judge(parts(0.8, 1.0), text)[0]
+
+
+def test_labels_are_counted_in_the_crops_that_are_trained_on() -> None:
+    """Of 250 crops every third; the neutral label, and what weights make of the others."""
+    labels = [torch.tensor([[0, 0, 255], [number % 3, 0, 0]]) for number in range(250)]
+    crops: Any = [(torch.zeros(3, 2, 3), own.to(torch.uint8)) for own in labels]
+    assert count_pixels(crops, NEUTRAL) == {0: 84 * 5}
+    assert count_pixels(crops[:4], NEUTRAL) == {0: 18, 1: 1, 2: 1}
+    assert count_pixels(crops[:4], NEUTRAL, [0.5, 1.0, 3.0]) == {0: 9, 1: 1, 2: 3}
 
 
 @pytest.fixture(scope="module")

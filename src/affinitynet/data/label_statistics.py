@@ -1,7 +1,7 @@
 """What labels alone say: how often each occurs, and how well one guesses them without looking."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,51 +14,52 @@ EXPECTED = 5  # images that should show a class: fewer, and its absence says not
 
 
 class LabelCounts(NamedTuple):
-    """Of label maps: how many there are, pixels of each label, images that show it."""
+    """Of label maps: how many there are, and the images that show each label."""
 
     maps: int
-    pixels: dict[int, int]
     images: dict[int, int]
 
 
 def count_labels(files: Iterable[Path], ignore_index: int) -> LabelCounts:
-    """Count the labels of files, without the neutral one.
+    """Count the images that show each label, without the neutral one.
 
     Raises:
         UserError: a file can't be read.
     """
-    maps, pixels, images = 0, Counter[int](), Counter[int]()
+    maps, images = 0, Counter[int]()
     for file in files:
-        labels, counts = np.unique(read_labels(file), return_counts=True)
-        found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-        found.pop(ignore_index, None)
-        pixels.update(found)
-        images.update(found.keys())
+        images.update(np.unique(read_labels(file)).tolist())
         maps += 1
-    return LabelCounts(maps, dict(pixels), dict(images))
+    images.pop(ignore_index, None)
+    return LabelCounts(maps, dict(images))
 
 
-def label_entropy(counts: LabelCounts) -> float:
+def label_entropy(pixels: Mapping[int, float]) -> float:
     """Return -sum_k p_k log p_k in nats, p the labels' shares of the pixels.
 
-    It is the least cross entropy that the same prediction for every pixel can have.
+    It is the least cross entropy that the same prediction for every pixel can have; where classes
+    are weighted, that is so with weights times pixels.
     """
-    values = np.array(list(counts.pixels.values()), float)
+    values = np.array(list(pixels.values()), float)
     shares = values / values.sum() if len(values) else values
     return float(-(shares * np.log(shares)).sum())
 
 
 def judge_segmenter(
-    loss: float, taught: LabelCounts, predicted: LabelCounts, classes: Sequence[str]
+    loss: float,
+    entropy: float,
+    taught: LabelCounts,
+    predicted: LabelCounts,
+    classes: Sequence[str],
 ) -> list[str]:
     """Say what is wrong with a segmenter by its labels and its predictions, a line each.
 
-    It learned nothing where its cross entropy is no less than the labels' own entropy. It misses a
+    It learned nothing where its cross entropy is no less than the labels' own entropy, both on the
+    same crops. It misses a
     class that it never predicts, though as often as in its labels at least five images would show
     it.
     """
     said = []
-    entropy = label_entropy(taught)
     if 0 < LOOKED * entropy < loss:
         said.append(
             f"the segmenter learned nothing from its images: its cross entropy is {loss:.3g}, "

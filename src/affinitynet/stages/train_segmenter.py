@@ -1,5 +1,7 @@
 """Stage 6: pseudo masks -> segmenter/, and its predictions/<id>.png on the val split."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affinitynet.data import Manifest, Sample, load_image, write_labels
-from affinitynet.data.label_statistics import count_labels, judge_segmenter
+from affinitynet.data.label_statistics import count_labels, judge_segmenter, label_entropy
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
@@ -41,6 +43,8 @@ from affinitynet.run_folder.stages import (
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import load_labelled, make_each
 from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
+
+CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in seconds
 
 
 @dataclass
@@ -133,7 +137,8 @@ def work(context: Context) -> dict[str, Any]:
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
-    judgements = _judge(context, figures.get("entropy", figures["loss"]))
+    entropy = label_entropy(count_pixels(dataset, manifest.ignore_index))
+    judgements = _judge(context, figures.get("entropy", figures["loss"]), entropy)
     return {
         **figures,
         "images": len(samples),
@@ -142,8 +147,23 @@ def work(context: Context) -> dict[str, Any]:
     }
 
 
-def _judge(context: Context, loss: float) -> list[str]:
-    """Hold the segmenter against its labels; `loss` is its cross entropy in the last epoch."""
+def count_pixels(
+    dataset: MaskedImages, ignore_index: int, weights: Sequence[float] | None = None
+) -> dict[int, float]:
+    """Count the labels of up to `CROPS` training crops, which are not those of whole images.
+
+    weights: (C + 1,), what a pixel of each label counts; None: one.
+    """
+    found: Counter[int] = Counter()
+    for index in range(0, len(dataset), -(-len(dataset) // CROPS)):
+        labels, counts = dataset[index][1].unique(return_counts=True)
+        found.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
+    found.pop(ignore_index, None)
+    return {label: count * (weights[label] if weights else 1) for label, count in found.items()}
+
+
+def _judge(context: Context, loss: float, entropy: float) -> list[str]:
+    """Hold the segmenter's cross entropy in the last epoch, and its predictions, against labels."""
     taught, predicted = (
         count_labels(
             (context.file(artifact, sample) for sample in context.samples(role)),
@@ -151,7 +171,7 @@ def _judge(context: Context, loss: float) -> list[str]:
         )
         for artifact, role in ((PSEUDO, "train"), (PREDICTIONS, "val"))
     )
-    return judge_segmenter(loss, taught, predicted, context.manifest.classes)
+    return judge_segmenter(loss, entropy, taught, predicted, context.manifest.classes)
 
 
 def check_net(recipe: Recipe, manifest: Manifest) -> None:
