@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ def count_pixels(
     """
     found: Counter[int] = Counter()
     for index in range(0, len(dataset), -(-len(dataset) // CROPS)):
-        labels, counts = dataset[index][1].unique(return_counts=True)
+        labels, counts = np.unique(dataset[index][1].numpy(), return_counts=True)
         found.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
     found.pop(ignore_index, None)
     return {label: count * (weights[label] if weights else 1) for label, count in found.items()}
