@@ -56,6 +56,7 @@ def exponential(x: Any) -> Any:
     e^x = 2^n e^r with |r| <= ln(2) / 2, where seven terms of the power series are enough.
     """
     x = larger(x, broadcast(np.float32(-87), EIGHT))
+    # 1 / ln 2; then ln 2 in two parts, the first so short that n times it is exact.
     n = nearest(x * np.float32(1.44269504))
     r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
     series = r * np.float32(1 / 720) + np.float32(1 / 120)
@@ -129,7 +130,7 @@ def slice_both(
 def blur(
     values: Floats, spare: Floats, neighbors: Offsets, row: int, used: int, lanes: Count
 ) -> Floats:
-    """Blur with (1/2, 1, 1/2) along each axis of the lattice; answer one of the two buffers.
+    """Blur with (1/2, 1, 1/2) along each axis of the lattice; return one of the two buffers.
 
     values, spare: M + 1 rows, of which the first `used` floats are blurred; row 0 is zero and
     left so. neighbors: (d + 1, M + 1, 2) offsets.
@@ -144,6 +145,7 @@ def blur(
                 here = here + half * load(values, before + c, lanes)
                 here = here + half * load(values, after + c, lanes)
                 store(spare, m * row + c, here)
+        # Not in place: a point's neighbors are needed as they were before this axis.
         values, spare = spare, values
     return values
 
@@ -206,12 +208,13 @@ def update(messages: Floats, excess: Floats, b: int, center: np.float32, last: F
             last of each set; these become Q - center.
         excess: (blocks, BLOCK / 8, A, L - 1, 8), U_last - U_l.
         b: number of the block.
-        center: 1 / L for the next iteration, 0 for the answer.
+        center: 1 / L for the next iteration, 0 for the result.
         last: (BLOCK / 8, A, 8), Q of the last label, written.
     """
     _, eights, A, labels, _ = excess.shape
     row = messages.shape[1]
     nothing = broadcast(np.float32(0), EIGHT)
+    # float32 ends at e^88: the rest is room for the sum over the labels.
     limit = broadcast(np.float32(80), EIGHT)
     for i in range(eights):
         for a in range(A):
@@ -287,7 +290,7 @@ def mean_field(
     """Run the mean field for all label sets of one image.
 
     Args:
-        unary: (A, L, N) energies of A label sets, overwritten by the answer Q.
+        unary: (A, L, N) energies of A label sets, overwritten by the result Q.
         order: (N,) numbers of the pixels in the order of the lattices' rows.
         iterations: from 0.
         far: the bilateral lattice, its weights from `normalize`.
@@ -318,7 +321,7 @@ def mean_field(
             start = b * BLOCK
             if iteration == 0:
                 subtract_last(unary, order[start : start + BLOCK], excess[b])
-                turned[:] = 0
+                turned[:] = 0  # no messages yet.
             else:
                 slice_both(mixed, values, near_values, start, far, near, lanes)
                 turn(mixed, turned, lanes)
@@ -330,6 +333,7 @@ def mean_field(
                 splat(splatted, near_splatted, mixed, start, far, near, lanes)
         if iteration < iterations:
             blurred = blur(splatted, spare, far.neighbors, row, row, lanes)
+            # After an odd number of axes it was `spare` that came back.
             if len(far.axes) % 2 == 1:
                 spare, splatted = splatted, spare
             values, splatted = blurred, values
