@@ -18,7 +18,7 @@ DESCRIPTION = "model.json"
 
 
 class Description(BaseModel):
-    """What it takes to build a network; `stage` makes it anew where it is damaged."""
+    """What it takes to build a network; `stage` names the stage that makes it."""
 
     # A later version may write keys of which this one knows nothing.
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -27,7 +27,7 @@ class Description(BaseModel):
 
 
 class SavedBackbone(BackboneSettings):
-    """The recipe's `backbone` as it was, read with the same patience."""
+    """The recipe's `backbone` as it was, with unknown keys ignored likewise."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -69,6 +69,7 @@ class SegmentationNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalized images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
         height, width = images.shape[-2:]
+        # At the bottom and right, where it is cut off again without a shift.
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         logits = self.network(F.pad(images, padding))
         return cast(Tensor, logits[..., :height, :width])
@@ -197,7 +198,7 @@ def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: 
         scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
         batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
         batch = batch.contiguous(memory_format=torch.channels_last)
-        probabilities = net(batch).float().softmax(1)
+        probabilities = net(batch).float().softmax(1)  # softmax and sums in bf16 are too coarse
         if flip:
             probabilities = (probabilities[:1] + probabilities[1:].flip(-1)) / 2
         total = total.to(probabilities) + F.interpolate(
@@ -207,13 +208,13 @@ def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: 
 
 
 class SavedCrf(CrfSettings):
-    """The segmenter's CRF, read with a description's patience."""
+    """The segmenter's CRF; unknown keys are ignored, as in a description."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class SavedSettings(SegmenterSettings):
-    """The recipe's `segmenter` as it was, read with a description's patience."""
+    """The recipe's `segmenter` as it was; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -285,6 +286,7 @@ class Segmenter:
         if self.settings.refine:
             scores = dense_crf(image.to(scores.device), scores, **self.settings.crf.model_dump())
         wide = len(self.classes) >= 255
+        # Not argmax, which takes several times as long over planes of pixels on a CPU.
         return scores.max(0).indices.cpu().numpy().astype(np.uint16 if wide else np.uint8)
 
     def predict(self, image: Photograph) -> NDArray[np.integer[Any]]:
@@ -293,6 +295,7 @@ class Segmenter:
         Raises:
             UserError: a file that is no image, or an array that is not (H, W, 3) uint8 RGB.
         """
+        # np.array copies: torch warns of arrays that it may not write to.
         pixels = load_image(image) if isinstance(image, str | Path) else np.array(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")
