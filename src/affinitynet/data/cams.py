@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from affinitynet.data.npz import Npz, open_npz, write_npz
 
-_ADVICE = "make all CAMs anew with --redo compute_cams"
+_ADVICE = "make all CAMs again with --redo compute_cams"
 _LEVEL = 6  # a quarter smaller than level 1, for 20 ms an image
 _SQUARES = (np.arange(256) / 255) ** 2
 

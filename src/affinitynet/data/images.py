@@ -159,7 +159,7 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
 
 def _decode(image: Image.Image) -> Image.Image:
     image.load()
-    # Pillow has turned a TIFF by now. Its exif_transpose also writes the metadata anew, which
+    # Pillow has turned a TIFF by now. Its exif_transpose also writes the metadata again, which
     # fails for entries of an odd type; only the orientation matters here.
     turn = None if isinstance(image, TiffImageFile) else _TURNS.get(orientation(image))
     if turn is None:

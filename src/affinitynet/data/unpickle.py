@@ -18,7 +18,7 @@ from affinitynet.data.pickle_machine import Buildable, Builder, Global, RefusedE
 from affinitynet.data.torch_storage import TORCH_GLOBALS
 from affinitynet.errors import UserError
 
-_ADVICE = "write the maps anew as .npz, by np.savez(path, keys=..., cams=...)"
+_ADVICE = "write the maps again as .npz, by np.savez(path, keys=..., cams=...)"
 _DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, struct.error),
     OSError,

@@ -62,7 +62,7 @@ def load_model(
         model = build(description)
     except UserError as error:
         raise UserError(
-            f"{folder / DESCRIPTION}: {error}; make it anew with --redo {kind.stage}"
+            f"{folder / DESCRIPTION}: {error}; make it again with --redo {kind.stage}"
         ) from error
     _load_weights(model, folder / WEIGHTS, kind.stage)
     return model.eval(), description
@@ -86,7 +86,7 @@ def read_description(folder: Path, kind: type[AnyDescription]) -> AnyDescription
         network = kind.stage.removeprefix("train_")
         raise UserError(
             f"{file}: describes no {network} network that this version can build ({reason}); "
-            f"make it anew with --redo {kind.stage}"
+            f"make it again with --redo {kind.stage}"
         ) from error
 
 
@@ -96,5 +96,5 @@ def _load_weights(model: nn.Module, file: Path, stage: str) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{file}: cannot be loaded ({reason}); make it anew with --redo {stage}"
+            f"{file}: cannot be loaded ({reason}); make it again with --redo {stage}"
         ) from error

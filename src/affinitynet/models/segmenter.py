@@ -38,7 +38,7 @@ class LargeFov(nn.Module):
         """Put the head for `classes` labels, background included, on the encoder."""
         super().__init__()
         self.encoder = encoder
-        # VGG-16's own fc6 and fc7 are LargeFOV's hidden layers; other encoders need them anew.
+        # VGG-16's own fc6 and fc7 are LargeFOV's hidden layers; other encoders need new ones.
         whole = isinstance(encoder, VGG16)
         self.head = PixelHead(channels, classes) if whole else LargeFovHead(channels, classes)
 

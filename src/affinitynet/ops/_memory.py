@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 New = Callable[[tuple[int, ...], Any], NDArray[Any]]  # makes an array of a shape and a type
 LINE = 64  # bytes that a cache takes in at once
-MOST = 1 << 27  # bytes that a thread keeps; what goes beyond is allocated anew
+MOST = 1 << 27  # bytes that a thread keeps; what goes beyond is allocated each time
 
 
 def fresh(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

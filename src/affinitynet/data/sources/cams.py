@@ -22,7 +22,7 @@ from affinitynet.data.sources.find import check_inside
 from affinitynet.data.unpickle import load_dictionary
 from affinitynet.errors import UserError, did_you_mean
 
-_ADVICE = "write it anew"
+_ADVICE = "write it again"
 _STACKS = ("high_res", "cams", "cam")  # the best first: IRN's cam is high_res at stride 4
 Array = npt.NDArray[Any]
 _Key = str | int
