@@ -65,6 +65,7 @@ def load_cams(
         if not np.isfinite(scale).all() or (scale < 0).any():
             raise archive.error("scale", "holds values that are not finite or below 0")
         codes = archive.array("cams", np.uint8, (len(indices), *(size or (None, None))))
+    # The 256 values that a map can have, looked up: no arithmetic for each pixel.
     tables = (_SQUARES * scale[:, None].astype(np.float64)).astype(np.float32)
     cams = np.empty(codes.shape, np.float32)
     for table, code, cam in zip(tables, codes, cams, strict=True):

@@ -109,6 +109,7 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) ->
         zipfile.ZipFile(temporary, "w", kind, compresslevel=level) as archive,
     ):
         for name, array in arrays.items():
+            # Not np.savez_compressed, whose level is fixed.
             with archive.open(name + _SUFFIX, "w") as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 

@@ -74,6 +74,7 @@ class _Dtype(Buildable):
         self.code, self.order = found[2], found[1] or "="
 
     def build(self, state: Any, outermost: bool) -> "_Dtype":
+        # (version, byte order, subarray, names and fields of a structure, ...), as numpy saves it.
         _, self.order, subdtype, names, fields = state[:5]
         plain = subdtype is None and names is None and fields is None
         if type(self.order) is not str or self.order not in "<>|=" or not plain:
@@ -99,6 +100,7 @@ class _Array(Buildable):
 
     def build(self, state: Any, outermost: bool) -> Any:
         _, shape, dtype, fortran, data = state
+        # Only the outermost array may hold an object: the dictionary.
         if outermost and isinstance(dtype, _Dtype) and dtype.is_object and shape == ():
             (content,) = data
             return _Object(content)

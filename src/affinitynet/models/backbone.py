@@ -73,8 +73,8 @@ class TimmBackbone(nn.Module):
         if frozen:
             self._freeze()
         with torch.no_grad():
-            # Measured: feature_info knows neither a layer after the last stage (1280 channels of
-            # MobileNetV2) nor which strides became dilations.
+            # Measured: feature_info ends before a layer after the last stage, such as the one of
+            # MobileNetV2 with 1280 channels.
             maps = self.eval()(torch.zeros(1, 3, 64, 64))
         self.channels = cast(tuple[int, int, int], tuple(m.shape[1] for m in maps))
         self.strides = cast(tuple[int, int, int], tuple(64 // m.shape[2] for m in maps))

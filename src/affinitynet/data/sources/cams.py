@@ -1,9 +1,9 @@
-"""Class activation maps that another program made: psa's, IRN's, one's own.
+"""Class activation maps that another program made: psa's, IRN's or your own.
 
     psa   <id>.npy: {class number: (H, W)}
     IRN   <id>.npy: {keys: (K,), cam: (K, ceil(H / 4), ceil(W / 4)), high_res: (K, H, W)}
     npz   <id>.npz: an array (H, W) a class, by its name; or keys (K,) and cams (K, H, W)
-    PNG   <id>/<class>.png: 8 or 16 bits of grey for 0 to 1
+    PNG   <id>/<class>.png: 8 or 16 bits of gray for 0 to 1
 
 Class numbers count from 0, without background.
 """
@@ -62,6 +62,7 @@ def read_cams(
     """
     found: dict[int, Array] = {}
     ignored = []
+    # 8 bytes a pixel and class: nothing larger can be maps of this image.
     for key, values in _entries(path, 8 * max(len(names), 1) * size[0] * size[1]):
         name = _class_name(path, key, names, classes)
         if name not in classes:
@@ -123,7 +124,7 @@ def _read_png(file: Path, folder: Path) -> Array:
         if image.format != "PNG" or image.mode not in ("L", "I", "I;16", "I;16B", "I;16L"):
             raise UserError(
                 f"{file}: is a {image.format} of mode {image.mode}; "
-                "save the map as PNG of 8 or 16 bits of grey"
+                "save the map as PNG of 8 or 16 bits of gray"
             )
         values = np.asarray(image)
         most = 255 if image.mode == "L" else 65535
@@ -165,6 +166,7 @@ def _checked(path: Path, key: _Key, values: Array, size: Size) -> npt.NDArray[np
             f"{path}: entry {key!r} is {values.dtype} of shape {values.shape}; "
             "write a map (H, W) of floating point numbers"
         )
+    # A float64 too large for float32 becomes infinite, which the next check refuses.
     with np.errstate(over="ignore"):
         cam: npt.NDArray[np.float32] = values.astype(np.float32)
     if not np.isfinite(cam).all():
