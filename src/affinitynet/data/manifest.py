@@ -63,6 +63,7 @@ class Manifest:
                 )
             for sample in samples:
                 first = known.setdefault(sample.id, sample)
+                # Once for each image, however many splits it is in.
                 if first is sample:
                     check_relative(sample.id, "The image id")
                     _check_encoding(sample.image)

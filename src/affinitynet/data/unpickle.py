@@ -120,6 +120,7 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray[Any, 
 
 
 def _length(value: Any) -> int:
+    # type, not isinstance: True is an int too.
     if type(value) is not int or value < 0:
         raise ValueError("an array whose shape is not made of lengths")
     return value

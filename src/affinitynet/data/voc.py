@@ -179,6 +179,7 @@ def _tags_by_id(rows: Iterable[Row], table: Path, images: Images) -> dict[str, t
 def _mask_tags(mask: Path | None, classes: Sequence[str], vocs: bool) -> tuple[str, ...] | None:
     if mask is None:
         return None
+    # Tags from masks need the same reading of their values as the ground truth later.
     values = (_truth_values(classes) if vocs else None) or {i: i for i in range(len(classes) + 1)}
     void = ignore_index(len(classes))
     tags = []

@@ -107,8 +107,10 @@ def build_segmentation_net(
         network: nn.Module = LargeFov(cast(nn.Module, body), body.channels[-1], labels)
         return SegmentationNet(network, body.normalization, 1, frozen=settings.norm == "frozen")
     network = _library_net(settings, backbone, labels, pretrained)
+    # From timm, since the library's encoders don't say how their input is normalized.
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
+    # The library's networks refuse sizes that their strides don't divide.
     multiple = max(cast(Any, network.encoder).output_stride, 16)
     frozen = backbone.weights != "none" and settings.norm == "frozen"
     net = SegmentationNet(network, normalization, multiple, frozen=frozen)
@@ -151,6 +153,7 @@ def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: st
     missing = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     if missing:
         warn(f"{source} lacks {len(missing)} tensors of the encoder ({missing[0]} ...)")
+    # Not strict: what the file lacks has been warned of.
     body.load_state_dict(found, strict=False)
 
 
@@ -170,6 +173,7 @@ def _library_net(
             f"segmenter.architecture = {settings.architecture!r} stands on a timm backbone, not "
             f"{backbone.name!r}: set segmenter.backbone, or segmenter.architecture = largefov"
         )
+    # Only DeepLab's decoders take a stride; the others fix their encoder's.
     dilated = settings.architecture.startswith("deeplab")
     options = {"encoder_output_stride": settings.output_stride} if dilated else {}
     weights = "imagenet" if pretrained and backbone.weights == "imagenet" else None
@@ -177,6 +181,7 @@ def _library_net(
         nn.Module,
         smp.create_model(
             settings.architecture,
+            # "tu-" is the library's prefix for timm's networks.
             encoder_name=f"tu-{backbone.name}",
             encoder_weights=weights,
             classes=labels,
@@ -195,6 +200,7 @@ def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: 
     total = torch.zeros(())
     for scale in scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        # antialias: plain bilinear would skip pixels where it shrinks.
         scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
         batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
         batch = batch.contiguous(memory_format=torch.channels_last)

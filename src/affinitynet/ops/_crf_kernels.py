@@ -137,6 +137,7 @@ def blur(
     """
     half = np.float32(0.5)
     for axis in range(len(neighbors)):
+        # Row 0 stands for every missing neighbor.
         for m in range(1, neighbors.shape[1]):
             before = np.int64(neighbors[axis, m, 0])
             after = np.int64(neighbors[axis, m, 1])
@@ -228,6 +229,7 @@ def update(messages: Floats, excess: Floats, b: int, center: np.float32, last: F
                 total = total + load(messages, at, EIGHT)
             top = nothing
             for at in range(begin, end, 8):
+                # total is -message_last: the messages sum to zero.
                 y = load(messages, at, EIGHT) + (total + load(excess, ahead + at, EIGHT))
                 store(messages, at, y)
                 top = larger(y, top)
@@ -307,6 +309,7 @@ def mean_field(
     # First, since its size is whole cache lines.
     excess = memory[: blocks * A * (L - 1) * BLOCK].reshape(blocks, BLOCK // 8, A, L - 1, 8)
     memory = memory[blocks * A * (L - 1) * BLOCK :]
+    # Row 0 of each buffer has to be zero, and splatting adds.
     memory[: 3 * (size + near_size)] = 0
     values, spare, splatted = memory[: 3 * size].reshape(3, size)
     memory = memory[3 * size :]
@@ -332,6 +335,7 @@ def mean_field(
                 turn_back(turned, mixed, lanes)
                 splat(splatted, near_splatted, mixed, start, far, near, lanes)
         if iteration < iterations:
+            # Three buffers take turns: splatted into, blurred into, sliced from.
             blurred = blur(splatted, spare, far.neighbors, row, row, lanes)
             # After an odd number of axes it was `spare` that came back.
             if len(far.axes) % 2 == 1:

@@ -49,6 +49,7 @@ class Vector(types.Type):
         super().__init__(name=f"float32x{lanes}")
 
 
+# numba handles a Vector as the one LLVM value that it is, not as a structure.
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
@@ -98,6 +99,7 @@ def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _address(context, builder, vector, signature.args[0], *args[:2])
         builder.store(args[2], address, align=4)
+        # numba's None.
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
@@ -136,6 +138,7 @@ def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
     """Let an operator of Python work lane by lane, on vectors or a vector and a float32."""
 
     def typed(template: Any, args: Any, keywords: Any) -> Any:
+        # numba asks what these kinds of arguments give; None says that they are not ours.
         vectors = {kind for kind in args if isinstance(kind, Vector)}
         if len(vectors) == 1 and set(args) <= {*vectors, types.float32}:
             return signature(*vectors, *args)  # type: ignore[no-untyped-call]
@@ -148,6 +151,7 @@ def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
 
     template = type("Arithmetic", (AbstractTemplate,), {"generic": typed})
     infer_global(function)(template)  # type: ignore[no-untyped-call]
+    # In both orders, as numba looks for the kinds in their places.
     for kinds in ((Vector, Vector), (Vector, types.Float), (types.Float, Vector)):
         lower_builtin(function, *kinds)(lower)  # type: ignore[no-untyped-call]
 

@@ -103,9 +103,11 @@ class Recipe(Settings):
         """
         path = _find_recipe(Path(path))
         values = _read_yaml(path)
+        # The name chooses the default run folder: a recipe without one is named as its file.
         values.setdefault("name", path.stem)
         for key, value in overrides.items():
             _assign(values, key, value)
+        # After the overrides: what they set is not left open.
         _close(values)
         try:
             return cls.model_validate(values)

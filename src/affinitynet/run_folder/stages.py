@@ -191,6 +191,7 @@ def _compute_contrast(recipe: Recipe) -> Stage:
         "compute_contrast",
         (CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS,),
         ("train_classifier",) if learnt else (),
+        # The classifier's fingerprint holds its backbone already.
         (*own, "contrast") if learnt else (*own, "contrast", "backbone"),
         (*recipe.cams.splits, "figures"),
     )
@@ -319,6 +320,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         if stage.name in needed:
             needed.update(stage.reads)
     stages = tuple(stage for stage in described.values() if stage.name in needed)
+    # All that has a row of figures; nothing else changes what is measured.
     measured = tuple(s.name for s in stages if any(artifact.row for artifact in s.artifacts))
     return (*stages, Stage(**{**vars(last), "reads": measured}))
 

@@ -140,6 +140,7 @@ def _array(path: Path, key: Any, value: Any) -> Array:
 def _number(path: Path, key: Any) -> _Key:
     if isinstance(key, str):
         return key
+    # True is an int too.
     if isinstance(key, bool) or not isinstance(key, int | np.integer) or abs(int(key)) > _MOST:
         raise UserError(f"{path}: holds a key that is neither a class number nor a name; {_ADVICE}")
     return int(key)

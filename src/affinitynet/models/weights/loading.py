@@ -96,6 +96,7 @@ def load_weights(path: str | Path) -> Weights:
 def _recognize_mxnet(arrays: Mapping[str, Tensor]) -> Weights:
     names = {name: resnet38_name(name) for name in arrays}
     known = {ours: _float32(arrays[name]) for name, ours in names.items() if ours is not None}
+    # Names that are none of ResNet-38's: they are reported as dropped.
     unknown = tuple(name for name, ours in names.items() if ours is None)
     if not known:
         return recognize({name: _float32(array) for name, array in arrays.items()}, "MXNet")
