@@ -4,7 +4,7 @@ import pytest
 from affinitynet.data.cams import load_cams, save_cams
 from affinitynet.errors import UserError
 
-ANEW = "make all CAMs anew with --redo compute_cams"
+ANEW = "make all CAMs again with --redo compute_cams"
 
 
 def some_maps(*shape):

@@ -54,13 +54,16 @@ def hold_out(
     units: dict[tuple[bool, str], list[Sample]] = {}
     for sample in samples:
         group = groups.get(sample.image)
+        # With the flag, since a group may be named as an image of no group is.
         units.setdefault((group is not None, group or sample.id), []).append(sample)
     keyed = [
         (sorted({tag for sample in unit for tag in sample.tags}), float(generator.random()), unit)
         for unit in units.values()
     ]
     held: set[str] = set()
+    # A random start: at even distances no place in the order is then more likely than another.
     debt = float(generator.random())
+    # Without the samples themselves, which have no order.
     for _, _, unit in sorted(keyed, key=lambda item: item[:2]):
         debt += share * len(unit)
         if debt >= len(unit):

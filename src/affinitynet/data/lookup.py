@@ -16,7 +16,7 @@ IMPORTED_SUFFIXES = (".npy", ".npz", ".png")
 
 
 class Lookup:
-    """`Outside` of a run that is about to use it: nothing is taken from records but what is gone.
+    """`Outside` of a run that is about to use it: records serve only for what is gone.
 
     Where weights or imported files are gone, their recorded name stands, so that a finished run
     stays readable.
@@ -25,7 +25,7 @@ class Lookup:
     def __init__(self, recipe: Recipe, manifest: Manifest) -> None:
         """Look from the recipe's working and data folder at a data set."""
         self._recipe, self._manifest = recipe, manifest
-        self._names: dict[tuple[str, str], str] = {}  # read once, as there may be many images
+        self._names: dict[tuple[str, str], str] = {}  # each read once, which takes long enough
 
     def images(self, stage: Stage, role: str) -> str | None:
         """Name the images and tags of a role's split."""
@@ -46,7 +46,7 @@ class Lookup:
         except UserError:
             recorded = self._recorded(stage, key)
             return recorded if recorded.startswith(f"{name} ") else f"{name} missing"
-        assert file is not None
+        assert file is not None  # `imagenet` and `none` are never looked up
         return f"{name} {self._once('file', str(file), lambda: file_name(file))}"
 
     def files(self, stage: Stage, key: str, source: str) -> str:

@@ -63,6 +63,7 @@ class Manifest:
                 )
             for sample in samples:
                 first = known.setdefault(sample.id, sample)
+                # Once for each image, however many splits it is in.
                 if first is sample:
                     check_relative(sample.id, "The image id")
                     _check_encoding(sample.image)
@@ -116,6 +117,7 @@ class Manifest:
         """Name ground truth likewise, by its content, so that copies of a data set are equal."""
         chosen = (sample for samples in self._chosen(names).values() for sample in samples)
         files = {sample.id: sample.mask for sample in chosen if sample.mask is not None}
+        # Once for each file: one COCO file holds the truth of many images.
         contents = {file: file_name(file) for file in set(files.values())}
         masks = {sample_id: contents[file] for sample_id, file in files.items()}
         return fingerprint([self.classes, self.truth_values, masks])
@@ -165,6 +167,7 @@ class Manifest:
             if head["format"] != FORMAT:
                 raise UserError(f"it is of format {head['format']!r}, this version reads {FORMAT}")
             base = Path(head["root"])
+            # Lines come in the order of all samples; each split has an order of its own.
             splits: dict[str, dict[int, Sample]] = {name: {} for name in head["splits"]}
             for line in reader:
                 entry = json.loads(line)

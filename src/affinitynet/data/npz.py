@@ -82,7 +82,7 @@ class Npz:
 def open_npz(path: Path, advice: str) -> Iterator[Npz]:
     """Open an archive of arrays; pickled arrays in it are refused, and the file is closed again.
 
-    advice: what to do where the file is bad, e.g. "make all CAMs anew with --redo compute_cams".
+    advice: what to do where the file is bad, e.g. "make all CAMs again with --redo compute_cams".
 
     Raises:
         UserError: the file is not there, or no archive.
@@ -109,6 +109,7 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) ->
         zipfile.ZipFile(temporary, "w", kind, compresslevel=level) as archive,
     ):
         for name, array in arrays.items():
+            # Not np.savez_compressed, whose level is fixed.
             with archive.open(name + _SUFFIX, "w") as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 

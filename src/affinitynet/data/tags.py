@@ -92,6 +92,7 @@ def tag_indices(tags: Iterable[str], index: dict[str, int], where: str) -> tuple
 
 def _unknown_tag(tag: str, classes: list[str], where: str) -> UserError:
     """Make the error for a tag that is no class: the place, the tag and the nearest class."""
+    # Compared without case: the commonest slip.
     folded = {name.casefold(): name for name in classes}
     near = get_close_matches(tag.casefold(), folded, n=1, cutoff=0.6)
     if is_background(tag):

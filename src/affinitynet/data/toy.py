@@ -87,21 +87,22 @@ def make_toy(
     folder = Path(out)
     settings = {"train": train, "val": val, "size": size, "seed": seed}
     if min(train + val, size) < 1 or size < 32:
-        raise UserError(f"The toy data set needs images, of at least 32 pixels, not {settings}.")
+        raise UserError(f"the toy data set needs images, of at least 32 pixels, not {settings}")
     marker = folder / SETTINGS_FILE
     table = folder / "labels.csv"
     made = _made_with(marker)
     if made == settings and table.is_file():
         return folder
     if made not in (None, settings):
-        raise UserError(f"{folder} holds a toy data set with other settings: delete it first.")
+        raise UserError(f"{folder}: holds a toy data set with other settings; delete it first")
     if not marker.exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds other files: give an empty folder for the toy data set.")
+        raise UserError(f"{folder}: holds other files; give an empty folder for the toy data set")
 
     table.unlink(missing_ok=True)
     write_json(marker, settings)
     lines = ["image,labels,split"]
     for index in range(train + val):
+        # A seed for each image: it does not depend on how many there are.
         image, mask = toy_image(size, np.random.default_rng([seed, index]))
         name = f"{index:04d}.png"
         with atomic_write(folder / "images" / name) as temporary:
@@ -139,6 +140,7 @@ def toy_image(
         for _ in range(40):
             creature = _Creature.random(size, generator)
             whole, head = creature.silhouette(size)
+            # A creature may cover a little of another one, but no head: it would lose its class.
             hidden = (whole & (labels > 0)).sum()
             if hidden <= 0.06 * whole.sum() and not (whole & heads).any():
                 creature.draw_on(canvas, int(label), body)

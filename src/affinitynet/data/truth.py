@@ -37,6 +37,7 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     for value, label in table.items():
         if value < size:
             known[value], lookup[value] = True, label
+    # The values that occur; np.unique would sort all pixels for it.
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=size))
     unknown = present[~known[present]]
     if unknown.size:

@@ -66,6 +66,7 @@ class Classifier(nn.Module):
     def cams(self, images: Tensor) -> Tensor:
         """Return rectified, unnormalized CAMs (B, C, h, w) at the backbone's stride."""
         maps = apply_weights(self.backbone(images)[-1], self.head.class_weights)
+        # As the public code does for VGG-16 alone.
         return maps.sqrt() if self._sqrt else maps
 
 

@@ -1,7 +1,7 @@
 """From activation maps and affinities to labels: walk, enlarge, refine, label.
 
-Each step is one function of tensors, so that whoever decides alpha, beta, the CRF or a threshold
-again goes through the same steps as the first time: the walk on the grid of the affinities, its
+Each step is one function of tensors, so that choosing alpha, beta, the CRF or a threshold
+again takes the same steps as the first time: the walk on the grid of the affinities, its
 scores brought to image size, the dense CRF, and the largest score of each pixel.
 """
 
@@ -73,6 +73,7 @@ def walk_scores(
     Source: Ahn & Kwak, CVPR 2018, section 3.4; padding and averages as in their public code.
     """
     graph = affinity if affinity.ndim == 4 else affinity[None]
+    # A stride of 0 divides nothing here and is refused by pad_to_stride.
     grid = tuple(-(-length // max(stride, 1)) for length in cams.shape[-2:])
     if cams.ndim != 3 or graph.ndim != 4 or len(graph) != 1 or graph.shape[2:] != grid:
         raise ValueError(
@@ -187,4 +188,5 @@ def label_scores(scores: Tensor) -> Tensor:
 
 
 def _single_or_double(maps: Tensor) -> Tensor:
+    # Maps and scores kept on disk may be float16, too coarse to calculate with.
     return maps.to(torch.promote_types(maps.dtype, torch.float32))

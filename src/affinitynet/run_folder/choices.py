@@ -14,9 +14,9 @@ from affinitynet.run_folder.folder import RECIPE, read_json, write_json
 from affinitynet.run_folder.recipe import Recipe
 
 CHOICES = "choices.json"
-LONG_SIDE = 480  # what photographs are brought to: more takes longer than it gains
+LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
 LEAST_SIDE = 256  # below it the deepest map has too few cells
-RARE = 5  # times as many images has the commonest class: then rare ones are drawn more often
+RARE = 5  # where one class has over this many times the images of another, rare ones are drawn more
 
 
 class Facts(NamedTuple):
@@ -44,7 +44,7 @@ def choose(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
 
 
 def settle(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, Choice]]:
-    """Return the recipe with nothing left open, and what was chosen anew.
+    """Return the recipe with nothing left open, and what was chosen now.
 
     The values of a run folder that is there already are kept.
 
@@ -54,6 +54,7 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, Choice]]:
     if not recipe.choose:
         return recipe, {}
     file = recipe.out / RECIPE
+    # The run's stages were made with these, however many images have come since.
     if file.is_file():
         before = Recipe.load(file, out=recipe.out)
         return _with(recipe, {key: _get(before, key) for key in recipe.choose}), {}
@@ -84,10 +85,12 @@ def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
 
 def _sizes(facts: Facts) -> dict[str, Choice]:
     """One size for training, crops and maps: a network knows objects at the size it saw."""
+    # Without a readable image the usual size.
     sides = sorted(max(size) for size in facts.sizes) or [LONG_SIDE]
     median = sides[len(sides) // 2]
     middle = min(max(median, LEAST_SIDE), LONG_SIDE)
     low, high = round(0.75 * middle), round(1.25 * middle)
+    # Whole cells at the largest stride, 32.
     crop = max(32, round(0.8 * middle / 32) * 32)
     scales = tuple(round(middle / median * factor, 3) for factor in (0.5, 1.0, 1.5))
     reason = f"the median long side is {median} pixels"

@@ -1,13 +1,13 @@
-"""What of a run is done, partial, stale or imported: the one place that says it.
+"""What in a run is done, partial, stale or imported: the one place that decides it.
 
 A stage's files are made from *ingredients*: settings, the images and tags of splits, ground truth,
 weights and files of the user's, and the stages before. They are one flat mapping, written down in
-the stage's plan; its hash is the stage's fingerprint. A stage is stale when its ingredients are
-others now than its plan says.
+the stage's plan; its hash is the stage's fingerprint. A stage is stale when its ingredients
+now differ from its plan.
 
 Ingredients outside the run folder are *looked up* by a run that is about to use them, and by
-`status --verify`. Whoever only reads the run folder (status, report, export) takes them as they
-are *recorded*, which needs no look at any image.
+`status --verify`. Code that only reads the run folder (status, report, export) takes them as they
+are *recorded*, and opens no image.
 """
 
 import json
@@ -115,6 +115,7 @@ class Freshness:
         for stage in self.stages:
             found = self._ingredients(stage, outside)
             self.ingredients[stage.name] = found
+            # With its name: stages of equal ingredients make different files.
             self.fingerprints[stage.name] = fingerprint([stage.name, found])
 
     def plan(self, stage: Stage) -> Plan:
@@ -151,6 +152,7 @@ class Freshness:
         if plan is None:
             return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
         if plan.fingerprint != self.fingerprints[stage.name]:
+            # Before looking at the record: files of other ingredients are stale, finished or not.
             changes = difference(plan.settings, self.ingredients[stage.name])
             return StageStatus(stage.name, "stale", f"({changes})")
         record = folder.record()
@@ -164,9 +166,11 @@ class Freshness:
     def _ingredients(self, stage: Stage, outside: Outside) -> dict[str, Any]:
         recipe = self.recipe
         found = chosen_settings(recipe, stage.settings)
+        # A fingerprint holds those before it, so that a change reaches all stages behind.
         found |= {f"{AFTER}{name}": self.fingerprints[name] for name in stage.reads}
         backbones = {"backbone": recipe.backbone, "segmenter.backbone": recipe.segmenter.backbone}
         for key, backbone in backbones.items():
+            # Only stages that build the network depend on its weights.
             if backbone and key.partition(".")[0] in stage.settings:
                 weights = backbone.weights
                 if weights not in ("imagenet", "none"):
@@ -195,6 +199,7 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say in words what changed from one mapping of ingredients to the other."""
     changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
     own = [_change(key, was, now) for key in changed if not key.startswith(AFTER)]
+    # What stands after AFTER are hashes, which tell a reader nothing.
     return "; ".join(own) or "an earlier stage changed"
 
 

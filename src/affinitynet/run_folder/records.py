@@ -97,6 +97,7 @@ class StageFolder:
             shard = self._read(Shard, self._shard(number))
         except UserError:  # made again, which costs no more than looking at its images
             return False
+        # Of another list of images it says nothing.
         return shard == Shard(first=ids[0], images=len(ids))
 
     def _shard(self, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""Where in a folder of other people's files the one of an image is."""
+"""Find an image's file in a folder of other people's files."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From a weights file to a network, with a word on what fitted."""
+"""From a weights file to a network, with a report of what fitted."""
 
 import pickle
 from collections.abc import Container, Iterable, Mapping
@@ -42,7 +42,7 @@ class ConversionReport:
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say it in a few lines, for a terminal."""
+        """Format the report for a terminal."""
         return "\n".join(
             (
                 f"kind: {self.kind}",
@@ -96,6 +96,7 @@ def load_weights(path: str | Path) -> Weights:
 def _recognize_mxnet(arrays: Mapping[str, Tensor]) -> Weights:
     names = {name: resnet38_name(name) for name in arrays}
     known = {ours: _float32(arrays[name]) for name, ours in names.items() if ours is not None}
+    # Names that are none of ResNet-38's: they are reported as dropped.
     unknown = tuple(name for name, ours in names.items() if ours is None)
     if not known:
         return recognize({name: _float32(array) for name, array in arrays.items()}, "MXNet")
@@ -118,6 +119,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
+        # weights_only: a checkpoint from elsewhere may build tensors but run no code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -126,6 +128,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle or archive can raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable PyTorch file ({reason})") from error
+    # Checkpoints may be wrapped more than once.
     while isinstance(content, dict) and (key := _wrapper(content)) is not None:
         content = content[key]
     if not isinstance(content, dict) or not content:
@@ -145,6 +148,7 @@ def _wrapper(content: Mapping[object, object]) -> str | None:
 
 
 def _float32(tensor: Tensor) -> Tensor:
+    # Half precision is for storing; counters keep their integers.
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
@@ -174,6 +178,7 @@ def _load(module: nn.Module, path: Path, weights: Weights) -> ConversionReport:
             f"the network has {_listed(tuple(shapes))}"
         )
     _check_shapes(path, weights, shapes)
+    # Not strict: heads that differ are reported, not refused.
     module.load_state_dict(weights.tensors, strict=False)
     used = tuple(name for name in weights.tensors if name in shapes)
     unused = tuple(source for name, source in weights.sources.items() if name not in shapes)
@@ -194,6 +199,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> ConversionReport:
     """
     path = Path(path)
     weights = load_weights(path)
+    # Only the network itself can say whether these names are its own.
     if weights.kind == PLAIN:
         return _load(backbone, path, _as_named_in(backbone, weights))
     own = {
