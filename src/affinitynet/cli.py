@@ -115,17 +115,26 @@ def settings(recipe: Path | None, json: bool) -> None:
 
 def status(run: Path, verify: bool, json: bool) -> None:
     """Print how far each stage of a run is."""
+    from affinitynet.data.judgements import class_lines, class_table, read_judgements
     from affinitynet.pipeline import Run
 
-    stages = Run.open(run).status(verify=verify)
+    opened = Run.open(run)
+    stages = opened.status(verify=verify)
+    classes, judgements = class_table(run), read_judgements(run, opened.stages)
     if json:
         fields = ("name", "state", "detail", "seconds")
         rows = [{field: getattr(stage, field) for field in fields} for stage in stages]
-        _print_json({"run": run, "stages": rows})
+        said = [{"stage": name, "judgement": text} for name, text in judgements]
+        _print_json({"run": run, "stages": rows, "classes": classes, "judgements": said})
         return
     for stage in stages:
         seconds = f"  {stage.seconds:8.0f} s" if stage.seconds else ""
         print(f"{stage.name:18} {stage}{seconds}")
+        if stage.name == "train_classifier" and any(row["ap"] is not None for row in classes):
+            print(*(f"  {line}" for line in class_lines(classes)), sep="\n")
+    if judgements:
+        print("\nlook at first:")
+        print(*(f"  {name}: {text}" for name, text in judgements), sep="\n")
 
 
 def report(run: Path, samples: int) -> None:

@@ -12,6 +12,7 @@ from affinitynet.data.check import (
     only_class,
     partial_truth,
 )
+from affinitynet.data.judgements import all_failed, next_step, read_seeds
 from affinitynet.data.manifest import OLD_RUN_FILE, RUN_FILE, check_run_folder
 from affinitynet.data.read import detect_format
 from affinitynet.data.verdicts import read_verdicts, why_stop
@@ -151,6 +152,18 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         check_net(recipe, manifest)
 
 
+def check_judged(recipe: Recipe, stage: str) -> None:
+    """Refuse to spend hours behind a finished stage that no class has passed.
+
+    Raises:
+        UserError: as `check_learned` and `check_seeds`.
+    """
+    if stage == "train_classifier":
+        check_learned(recipe)
+    elif stage == "mine_confident":
+        check_seeds(recipe)
+
+
 def check_learned(recipe: Recipe) -> None:
     """Refuse to spend hours on the maps of a classifier that learned no class.
 
@@ -170,6 +183,25 @@ def check_learned(recipe: Recipe) -> None:
         raise UserError(
             f"{recipe.out}: the classifier tells no class better than chance ({reason}), so its "
             f"maps would be of no use; {advice}, or go on with --anyway"
+        )
+
+
+def check_seeds(recipe: Recipe) -> None:
+    """Refuse to go on with maps that say nothing of any class.
+
+    Raises:
+        UserError: every class fails, and the one thing to try next.
+    """
+    rows = read_seeds(recipe.out)
+    if recipe.classifier.hold_out and all_failed(rows):
+        shown = [row for row in rows if row["images"]]
+        table = ", ".join(
+            f"{row['class']} {row['failed']} ({row['empty']} of {row['images']} images empty)"
+            for row in shown
+        )
+        raise UserError(
+            f"{recipe.out}: the maps of no class can be used ({table}); "
+            f"{next_step(recipe, shown[0])}, or go on with --anyway"
         )
 
 

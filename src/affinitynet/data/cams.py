@@ -73,6 +73,19 @@ def load_cams(
     return indices, cams
 
 
+def load_peaks(
+    path: Path, *, classes: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Read classes (K,) and the largest value of each map (K,), without the maps.
+
+    Raises:
+        UserError: as `load_cams`.
+    """
+    with open_npz(path, _ADVICE) as archive:
+        indices = read_classes(archive, classes)
+        return indices, archive.array("scale", np.float32, (len(indices),))
+
+
 def read_classes(archive: Npz, classes: int | None) -> npt.NDArray[np.int64]:
     """Read `classes` (K,): sorted class indices, each once, below `classes`; UserError if not."""
     indices = archive.array("classes", np.int64, (None,))

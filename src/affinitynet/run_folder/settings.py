@@ -327,6 +327,11 @@ class WalkSettings(Settings):
     refine: bool = Field(
         True, description="apply a dense CRF after the walk (the paper's text; its code does not)"
     )
+    guard: bool = Field(
+        False,
+        description="a class that the walk spreads over the image, or of whose seeds it leaves "
+        "less than a tenth, keeps its seeds in that image",
+    )
     keep: tuple[Literal["affinities", "scores"], ...] = Field(
         ("affinities", "scores"),
         description="files to keep per image: affinities allow another walk without the network, "

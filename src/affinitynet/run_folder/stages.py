@@ -87,8 +87,18 @@ def _final_conditions(recipe: Recipe) -> Conditions:
 CLASSIFIER = Artifact("classifier")
 CAMS = Artifact("cams", ".npz", "CAM", "cam", lambda r: Conditions(True, False, _cam_tta(r)))
 # With `cams.source = auto`: what each source makes, before one of them becomes `cams`.
-CAMS_CLASSIFIER = Artifact("cams_classifier", ".npz")
-CAMS_CONTRAST = Artifact("cams_contrast", ".npz")
+CAMS_CLASSIFIER = Artifact(
+    "cams_classifier",
+    ".npz",
+    row="cams_classifier",
+    conditions=lambda r: Conditions(True, False, _augmentation(r.cams.scales, r.cams.flip)),
+)
+CAMS_CONTRAST = Artifact(
+    "cams_contrast",
+    ".npz",
+    row="cams_contrast",
+    conditions=lambda r: Conditions(True, False, "none"),
+)
 CONFIDENT = Artifact("confident", ".png", "Confident", "confident", _confident_conditions)
 AFFINITY = Artifact("affinity")
 AFFINITIES = Artifact("affinities", ".npz")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affinitynet.data import Manifest, Sample, load_image, write_labels
+from affinitynet.data.label_statistics import count_labels, judge_segmenter
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
@@ -132,7 +133,25 @@ def work(context: Context) -> dict[str, Any]:
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
-    return {**figures, "images": len(samples)}
+    judgements = _judge(context, figures.get("entropy", figures["loss"]))
+    return {
+        **figures,
+        "images": len(samples),
+        "judgements": judgements,
+        "warnings": judgements,
+    }
+
+
+def _judge(context: Context, loss: float) -> list[str]:
+    """Hold the segmenter against its labels; `loss` is its cross entropy in the last epoch."""
+    taught, predicted = (
+        count_labels(
+            (context.file(artifact, sample) for sample in context.samples(role)),
+            context.manifest.ignore_index,
+        )
+        for artifact, role in ((PSEUDO, "train"), (PREDICTIONS, "val"))
+    )
+    return judge_segmenter(loss, taught, predicted, context.manifest.classes)
 
 
 def check_net(recipe: Recipe, manifest: Manifest) -> None:
