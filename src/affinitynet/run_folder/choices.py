@@ -16,6 +16,13 @@ from affinitynet.run_folder.recipe import Recipe
 CHOICES = "choices.json"
 LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
 LEAST_SIDE = 256  # below it the deepest map has too few cells
+# Steps of 8 images: times the root of the number of images, at least and at most. Masks are harder
+# to learn than tags, pairs of cells easier, as every crop has thousands of them.
+STEPS = {
+    "classifier": (17, 150, 3000),
+    "affinity": (14, 150, 3000),
+    "segmenter": (40, 300, 6000),
+}
 RARE = 5  # where one class has over this many times the images of another, rare ones are drawn more
 
 
@@ -76,11 +83,14 @@ def read_choices(root: Path) -> dict[str, Choice]:
 
 def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
     """By the root of the number of images: small sets need more epochs, large ones fewer."""
-    batch = recipe.classifier.batch_size
-    steps = min(max(round(17 * math.sqrt(facts.images) * 8 / batch, -1), 150), 3000)
-    epochs = steps * batch / max(facts.images, 1)
-    reason = f"{facts.images} training images: {epochs:.2g} times each"
-    return {"classifier.steps": Choice(int(steps), reason)}
+    chosen = {}
+    for section, (factor, least, most) in STEPS.items():
+        batch = getattr(recipe, section).batch_size
+        steps = min(max(round(factor * math.sqrt(facts.images) * 8 / batch, -1), least), most)
+        epochs = steps * batch / max(facts.images, 1)
+        reason = f"{facts.images} training images: {epochs:.2g} times each"
+        chosen[f"{section}.steps"] = Choice(int(steps), reason)
+    return chosen
 
 
 def _sizes(facts: Facts) -> dict[str, Choice]:
@@ -105,12 +115,13 @@ def _sizes(facts: Facts) -> dict[str, Choice]:
 
 def _balance(facts: Facts) -> dict[str, Choice]:
     counts = {name: count for name, count in facts.counts.items() if count}
-    if not counts:
-        return {"classifier.balance": Choice(False, "no image has a tag")}
-    rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    uneven = counts[commonest] > RARE * counts[rarest]
-    reason = f"{counts[rarest]} images of {rarest}, {counts[commonest]} of {commonest}"
-    return {"classifier.balance": Choice(uneven, reason)}
+    choice = Choice(False, "no image has a tag")
+    if counts:
+        rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        uneven = counts[commonest] > RARE * counts[rarest]
+        reason = f"{counts[rarest]} images of {rarest}, {counts[commonest]} of {commonest}"
+        choice = Choice(uneven, reason)
+    return {"classifier.balance": choice, "segmenter.balance": choice}
 
 
 def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

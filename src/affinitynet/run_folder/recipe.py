@@ -32,6 +32,9 @@ Chosen = Literal[
     "classifier.crop",
     "classifier.balance",
     "cams.scales",
+    "affinity.steps",
+    "segmenter.steps",
+    "segmenter.balance",
 ]
 
 
