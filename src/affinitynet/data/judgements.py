@@ -11,6 +11,7 @@ from affinitynet.run_folder.stages import CONFIDENT, Stage
 
 FEW = 20  # images of a class; the classifier's warning of rare classes is the same
 NOT_LEARNED, EMPTY = "not learned", "empty seeds"
+KEPT = "not learned, maps kept"
 
 
 def judge_classes(
@@ -73,7 +74,8 @@ def class_table(root: Path) -> list[dict[str, Any]]:
     """Return what is known of each class without truth, None where it isn't.
 
     class, images (of train, with the tag), ap and chance (0 to 1, on held-out images), empty
-    (images with empty seeds) and verdict: learned, not learned, not judged, or empty seeds.
+    (images with empty seeds) and verdict: learned, not learned, not judged, or empty seeds; of a
+    class that was not learned but has maps by contrast, that its maps are kept.
 
     Raises:
         UserError: a record is damaged.
@@ -84,6 +86,8 @@ def class_table(root: Path) -> list[dict[str, Any]]:
     for name in seeds or tags:
         tag, seed = tags.get(name, {}), seeds.get(name, {})
         verdict = EMPTY if seed.get("failed") == EMPTY else tag.get("verdict", "not judged")
+        if verdict == NOT_LEARNED and seed.get("failed") == "":
+            verdict = KEPT
         row = {"class": name, "images": seed.get("images"), "empty": seed.get("empty")}
         rows.append({**row, "ap": tag.get("ap"), "chance": tag.get("chance"), "verdict": verdict})
     return rows

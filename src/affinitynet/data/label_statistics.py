@@ -59,7 +59,7 @@ def judge_segmenter(
     """
     said = []
     entropy = label_entropy(taught)
-    if loss > LOOKED * entropy:
+    if 0 < LOOKED * entropy < loss:
         said.append(
             f"the segmenter learned nothing from its images: its cross entropy is {loss:.3g}, "
             f"guessing by the labels' frequency has {entropy:.3g}; train longer "

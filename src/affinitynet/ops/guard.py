@@ -16,7 +16,7 @@ from affinitynet.ops.confidence import background_map
 # Nor is a large object a flood if its seeds were large: both together have to be too much.
 FLOOD_TIMES, FLOOD_SHARE = 4.0, 0.5
 # At the alpha of the walk's background, seeds are several times the object: a good walk leaves a
-# fifth to a half of them. On 40 leaves with 31 thin or small lesions any share from 0.03 to 0.15
+# seventh to a half of them. On 40 leaves with 31 thin or small lesions any share from 0.03 to 0.15
 # gave masks of 53 to 56 mIoU, where no guard gave 43 and a fifth 52.
 EATEN = 0.1
 

@@ -61,12 +61,15 @@ def work(context: Context) -> dict[str, Any]:
 
 def _judge_seeds(context: Context) -> list[dict[str, Any]]:
     """Count empty seeds, and say of each class whether it fails; none does without hold_out."""
-    rows = empty_seeds(
-        context.samples("train"),
-        lambda sample: context.file(CAMS, sample),
-        context.manifest.classes,
-        context.recipe.confident.low_alpha,
-    )
+    try:
+        rows = empty_seeds(
+            context.samples("train"),
+            lambda sample: context.file(CAMS, sample),
+            context.manifest.classes,
+            context.recipe.confident.low_alpha,
+        )
+    except UserError as error:
+        raise UserError(f"mine_confident: {error}") from error
     empty = [index for index, row in enumerate(rows) if too_many(row)]
     judged = context.recipe.classifier.hold_out > 0  # the paper's recipes take classes as they are
     return judge_classes(rows, context.unlearned, empty if judged else ())
