@@ -1,4 +1,4 @@
-"""What is checked before a run begins, or hours of it, and before anything is deleted."""
+"""What is checked before a run or a long stage begins, and before anything is deleted."""
 
 import os
 from collections.abc import Iterable, Set

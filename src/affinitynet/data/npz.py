@@ -75,7 +75,7 @@ class Npz:
             with self._archive.open(name + _SUFFIX) as stream:
                 yield stream
         except _DAMAGE as error:
-            raise self.error(name, f"cannot be read ({_reason(error)})") from error
+            raise self.error(name, f"can't be read ({_reason(error)})") from error
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def open_npz(path: Path, advice: str) -> Iterator[Npz]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {advice}") from None
     except _DAMAGE as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); {advice}") from error
+        raise UserError(f"{path}: can't be read ({_reason(error)}); {advice}") from error
     with archive:
         yield Npz(path, archive, advice)
 

@@ -126,7 +126,7 @@ def _masked_samples(recipe: Recipe, manifest: Manifest, masks: str) -> list[Samp
 def _new_folder(out: Path) -> Iterator[Path]:
     """Give a temporary sibling of `out` to fill; rename it to `out` when all went well."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds files already; name a new folder, nothing is overwritten")
+        raise UserError(f"{out}: holds files already; name a new folder, as nothing is overwritten")
     # Beside `out`, so that the last step is a rename within one file system.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
