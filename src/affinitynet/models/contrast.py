@@ -223,11 +223,14 @@ class BankBuilder:
     def measure(self, image: str, patches: Tensor) -> None:
         """Take an image's distances (D, h, w) to the banks, its own patches left out of them."""
         assert self._filled is not None
-        rows = self._filled.rows(patches.cpu())
+        # Where the network is: on a processor the distances would take longer than its features.
+        self._filled = self._filled.to(patches.device)
+        rows = self._filled.rows(patches)
         for label in self._measured[image]:
-            others = self._owners[label] != self._numbers[image]
+            others = (self._owners[label] != self._numbers[image]).to(patches.device)
             bank = self._filled.patches[label][others]
-            self._distances[label][image] = nearest_distance(rows, bank, self._settings.neighbors)
+            found = nearest_distance(rows, bank, self._settings.neighbors)
+            self._distances[label][image] = found.cpu()
 
     @property
     def banks(self) -> Banks:
