@@ -243,6 +243,7 @@ def note_start(recipe: Recipe, todo: Set[str]) -> None:
 
 def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     own, segmenter = recipe.backbone, recipe.segmenter
+    # Without a classifier to start from, trainings read the backbone's weights.
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,

@@ -33,6 +33,7 @@ def read_groups(root: Path) -> dict[Path, str]:
                 raise UserError(f"{file}: must begin with the columns image,group; add that line")
             continue
         named = {row["image"].strip(): (row["group"] or "").strip() for row in rows}
+        # Tables name images by path or, in images/, by name alone.
         folders = (root, root / "images")
         return {
             folder / image: group for image, group in named.items() if group for folder in folders

@@ -40,6 +40,7 @@ class Lookup:
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
         """Fingerprint weights by their content: a moved file changes nothing, a new one does."""
+        # The name belongs to it, so that a message can say which file it was.
         name = Path(weights).name
         try:
             file = find_weights(weights, self._recipe.data)

@@ -182,6 +182,7 @@ class Manifest:
                     name: tuple(places[place] for place in sorted(places))
                     for name, places in splits.items()
                 },
+                # JSON knows keys of text only.
                 truth_values=None if values is None else {int(k): v for k, v in values.items()},
                 notes=tuple(head["notes"]),
             )
@@ -250,6 +251,7 @@ def _sample(base: Path, entry: dict[str, Any]) -> Sample:
 
 
 def _inside(root: Path, relative: str) -> Path:
+    # A run folder from elsewhere must not lead out of the data set.
     check_relative(relative, "The manifest's path")
     return root / relative
 

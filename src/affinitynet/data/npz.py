@@ -57,6 +57,7 @@ class Npz:
             UserError: it is not there, damaged, or of another dtype or shape.
         """
         with self._reading(name) as stream:
+            # All checks before the values are read: until then they take no memory.
             header = read_header(stream)
             if dtype is not None and header.dtype != np.dtype(dtype):
                 raise self.error(name, f"is {header.dtype}, not {np.dtype(dtype)}")

@@ -65,6 +65,7 @@ def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sam
     lists = out / "ImageSets" / "Segmentation"
     exported = {sample.id for sample in samples}
     for split, members in manifest.splits.items():
+        # Only images with a mask, or readers would look for files that aren't there.
         lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
         if lines:
             _place(lists, split, ".txt").write_text("".join(lines), "utf-8", newline="\n")

@@ -77,6 +77,7 @@ def read_choices(root: Path) -> dict[str, Choice]:
 def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
     """By the root of the number of images: small sets need more epochs, large ones fewer."""
     batch = recipe.classifier.batch_size
+    # Counted for batches of 8; with others as many images are seen.
     steps = min(max(round(17 * math.sqrt(facts.images) * 8 / batch, -1), 150), 3000)
     epochs = steps * batch / max(facts.images, 1)
     reason = f"{facts.images} training images: {epochs:.2g} times each"
