@@ -33,7 +33,6 @@ def read_groups(root: Path) -> dict[Path, str]:
                 raise UserError(f"{file}: must begin with the columns image,group; add that line")
             continue
         named = {row["image"].strip(): (row["group"] or "").strip() for row in rows}
-        # Tables name images by path or, in images/, by name alone.
         folders = (root, root / "images")
         return {
             folder / image: group for image, group in named.items() if group for folder in folders
@@ -55,7 +54,6 @@ def hold_out(
     units: dict[tuple[bool, str], list[Sample]] = {}
     for sample in samples:
         group = groups.get(sample.image)
-        # With the flag, since a group may be named as an image of no group is.
         units.setdefault((group is not None, group or sample.id), []).append(sample)
     keyed = [
         (sorted({tag for sample in unit for tag in sample.tags}), float(generator.random()), unit)

@@ -16,7 +16,7 @@ from affinitynet.run_folder.recipe import Recipe
 CHOICES = "choices.json"
 LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
 LEAST_SIDE = 256  # below it the deepest map has too few cells
-RARE = 5  # where one class has over this many times the images of another, rare ones are drawn more
+RARE = 5  # times as many images has the commonest class: then rare ones are drawn more often
 
 
 class Facts(NamedTuple):
@@ -77,7 +77,6 @@ def read_choices(root: Path) -> dict[str, Choice]:
 def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
     """By the root of the number of images: small sets need more epochs, large ones fewer."""
     batch = recipe.classifier.batch_size
-    # Counted for batches of 8; with others as many images are seen.
     steps = min(max(round(17 * math.sqrt(facts.images) * 8 / batch, -1), 150), 3000)
     epochs = steps * batch / max(facts.images, 1)
     reason = f"{facts.images} training images: {epochs:.2g} times each"
