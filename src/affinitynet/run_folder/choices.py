@@ -16,7 +16,7 @@ from affinitynet.run_folder.recipe import Recipe
 CHOICES = "choices.json"
 LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
 LEAST_SIDE = 256  # below it the deepest map has too few cells
-RARE = 5  # times as many images has the commonest class: then rare ones are drawn more often
+RARE = 5  # where one class has over this many times the images of another, rare ones are drawn more
 
 
 class Facts(NamedTuple):
