@@ -1,4 +1,4 @@
-"""What is checked before a run begins, or hours of it, and before anything is deleted."""
+"""What is checked before a run or a long stage begins, and before anything is deleted."""
 
 import os
 from collections.abc import Iterable, Set
@@ -275,6 +275,7 @@ def note_start(recipe: Recipe, todo: Set[str]) -> None:
 
 def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     own, segmenter = recipe.backbone, recipe.segmenter
+    # Without a classifier to start from, trainings read the backbone's weights.
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,

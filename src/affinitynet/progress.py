@@ -109,7 +109,7 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the bar, or say how far the work came."""
+        """Stop the bar, or say how far the work has come."""
         if self._bar:
             self._bar.stop()
         # Only after a line of progress: short work needs no line at its end.

@@ -237,7 +237,7 @@ def test_damaged_weights_are_one_line(kind: str, folder: Path, damage: str) -> N
         (folder / "other" / "weights.safetensors").rename(file)
     with pytest.raises(UserError) as caught:
         KINDS[kind][1](folder)
-    assert str(caught.value).startswith(f"{file}: cannot be loaded (")
+    assert str(caught.value).startswith(f"{file}: can't be loaded (")
     assert str(caught.value).endswith(f"make it again with --redo train_{kind}")
     assert "\n" not in str(caught.value)
 

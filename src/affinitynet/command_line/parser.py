@@ -107,6 +107,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_settings(self, defaults: Any) -> None:
         """List each setting of a recipe in the help, section by section, with its default."""
+        # Here, since the help alone needs them and their models take time to load.
         from affinitynet.run_folder.flags import list_settings, show_value
 
         self.usage = f"{self.prog} [options] recipe [--SETTING VALUE ...]"

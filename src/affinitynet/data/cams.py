@@ -1,4 +1,4 @@
-"""CAM files of a run, `cams/<id>.npz`: a byte a pixel, finer where the map is near zero.
+"""CAM files of a run, `cams/<id>.npz`: one byte per pixel, finer where the map is near zero.
 
     classes (K,) int64, cams (K, H, W) uint8 codes q, scale (K,) float32
     value = scale * (q / 255)^2, scale = the map's largest value

@@ -54,7 +54,6 @@ def hold_out(
     units: dict[tuple[bool, str], list[Sample]] = {}
     for sample in samples:
         group = groups.get(sample.image)
-        # With the flag, since a group may be named as an image of no group is.
         units.setdefault((group is not None, group or sample.id), []).append(sample)
     keyed = [
         (sorted({tag for sample in unit for tag in sample.tags}), float(generator.random()), unit)

@@ -1,4 +1,4 @@
-"""Label files: one integer a pixel, as PNG that any viewer shows in color."""
+"""Label files: one integer per pixel, as PNG that any viewer shows in color."""
 
 from functools import cache
 from pathlib import Path

@@ -19,7 +19,7 @@ _SHAPE = re.compile(rb"['\"]shape['\"]\s*:\s*\(([\dL,\s]*)\)")
 
 
 class Header(NamedTuple):
-    """What an array file says of its array."""
+    """What an array file says about its array."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]

@@ -91,7 +91,6 @@ def detect_format(root: Path, classes: Sequence[str] | None = None) -> str:
 
 
 def _layout_by_files(root: Path) -> str | None:
-    # Before the table: a devkit may hold a labels.csv too, for its tags.
     if voc_root(root) is not None:
         return "voc"
     if annotation_files(root):

@@ -71,6 +71,7 @@ def intersection_over_union(confusion: Confusion) -> dict[str, Any]:
     IoU_c = n_cc / (row_c + column_c - n_cc); labels that occur in neither are null and left out of
     the mean. Background counts as a label. A last column counts neutral predictions: misses.
     """
+    # Without the neutral column, which is a prediction of no label.
     predicted = confusion[:, : len(confusion)].sum(0)
     return score(Counts(np.diag(confusion), predicted, confusion.sum(1)))
 

@@ -83,7 +83,7 @@ def tag_indices(tags: Iterable[str], index: dict[str, int], where: str) -> tuple
     """
     found = set()
     for tag in tags:
-        place = index.get(compose(tag))
+        place = index.get(compose(tag))  # as the names of the classes are
         if place is None:
             raise _unknown_tag(tag, list(index), where)
         found.add(place)

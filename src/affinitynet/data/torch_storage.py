@@ -99,6 +99,7 @@ def _rebuild_tensor(
         return np.zeros(size, storage.dtype)
     if last >= len(storage):
         raise ValueError("a torch tensor that leaves its storage")
+    # torch counts strides in elements, numpy in bytes.
     steps = [step * storage.itemsize for step in stride]
     view: npt.NDArray[np.generic] = np.ndarray(
         size, storage.dtype, storage, offset * storage.itemsize, steps

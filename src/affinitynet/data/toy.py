@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 CLASSES = ("striped", "spotted", "ringed", "checked")
 SETTINGS_FILE = "toy.json"
 
-_OVERSAMPLING = 3
+_OVERSAMPLING = 3  # parts of a pixel's side, for smooth outlines
 _GROUNDS = (
     ((38, 66, 30), (92, 128, 58), (150, 172, 96)),  # meadow
     ((122, 96, 62), (178, 148, 102), (222, 200, 156)),  # sand
@@ -44,8 +44,8 @@ _BODIES = (
     (84, 88, 108),
 )
 _USUAL_BODIES = (2, 1, 4, 5)  # of each class, in _BODIES
-_USUAL_SHARE = 0.6
-_CLEAR_DISTANCE = 75.0
+_USUAL_SHARE = 0.6  # of a class's creatures: a hint, and no more
+_CLEAR_DISTANCE = 75.0  # in RGB, between a body and its ground
 _COUNT_SHARES = (0.04, 0.38, 0.38, 0.20)  # of images with 0, 1, 2 and 3 creatures
 
 Color = tuple[int, int, int]
@@ -70,8 +70,8 @@ _BODY_PARTS = (
     (0.0, -0.5, -0.5, 0.17, 0.26),
     (0.0, 0.4, -0.5, 0.17, 0.26),
 )
-_HEAD = (0.78, 0.2, 0.56)
-_EXTENT = 1.8
+_HEAD = (0.78, 0.2, 0.56)  # u, v and radius
+_EXTENT = 1.8  # half lengths around the center that hold the whole creature
 
 
 def make_toy(
@@ -243,6 +243,7 @@ def _paint(
     ``body_edge`` and ``head_edge`` are the squared distances that are 1 on the outline.
     """
     colors = body * (1.0 + 0.12 * np.clip(v, -1.0, 1.0))[:, None]
+    # The outline is about 2 pixels wide, and 1.5 around the head, whatever the creature's size.
     rim = 1.0 - 2.0 / length
     colors[body_edge > rim**2] *= 0.7
     head = head_edge < 1.0
@@ -253,6 +254,7 @@ def _paint(
     face = np.where(is_mark(p, q)[:, None], np.array(color, float), plain)
     outline = head_edge[head] > (1.0 - 1.5 / (length * radius)) ** 2
     face[outline & (body_edge[head] > 1.0)] *= 0.7
+    # The eye and its pupil.
     face[(p - 0.35) ** 2 + (q - 0.3) ** 2 < 0.27**2] = 250.0
     face[(p - 0.42) ** 2 + (q - 0.3) ** 2 < 0.14**2] = 20.0
     colors[head] = face

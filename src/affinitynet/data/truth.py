@@ -37,8 +37,8 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     for value, label in table.items():
         if value < size:
             known[value], lookup[value] = True, label
-    # The values that occur; np.unique would sort all pixels for it.
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=size))
+    # `present` by bincount: np.unique would sort all pixels for it.
     unknown = present[~known[present]]
     if unknown.size:
         raise UserError(

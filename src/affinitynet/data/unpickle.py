@@ -51,7 +51,7 @@ def load_dictionary(path: Path) -> dict[Any, Any]:
         raise UserError(f"{path}: no such file") from None
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); {_ADVICE}") from error
+        raise UserError(f"{path}: can't be read ({reason}); {_ADVICE}") from error
     if not isinstance(value, _Object) or type(value.content) is not dict:
         raise UserError(f"{path}: holds no dictionary of maps; {_ADVICE}")
     return value.content

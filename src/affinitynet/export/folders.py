@@ -65,6 +65,7 @@ def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sam
     lists = out / "ImageSets" / "Segmentation"
     exported = {sample.id for sample in samples}
     for split, members in manifest.splits.items():
+        # Only images with a mask, or readers would look for files that aren't there.
         lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
         if lines:
             _place(lists, split, ".txt").write_text("".join(lines), "utf-8", newline="\n")
@@ -126,7 +127,7 @@ def _masked_samples(recipe: Recipe, manifest: Manifest, masks: str) -> list[Samp
 def _new_folder(out: Path) -> Iterator[Path]:
     """Give a temporary sibling of `out` to fill; rename it to `out` when all went well."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds files already; name a new folder, nothing is overwritten")
+        raise UserError(f"{out}: holds files already; name a new folder, as nothing is overwritten")
     # Beside `out`, so that the last step is a rename within one file system.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:

@@ -18,7 +18,7 @@ from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 
 
 class AffinityDescription(Description):
-    """What `model.json` says of an affinity network."""
+    """What `model.json` says about an affinity network."""
 
     stage: ClassVar[str] = "train_affinity"
 
@@ -33,7 +33,7 @@ class AffinityDescription(Description):
 
 
 class AffinityNet(nn.Module):
-    """Features of three depths in one space where L1 distance means unlike: -> affinities."""
+    """Backbone and affinity head: images (B, 3, H, W) -> affinities (B, P, h, w)."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, 
 
 
 class Backbone(Protocol):
-    """What every backbone offers beside being a module."""
+    """What every backbone offers besides being a module."""
 
     channels: tuple[int, int, int]
     strides: tuple[int, int, int]

@@ -14,7 +14,7 @@ from affinitynet.run_folder.settings import BackboneSettings, ClassifierSettings
 
 
 class ClassifierDescription(Description):
-    """What `model.json` says of a classifier."""
+    """What `model.json` says about a classifier."""
 
     stage: ClassVar[str] = "train_classifier"
 

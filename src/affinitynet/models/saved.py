@@ -96,5 +96,5 @@ def _load_weights(model: nn.Module, file: Path, stage: str) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{file}: cannot be loaded ({reason}); make it again with --redo {stage}"
+            f"{file}: can't be loaded ({reason}); make it again with --redo {stage}"
         ) from error

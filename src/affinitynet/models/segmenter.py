@@ -144,12 +144,12 @@ def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: st
         if match is not None and match.shape != value.shape:
             raise UserError(
                 f"{source}: {name} has the shape {tuple(match.shape)} where the encoder has "
-                f"{tuple(value.shape)}; it is another network's"
+                f"{tuple(value.shape)}; give this network's file"
             )
         if match is not None:
             found[name] = match
     if not found:
-        raise UserError(f"{source}: has none of the encoder's tensors; it is another network's")
+        raise UserError(f"{source}: has none of the encoder's tensors; give this network's file")
     missing = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     if missing:
         warn(f"{source} lacks {len(missing)} tensors of the encoder ({missing[0]} ...)")
@@ -231,7 +231,7 @@ class SavedSettings(SegmenterSettings):
 
 
 class SegmenterDescription(Description):
-    """What `model.json` says of a segmenter."""
+    """What `model.json` says about a segmenter."""
 
     stage: ClassVar[str] = "train_segmenter"
 

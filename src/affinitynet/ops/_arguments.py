@@ -34,13 +34,13 @@ def check_values(
 
 
 def check_exponent(value: float, name: str) -> None:
-    """Refuse an exponent that is not over 0 and finite.
+    """Refuse an exponent that is not above 0 and finite.
 
     Raises:
         ValueError: its name and value.
     """
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be over 0 and finite, not {value}")
+        raise ValueError(f"{name} must be above 0 and finite, not {value}")
 
 
 def check_count(value: int, name: str, most: int) -> None:

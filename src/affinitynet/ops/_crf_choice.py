@@ -13,7 +13,7 @@ MeanField = Callable[[Tensor, Tensor, Settings], Tensor]
 
 
 class Choice:
-    """The mean field that runs here, chosen at the first image and kept from then on."""
+    """The mean field that runs on this machine, chosen at the first image and kept."""
 
     def __init__(self) -> None:
         self._run: MeanField | None = None

@@ -35,7 +35,7 @@ class AffinityLoss(NamedTuple):
 def displacements(radius: float = 5) -> list[tuple[int, int]]:
     """Return the (dy, dx) of `neighbor_offsets` as plain numbers."""
     if not 1 <= radius < math.inf:
-        raise ValueError(f"radius is {radius}, but a neighborhood needs at least 1, and an end")
+        raise ValueError(f"radius must be at least 1 and finite, not {radius}")
     reach = math.ceil(radius) - 1  # the longest whole step under the radius
     return [
         (dy, dx)
@@ -106,7 +106,7 @@ def distance_torch(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tens
 def distance_backward_torch(
     features: Tensor, grad: Tensor, offsets: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Derive `distance_torch` by the features."""
+    """Calculate the gradient of `distance_torch` in the features."""
     height, width = features.shape[-2:]
     result = torch.zeros_like(features)
     for index, (dy, dx) in enumerate(offsets):
@@ -149,7 +149,7 @@ def distance_numba(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tens
 def distance_backward_numba(
     features: Tensor, grad: Tensor, offsets: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Derive `distance_numba` by the features; the derivative is 0 outside the grid."""
+    """Calculate the gradient of `distance_numba` in the features; it is 0 outside the grid."""
     batch, channels, height, width = features.shape
     lines, shifts, lead, stride = _lines(features, offsets)
     # The kernel meets each pair from its second pixel too and reads the pull `shift` places

@@ -19,14 +19,14 @@ def background_map(cams: Tensor, alpha: float) -> Tensor:
 
     Args:
         cams: (..., C, H, W) in [0, 1], any C from 0.
-        alpha: exponent over 0.
+        alpha: exponent above 0.
 
     Returns:
         (..., 1, H, W).
 
     Raises:
         ValueError: maps of fewer than three dimensions, not floating point or not finite; an
-            alpha that is not over 0.
+            alpha that is not above 0.
 
     Source: Ahn & Kwak, CVPR 2018, equation 2.
     """

@@ -71,7 +71,7 @@ def dense_crf(
             "image (H, W, channels) takes (L, H, W), a batch of them takes (B, L, H, W)"
         )
     if min(gaussian_sxy, bilateral_sxy, bilateral_srgb) <= 0:
-        raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be over 0")
+        raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be above 0")
     if min(iterations, gaussian_compat, bilateral_compat) < 0:
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
     _check_finite(scores)

@@ -32,7 +32,7 @@ def pad_to_stride(maps: Tensor, stride: int) -> Tensor:
     Source: github.com/jiwoon-ahn/psa, which pads its images to multiples of 8 likewise.
     """
     if stride < 1:
-        raise ValueError(f"stride is {stride}, but a cell takes at least 1 pixel")
+        raise ValueError(f"stride must be at least 1, not {stride}")
     height, width = maps.shape[-2:]
     return F.pad(maps, (0, -width % stride, 0, -height % stride))
 
@@ -56,8 +56,8 @@ def walk_scores(
     Args:
         cams: (K, H, W) in [0, 1], any K from 0.
         affinity: (P, h, w) or (1, P, h, w) in [0, 1], h = ceil(H / stride), w = ceil(W / stride).
-        alpha: exponent of the background, over 0; the smaller, the stronger the background.
-        beta: exponent of the affinities, over 0.
+        alpha: exponent of the background, above 0; the smaller, the stronger the background.
+        beta: exponent of the affinities, above 0.
         steps: of the walk, from 0.
         radius: that of the affinities.
         stride: image pixels a side of a cell.
@@ -82,7 +82,7 @@ def walk_scores(
             f"and w = ceil(W / {stride})"
         )
     if alpha <= 0:
-        raise ValueError(f"alpha must be over 0, not {alpha}")
+        raise ValueError(f"alpha must be above 0, not {alpha}")
     cams = _single_or_double(cams)
     maps = pad_to_stride(torch.cat([background_map(cams, alpha), cams]), stride)
     cells = F.avg_pool2d(maps[None], stride)

@@ -39,7 +39,7 @@ def random_walk(
         maps: (B, K, h, w), any K; floating point.
         affinity: (B, P, h, w) in [0, 1] for the P displacements of `neighbor_offsets(radius)`.
             Entries of pairs that leave the grid are not read.
-        beta: exponent over 0; the larger, the more weak edges stop the walk.
+        beta: exponent above 0; the larger, the more weak edges stop the walk.
         steps: t, from 0 to 1e9.
         radius: that of the affinities.
 

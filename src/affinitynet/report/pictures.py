@@ -103,7 +103,7 @@ def draw_labels(image: Pixels, labels: npt.NDArray[np.integer], ignore_index: in
 def draw_maps(
     image: Pixels, classes: npt.NDArray[np.integer], maps: npt.NDArray[np.floating]
 ) -> Pixels:
-    """Let activation maps glow over the dimmed (H, W, 3) image.
+    """Draw activation maps over the dimmed (H, W, 3) image.
 
     classes: (K,) 0-based; maps: (K, H, W) in 0..1. Each pixel takes the color of its strongest
     class, mixed in by that class's value.

@@ -75,6 +75,7 @@ def score(folder: Path, manifest: Manifest, sample: Sample) -> Scored:
     try:
         truth = load_truth(manifest, sample)
         return Scored(sample, image_iou(read_labels(path), truth, manifest.ignore_index))
+    # A report is made of what can be read; `check` and `evaluate` name what can't.
     except (UserError, ValueError):
         return Scored(sample, None)
 

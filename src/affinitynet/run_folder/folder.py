@@ -229,14 +229,14 @@ def damaged(path: Path, stage: str, how: str) -> UserError:
 
 
 def fingerprint(value: Any) -> str:
-    """Name a JSON-able value by 16 hex digits: equal values, equal names, on every machine."""
+    """Hash a JSON-able value to 16 hex digits: equal values give the same on every machine."""
     # One spelling for equal values: the order of keys and spaces must not count.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_name(file: Path) -> str:
-    """Name a file by its content, in 16 hex digits; "missing" where there is none."""
+    """Hash a file's content to 16 hex digits; "missing" where there is no file."""
     if not file.is_file():
         return "missing"
     with file.open("rb") as handle:
@@ -244,7 +244,7 @@ def file_name(file: Path) -> str:
 
 
 def folder_name(folder: Path, suffixes: Iterable[str]) -> str:
-    """Name the files of these suffixes below a folder by names and content, in 16 hex digits."""
+    """Hash names and content of the files of these suffixes below a folder to 16 hex digits."""
     wanted = tuple(suffixes)
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in wanted)
     return fingerprint([[file.relative_to(folder).as_posix(), file_name(file)] for file in files])

@@ -44,31 +44,31 @@ class StageStatus:
         return self.state in ("done", "imported")
 
     def __str__(self) -> str:
-        """Say it as `affinitynet status` does."""
+        """Return the state in words, as `affinitynet status` prints it."""
         return f"{self.state} {self.detail}".rstrip()
 
 
 class Outside(Protocol):
-    """Names the ingredients that lie outside the run folder, each by its content.
+    """Fingerprints the ingredients that lie outside the run folder, each by its content.
 
     None means that there is no such thing: no images play that role.
     """
 
     def images(self, stage: Stage, role: str) -> str | None:
-        """Name the images and tags of a role's split."""
+        """Fingerprint the images and tags of a role's split."""
 
     def truth(self, stage: Stage, role: str) -> str | None:
-        """Name the ground truth of a role's split."""
+        """Fingerprint the ground truth of a role's split."""
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
-        """Name the weights file that the setting `key` gives."""
+        """Fingerprint the weights file that the setting `key` gives."""
 
     def files(self, stage: Stage, key: str, source: str) -> str:
-        """Name the files that the setting `key` brings in."""
+        """Fingerprint the files that the setting `key` brings in."""
 
 
 class Recorded:
-    """Takes what lies outside as the plans in the run folder name it."""
+    """Takes the fingerprints of what lies outside from the plans in the run folder."""
 
     def __init__(self, root: Path) -> None:
         """Read all plans of the run folder `root`."""
@@ -79,21 +79,21 @@ class Recorded:
             self._known |= plan.settings if plan else {}
 
     def images(self, stage: Stage, role: str) -> str | None:
-        """Name the images and tags of a role's split as recorded."""
+        """Return the recorded fingerprint of the images and tags of a role's split."""
         return self._get(stage, IMAGES + role)
 
     def truth(self, stage: Stage, role: str) -> str | None:
-        """Name the ground truth of a role's split as recorded."""
+        """Return the recorded fingerprint of the ground truth of a role's split."""
         return self._get(stage, TRUTH + role)
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
-        """Name the weights as recorded; a file of another name is another file."""
+        """Return the weights' recorded fingerprint; a file of another name is another file."""
         recorded = self._get(stage, key) or ""
         name = Path(weights).name
         return recorded if recorded.startswith(f"{name} ") else f"{name} not seen yet"
 
     def files(self, stage: Stage, key: str, source: str) -> str:
-        """Name the imported files as recorded."""
+        """Return the recorded fingerprint of the imported files."""
         return self._get(stage, key) or f"{source} not seen yet"
 
     def _get(self, stage: Stage, key: str) -> str | None:
@@ -190,7 +190,7 @@ class Freshness:
 
 
 def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the recipe's sections or single settings of these names, by names with dots."""
+    """Return the recipe's sections or single settings of these names, by dotted name."""
     values = recipe.model_dump(mode="json")
     return flat({key: _pick(values, key) for key in keys})
 
@@ -204,7 +204,7 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into one, by names with dots."""
+    """Turn nested mappings into one, with dotted names."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What the run folder says of each stage: what it is made from, how far it is, what came of it."""
+"""What the run folder says about each stage: what it is made from, how far it is, its results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class Plan(Paper):
 
 
 class Record(Paper):
-    """What a finished stage says of itself (`stage.json`)."""
+    """What a finished stage says about itself (`stage.json`)."""
 
     stage: str
     fingerprint: str

@@ -64,6 +64,7 @@ def _cam_tta(recipe: Recipe) -> str:
 
 def _confident_conditions(recipe: Recipe) -> Conditions:
     if recipe.confident.source != "cams":
+        # Made by another program, or drawn by hand: nothing is known of an augmentation.
         return Conditions(tags=True, crf=False, tta="unknown")
     return Conditions(tags=True, crf=recipe.confident.crf.iterations > 0, tta=_cam_tta(recipe))
 
@@ -262,6 +263,7 @@ def _propagate(recipe: Recipe) -> Stage:
             source=source,
         )
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
+    # Those from files are there already, as the artifact of train_affinity.
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
         kept = (*kept, AFFINITIES)
     reads = (makes_cams(recipe), "train_affinity")

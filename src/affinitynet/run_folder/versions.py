@@ -1,4 +1,4 @@
-"""What a figure depends on beside settings and data: library versions and the machine."""
+"""What a figure depends on besides settings and data: library versions and the machine."""
 
 import importlib.metadata
 import os

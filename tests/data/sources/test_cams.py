@@ -147,7 +147,7 @@ def test_npz_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"a\.npz: entry 'dog' is larger than maps of the image"):
         read(path)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"a\.npz: cannot be read"):
+    with pytest.raises(UserError, match=r"a\.npz: can't be read"):
         read(path)
 
 

@@ -18,7 +18,7 @@ _FORMS: dict[Kind, tuple[str, ...]] = {
 
 
 def by_last_part(ids: Iterable[str]) -> dict[str, list[str]]:
-    """Image ids by what follows their last '/', for `find_source`."""
+    """Group image ids by what follows their last '/', for `find_source`."""
     found: dict[str, list[str]] = defaultdict(list)
     for sample_id in ids:
         found[sample_id.rpartition("/")[2]].append(sample_id)

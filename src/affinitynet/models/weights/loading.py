@@ -76,7 +76,7 @@ def load_weights(path: str | Path) -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
+        raise UserError(f"{path}: no such weights file; correct the path")
     suffix = path.suffix.lower()
     if suffix == ".params":
         weights = _recognize_mxnet(read_mxnet(path))
@@ -114,7 +114,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return {name: _float32(tensor) for name, tensor in load_file(path).items()}
     except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); get it again"
+        ) from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -127,12 +129,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged pickle or archive can raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable PyTorch file ({reason})") from error
+        raise UserError(f"{path}: not a readable PyTorch file ({reason}); get it again") from error
     # Checkpoints may be wrapped more than once.
     while isinstance(content, dict) and (key := _wrapper(content)) is not None:
         content = content[key]
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: holds no state dict")
+        raise UserError(f"{path}: holds no state dict; save a model's state_dict()")
     tensors = {
         str(name).removeprefix("module."): _float32(value)  # DataParallel's prefix
         for name, value in content.items()
@@ -157,7 +159,7 @@ def _check_shapes(path: Path, weights: Weights, shapes: Mapping[str, tuple[int, 
         if name in shapes and tuple(tensor.shape) != shapes[name]:
             raise UserError(
                 f"{path}: {weights.sources[name]} has the shape {tuple(tensor.shape)} where the "
-                f"network has {shapes[name]}; it is another network's file"
+                f"network has {shapes[name]}; give this network's file"
             )
 
 
@@ -188,7 +190,7 @@ def _load(module: nn.Module, path: Path, weights: Weights) -> ConversionReport:
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> ConversionReport:
-    """Load into a backbone what fits of any known weights file.
+    """Load whatever fits from any known weights file into a backbone.
 
     A state dict that is none of the known ones is taken for that of the network inside: a timm
     file goes into ``backbone.net``, whose names it has.
