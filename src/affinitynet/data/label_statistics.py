@@ -49,17 +49,18 @@ def label_entropy(counts: LabelCounts) -> float:
 
 
 def judge_segmenter(
-    loss: float, taught: LabelCounts, predicted: LabelCounts, classes: Sequence[str]
+    loss: float | None, taught: LabelCounts, predicted: LabelCounts, classes: Sequence[str]
 ) -> list[str]:
     """Say what is wrong with a segmenter by its labels and its predictions, a line each.
 
-    It learned nothing where its cross entropy is no less than the labels' own entropy. It misses a
+    It learned nothing where its cross entropy is no less than the labels' own entropy; with `loss`
+    None, where classes were weighted and the two can't be compared, that is not asked. It misses a
     class that it never predicts, though as often as in its labels at least five images would show
     it.
     """
     said = []
     entropy = label_entropy(taught)
-    if 0 < LOOKED * entropy < loss:
+    if loss is not None and 0 < LOOKED * entropy < loss:
         said.append(
             f"the segmenter learned nothing from its images: its cross entropy is {loss:.3g}, "
             f"guessing by the labels' frequency has {entropy:.3g}; train longer "

@@ -168,7 +168,8 @@ def work(context: Context) -> dict[str, Any]:
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
-    judgements = _judge(context, figures.get("entropy", figures["loss"]))
+    entropy = figures.get("entropy", figures["loss"])
+    judgements = _judge(context, entropy if _counts_pixels(settings) else None)
     return {
         **figures,
         "images": len(samples),
@@ -177,7 +178,13 @@ def work(context: Context) -> dict[str, Any]:
     }
 
 
-def _judge(context: Context, loss: float) -> list[str]:
+def _counts_pixels(settings: SegmenterSettings) -> bool:
+    """Tell whether each pixel of the masks counts alike, as in their own entropy."""
+    alike = settings.class_weights == "none" and settings.crops == "random"
+    return alike and not settings.balance
+
+
+def _judge(context: Context, loss: float | None) -> list[str]:
     """Hold the segmenter against its labels; `loss` is its cross entropy in the last epoch."""
     taught, predicted = (
         count_labels(
