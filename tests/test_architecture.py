@@ -17,7 +17,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("progress", "errors", "_threads"),
     ("run_folder",),
     ("ops",),
-    ("hardware",),
+    ("hardware", "loading"),
     ("training",),
     ("data",),
     ("models",),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
+from affinitynet.command_line import interrupts
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
@@ -287,11 +288,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A pipe's encoding may lack a letter of a class name: it becomes a question mark.
             stream.reconfigure(errors="replace")
+    if arguments is None:  # not where a program calls this: the signal is that program's
+        interrupts.watch_interrupts()
     try:
         _carry_out(sys.argv[1:] if arguments is None else arguments)
         print(end="", flush=True)  # so that a broken pipe is noticed here
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(report_error(error))
+        code = report_error(error)
+        if interrupts.was_interrupted():
+            os._exit(code)  # all is undone: taking torch apart would take seconds
+        sys.exit(code)
 
 
 def report_error(error: BaseException) -> int:
@@ -300,8 +306,8 @@ def report_error(error: BaseException) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a stdout without a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    if isinstance(error, KeyboardInterrupt):
-        return _complain("interrupted; give the same command again to continue", 130)
+    if isinstance(error, KeyboardInterrupt) or interrupts.was_interrupted():
+        return _complain(interrupts.MESSAGE, interrupts.CODE) if interrupts.tell_once() else 130
     if isinstance(error, UserError):
         return _complain(str(error), 2)
     if isinstance(error, OSError):

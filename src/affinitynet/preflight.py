@@ -1,4 +1,4 @@
-"""What is checked before a run, or hours of it, begin and before anything is deleted."""
+"""What is checked before a run or a long stage begins, and before anything is deleted."""
 
 import os
 from collections.abc import Iterable, Set
@@ -60,6 +60,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
         UserError: it is the data set, lies among its class folders or holds it, an earlier version
             made it, or there are folders in it named as a stage's that no run made.
     """
+    # Resolved, so that one folder under two names is seen to be one.
     out, data = recipe.out.resolve(), manifest.root.resolve()
     advice = "choose another --out"
     if out == data:
@@ -94,7 +95,7 @@ def check_roles(recipe: Recipe, manifest: Manifest) -> None:
 
 
 def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
-    """Refuse folders to bring files in from that are not there, or lie in the run folder.
+    """Refuse sources that are missing folders, or folders of the run itself.
 
     Raises:
         UserError: which setting names it.
@@ -110,6 +111,7 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
             continue
         key = settings[stage.name]
         folder = find_files(stage.source, key, recipe.data)
+        # Made again, the stage would delete what it is to read.
         if folder.resolve().is_relative_to((recipe.out / stage.folder).resolve()):
             raise UserError(
                 f"{key} = {stage.source!r}: is where the run itself keeps these files; copy them "
@@ -118,7 +120,7 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
 
 
 def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
-    """Refuse to make CAMs by a Python function that only the caller could give.
+    """Refuse to make CAMs by a Python function that the caller has not given.
 
     Raises:
         UserError: the run was begun from Python with such a function.
@@ -132,7 +134,7 @@ def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
 
 
 def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
-    """Refuse a device, weights or a segmentation network that stages to do would stumble over.
+    """Refuse a device, weights or a segmentation network that would stop a stage still to do.
 
     Raises:
         UserError: what is missing or does not fit, with its setting.
@@ -233,6 +235,7 @@ def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
     known = sorted(split for split in splits if split in manifest.splits)
     for sentence in partial_truth(manifest, known):
         say(sentence)
+    # By id, since an image may be in both splits.
     samples = {s.id: s for split in known for s in manifest.splits[split] if s.mask is not None}
     if not samples:
         return
@@ -250,6 +253,7 @@ def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         )
     if binary := contradictions_of_masks(found):
         raise UserError(f"{manifest.root}: {binary}")
+    # Last: only truth without a mistake is not read again.
     write_json(record, state)
 
 
@@ -271,6 +275,7 @@ def note_start(recipe: Recipe, todo: Set[str]) -> None:
 
 def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     own, segmenter = recipe.backbone, recipe.segmenter
+    # Without a classifier to start from, trainings read the backbone's weights.
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,

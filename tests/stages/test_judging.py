@@ -67,6 +67,8 @@ def test_labels_are_counted_in_the_crops_that_are_trained_on() -> None:
     assert count_pixels(crops, NEUTRAL) == {0: 84 * 5}
     assert count_pixels(crops[:4], NEUTRAL) == {0: 18, 1: 1, 2: 1}
     assert count_pixels(crops[:4], NEUTRAL, [0.5, 1.0, 3.0]) == {0: 9, 1: 1, 2: 3}
+    draws = [1.0, 2.0, 1.0, 1.0]
+    assert count_pixels(crops[:4], NEUTRAL, draws=draws) == {0: 22, 1: 2, 2: 1}
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
         if value < size:
             known[value], lookup[value] = True, label
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=size))
+    # `present` by bincount: np.unique would sort all pixels for it.
     unknown = present[~known[present]]
     if unknown.size:
         raise UserError(
