@@ -19,7 +19,7 @@ from affinitynet.progress import detail, messages_at
 
 # What takes long to import is imported inside the commands, so that --help answers at once.
 
-Layout = Literal["auto", "voc", "table", "folder", "coco"]
+Layout = Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat", "mvtec"]
 Tags = Literal["auto", "table", "annotations", "masks"]
 ExportFormat = Literal["voc", "png"]
 # The artifacts that can be exported, written out: the stage graph takes a while to import.
@@ -46,11 +46,15 @@ def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
     from affinitynet.data import read_dataset
     from affinitynet.data.check import check_dataset
 
-    findings = check_dataset(read_dataset(data, format=format, tags=tags))
+    try:
+        manifest = read_dataset(data, format=format, tags=tags)
+    except UserError as error:
+        if json:
+            _print_json({"ready": False, "to_fix": [str(error)]})
+        raise
+    findings = check_dataset(manifest)
     if json:
-        from dataclasses import asdict
-
-        _print_json(asdict(findings))
+        _print_json(findings.as_dict())
     else:
         from affinitynet.report.findings import print_findings
 
@@ -199,7 +203,7 @@ COMMANDS = {
     "check": Command(
         check,
         (
-            argument("data", "folder of the data set"),
+            argument("data", "folder of the data set, or the file that lists its tags"),
             choice("--format", "its layout", get_args(Layout)),
             choice("--tags", "where tags come from, if there are several sources", get_args(Tags)),
             JSON,
