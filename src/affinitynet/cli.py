@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
+from affinitynet.command_line.init import INIT, Layout, Tags, init
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
 # What takes long to import is imported inside the commands, so that --help answers at once.
 
-Layout = Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat", "mvtec"]
-Tags = Literal["auto", "table", "annotations", "masks"]
 ExportFormat = Literal["voc", "png"]
 # The artifacts that can be exported, written out: the stage graph takes a while to import.
 MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions")
@@ -227,6 +226,7 @@ COMMANDS = {
             JSON,
         ),
     ),
+    "init": Command(init, INIT),
     "status": Command(
         status,
         (RUN, switch("--verify", "look at every file, not only at the records"), JSON),

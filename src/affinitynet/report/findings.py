@@ -45,8 +45,9 @@ def print_findings(findings: CheckReport) -> None:
     if not findings.problems:
         console.print("\nready")
         return
-    console.print(f"\nto fix ({len(findings.problems):,}):")
+    count = len(findings.problems)
+    console.print(f"\n{count:,} problem{'s' * (count > 1)} to fix:")
     for number, problem in enumerate(findings.to_fix[:SHOWN], 1):
         console.print(Text(f"{number:3}. {problem}"), soft_wrap=True)
-    if len(findings.problems) > SHOWN:
-        console.print(f"and {len(findings.problems) - SHOWN:,} problems more")
+    if count > SHOWN:
+        console.print(f"and {count - SHOWN:,} problems more")
