@@ -5,6 +5,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from affinitynet.data.grid import Grid
+from affinitynet.data.splits import known_split
 from affinitynet.errors import UserError
 
 # A name of an earlier line is taken whatever else is there; two of one line are ambiguous.
@@ -74,6 +76,25 @@ def find_columns(path: Path, header: Sequence[str]) -> Columns:
         if split is None and get_close_matches(name, ["split"], cutoff=0.7):
             raise UserError(f"{path}: has a column {name!r}; rename it to split, if it says so")
     return Columns(image, labels, split, group)
+
+
+def split_by_values(path: Path, grid: Grid, columns: Columns) -> int | None:
+    """Find the column without a known name whose cells all say train, val or test, or None.
+
+    All images would silently be training images if it were passed over.
+
+    Raises:
+        UserError: there are two.
+    """
+    found = []
+    for place in set(range(len(grid.header))) - columns.rest:
+        cells = {cells[place] for _, cells in grid.records if place < len(cells)} - {"", None}
+        if cells and all(isinstance(cell, str) and known_split(cell) for cell in cells):
+            found.append(place)
+    if len(found) > 1:
+        both = " and ".join(grid.header[place] for place in sorted(found))
+        raise UserError(f"{path}: the columns {both} may both be the split; rename one to split")
+    return found[0] if found else None
 
 
 def _find(path: Path, names: list[str], lines: Sequence[Sequence[str]], meaning: str) -> int | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from affinitynet.run_folder.flags import list_settings
 from affinitynet.run_folder.recipe import Recipe
 
 BASE = "own_images"
+_LINE = 100
+_ALWAYS = ("backbone.name", "backbone.weights")  # what people change first
+_GIVEN = ("name", "data")
 _WIDE = 28  # columns before a comment, where they are enough
 _NO_TEXT = ("yes", "no", "on", "off", "y", "n", "true", "false", "null")  # to YAML
 _COUNTED = 30  # classes whose numbers of images are written down
@@ -128,7 +132,8 @@ def _lines(chosen: Mapping[str, Choice], manifest: Manifest) -> Iterator[str]:
     section = ""
     for setting in list_settings(recipe, Recipe()):
         choice = chosen.get(setting.name)
-        if setting.name in ("out", "choose") or not (choice or setting.changed):
+        said_so = choice or setting.changed or setting.name in _ALWAYS
+        if setting.name in ("out", "choose") or not said_so:
             continue
         *parts, name = setting.name.split(".")
         if parts != section.split(".") and parts:
@@ -136,9 +141,14 @@ def _lines(chosen: Mapping[str, Choice], manifest: Manifest) -> Iterator[str]:
             section = ".".join(parts)
         indent = "  " * len(parts)
         line = f"{indent}{name}: {_yaml(setting.value)}"
-        said = f"chosen: {choice.reason}" if choice else setting.meaning
-        if len(line) > _WIDE or len(line) + len(said) > 96:
-            yield f"{indent}# {_printable(said)}"
+        said = setting.meaning
+        if choice:
+            said = choice.reason if setting.name in _GIVEN else f"chosen: {choice.reason}"
+        if len(line) > _WIDE or _WIDE + len(said) > _LINE:
+            start = f"{indent}# "
+            yield textwrap.fill(
+                _printable(said), _LINE, initial_indent=start, subsequent_indent=start
+            )
             yield line
         else:
             yield f"{line:{_WIDE}}  # {_printable(said)}"

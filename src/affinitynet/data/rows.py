@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from affinitynet.data.cells import split_cells
-from affinitynet.data.columns import HOW, Columns, find_columns
+from affinitynet.data.columns import HOW, Columns, find_columns, split_by_values
 from affinitynet.data.delimited import read_delimited
 from affinitynet.data.grid import Cell, Grid, Record, both
 from affinitynet.data.indicators import indicator_columns, read_indicators
@@ -76,6 +76,8 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     if not grid.header:
         raise UserError(f"{path}: lists no images; the data set is empty")
     columns = find_columns(path, grid.header)
+    if columns.split is None:
+        columns = columns._replace(split=split_by_values(path, grid, columns))
     flags = [] if columns.labels is not None else indicator_columns(grid, columns.rest)
     if columns.labels is None and not flags:
         said = ",".join(grid.header)[:80]
@@ -111,6 +113,8 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     names = [grid.header[place] for place in (columns.image, columns.labels) if place is not None]
     parts = [f"{path.name}: column{'s' * (len(names) > 1)} {' and '.join(names)}", grid.said, said]
     parts += ["a row for each image and label"] if len(united) < len(rows) else []
+    if columns.split is not None and grid.header[columns.split].casefold() != "split":
+        parts.append(f"{grid.header[columns.split]} says the split")
     classes = tuple(compose(grid.header[place]) for place in flags)
     return Listing(path, united, ", ".join(filter(None, parts)), tuple(notes), classes)
 

@@ -225,6 +225,16 @@ def test_tables_named_after_splits(photos, tags):
         read_dataset(photos)
 
 
+def test_a_column_whose_cells_say_the_split(photos, tags):
+    (photos / "t.csv").write_text("image,labels,subset\na.png,weld,Train\nb.png,,valid\n")
+    manifest = read_dataset(photos)
+    assert tags(manifest) == {"train": {"a": ("weld",)}, "val": {"b": ()}}
+    assert "subset says the split" in manifest.found
+    (photos / "t.csv").write_text("image,labels,fold,set\na.png,weld,train,val\nb.png,,val,val\n")
+    with pytest.raises(UserError, match="the columns fold and set may both be the split"):
+        read_dataset(photos, format="table")
+
+
 def test_json_lines_and_lists(photos, tags):
     rows = [{"image": "a.png", "labels": ["weld", "crack"]}, {"image": "b.png", "labels": "weld"},
             {"image": "c.png", "labels": []}]  # fmt: skip
