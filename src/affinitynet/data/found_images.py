@@ -3,6 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
+from affinitynet.data.folder import RUN_FILES
 from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name, walk_files
 from affinitynet.data.names import Files, compose
 from affinitynet.data.rows import Listing, Row
@@ -67,7 +68,7 @@ class FoundImages:
     def _named(self, name: str) -> list[Path]:
         if self._by_name is None:
             found: dict[str, list[Path]] = defaultdict(list)
-            for path in walk_files(self._root):
+            for path in walk_files(self._root, RUN_FILES):
                 if is_image_name(path) and not path.is_relative_to(self._masks):
                     found[compose(path.stem)].append(path)
             self._by_name = dict(found)

@@ -41,7 +41,8 @@ def read_label_studio(path: Path) -> Listing:
         )
     full = "annotations" in content[0]
     found: dict[str, tuple[int, list[tuple[str, ...]]]] = {}
-    controls: dict[str, int] = {}  # the control of the choices -> the first entry that has it
+    # The control of the choices -> the first entry that has it.
+    controls = {} if full else _min_controls(path, content)
     others: dict[str, int] = {}  # results that are no choices, likewise
     waiting = []
     for number, task in enumerate(content, 1):
@@ -127,18 +128,35 @@ def _of_min(
     image = _image_of(task, where)
     labels: list[str] = []
     for key, value in task.items():
-        if key in _MIN_KEYS or value == image or value is None:
-            continue
-        if isinstance(value, dict) and set(value) == {"choices"}:
-            value = value["choices"]
-        elif not isinstance(value, str) or key not in (*controls, "choice", "choices", "label"):
-            # Other text of a task's data (a title, a name) stands beside the choices.
-            if isinstance(value, list):
-                others.setdefault(key, number)
-            continue
-        controls.setdefault(key, number)
-        labels += _choices([value] if isinstance(value, str) else value, where)
+        if key in controls and value is not None:
+            several = value.get("choices") if isinstance(value, dict) else value
+            labels += _choices([value] if isinstance(value, str) else several, where)
+        elif isinstance(value, list):
+            others.setdefault(key, number)
     return image, [tuple(labels)]
+
+
+def _min_controls(path: Path, tasks: list[Any]) -> dict[str, int]:
+    """Find the key of JSON-MIN that holds the choices, and the first entry that has it.
+
+    Several choices are told by their form; one alone is text, as a title in the task's data is.
+    """
+    sure: dict[str, int] = {}
+    texts: dict[str, int] = {}
+    for number, task in enumerate(tasks, 1):
+        for key, value in task.items() if isinstance(task, dict) else ():
+            if isinstance(value, dict) and "choices" in value:
+                sure.setdefault(key, number)
+            elif isinstance(value, str) and key not in (*_MIN_KEYS, *_IMAGE_KEYS):
+                texts.setdefault(key, number)
+    if sure or "choice" in texts:
+        return sure or {"choice": texts["choice"]}
+    if len(texts) > 1:
+        raise UserError(
+            f"{path}: {' and '.join(texts)} may hold the choices; export the project as JSON, "
+            "which says so"
+        )
+    return texts
 
 
 def _choices(value: Any, where: str) -> Iterable[str]:

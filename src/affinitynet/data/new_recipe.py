@@ -146,12 +146,16 @@ def _lines(chosen: Mapping[str, Choice], manifest: Manifest) -> Iterator[str]:
             said = choice.reason if setting.name in _GIVEN else f"chosen: {choice.reason}"
         if len(line) > _WIDE or _WIDE + len(said) > _LINE:
             start = f"{indent}# "
-            yield textwrap.fill(
-                _printable(said), _LINE, initial_indent=start, subsequent_indent=start
-            )
+            yield from _wrap(_printable(said), start)
             yield line
         else:
             yield f"{line:{_WIDE}}  # {_printable(said)}"
+
+
+def _wrap(text: str, start: str) -> list[str]:
+    width = _LINE - len(start)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [start + line for line in lines]
 
 
 def _open(before: str, parts: list[str]) -> Iterator[str]:

@@ -33,6 +33,7 @@ FILES: dict[str, Callable[..., Listing]] = {
 }
 FORMATS = ("voc", "coco", "table", "folder", "labelstudio", "cvat", "mvtec")
 WITH_BACKGROUND = ("table", "folder", "labelstudio", "cvat", "mvtec")
+_SHOWN = 5  # files that are not read
 _NEEDS = (
     f"it needs images and {TABLE} (or another table, an export of Label Studio, CVAT or COCO), one "
     "folder of images per class, MVTec's layout or a VOC devkit (JPEGImages, ImageSets)"
@@ -81,7 +82,9 @@ def read_dataset(
             "tags and folders name the background"
         )
     manifest = _read(folder, format, found, classes, tags, tuple(background))
-    notes = (f"{path.relative_to(folder)} is not read: {why}" for path, why in found.unread.items())
+    notes = [f"{path.relative_to(folder)} is not read: {why}" for path, why in found.unread.items()]
+    if len(notes) > _SHOWN:
+        notes = [*notes[:_SHOWN], f"{len(notes) - _SHOWN} more files are not read"]
     return replace(manifest, layout=format, notes=(*manifest.notes, *notes))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from affinitynet.data.folder import RUN_FILES
 from affinitynet.data.found_images import FoundImages
 from affinitynet.data.grid import both
 from affinitynet.data.images import is_image_name, walk_files
@@ -19,6 +20,7 @@ from affinitynet.data.tags import (
     NORMAL,
     class_index,
     class_names,
+    is_background,
     known_names,
     look_alikes,
     tag_indices,
@@ -81,6 +83,8 @@ def read_listings(
                 indices = _mask_tags(mask, len(names), where)
             else:
                 said = [label for label in row.labels if compose(label) not in empty]
+                # Alone it says what an empty cell does; beside a class it contradicts it.
+                said = [] if len(said) == 1 and is_background(said[0]) else said
                 indices = tag_indices(said, index, where)
             splits.setdefault(split_of[_split(listing, row)], []).append(
                 Sample(sample_id, image, indices, mask, row.group)
@@ -134,6 +138,11 @@ def _mask_tags(mask: Path | None, classes: int, where: str) -> tuple[int, ...]:
 
 def _normal(root: Path, names: Sequence[str]) -> tuple[str, ...]:
     normal = [name for name in names if name.casefold() in NORMAL]
+    if all(name.isdecimal() for name in names):
+        return (
+            f"{root}: the labels are numbers ({', '.join(names[:3])}), and each counts as a class; "
+            'if one says that there is none, set dataset.background to it, as ["0"]',
+        )
     if not normal:
         return ()
     return (
@@ -148,7 +157,7 @@ def _unlisted(root: Path, samples: Sequence[Sample], lists: str) -> tuple[str, .
     folder = root / "images" if (root / "images").is_dir() else root
     masks = root / "masks"
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in walk_files(folder):
+    for path in walk_files(folder, RUN_FILES):
         if is_image_name(path) and path not in listed and not path.is_relative_to(masks):
             found[f"image files have no row in {lists} and are left out"].append(path)
     for path in walk_files(masks):

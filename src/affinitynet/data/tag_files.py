@@ -7,6 +7,7 @@ from typing import NamedTuple
 from affinitynet.data.columns import find_columns
 from affinitynet.data.cvat import read_cvat
 from affinitynet.data.delimited import read_delimited
+from affinitynet.data.folder import RUN_FILES
 from affinitynet.data.images import is_hidden
 from affinitynet.data.indicators import indicator_columns
 from affinitynet.data.json_rows import LINES, load_json, read_json_rows
@@ -19,6 +20,7 @@ from affinitynet.errors import UserError
 TABLES = (".csv", ".tsv", ".txt")
 SUFFIXES = (".csv", ".tsv", *LINES, ".json", ".xml")
 OURS = ("groups.csv", "predict.json", "choices.json", "truth.json")  # files of other meanings
+MOST = 12  # files of a kind in a folder that are looked into
 COCO_LISTS = {"images", "annotations", "categories"}
 
 
@@ -112,7 +114,7 @@ def as_tag_file(path: Path, format: str = "auto") -> TagFile:
 
 def _recognized(folder: Path, only: str, unread: dict[Path, str]) -> list[TagFile]:
     found = []
-    for path in _candidates(folder):
+    for path in _candidates(folder, unread):
         try:
             format = recognize(path)
         except UserError as error:
@@ -123,11 +125,20 @@ def _recognized(folder: Path, only: str, unread: dict[Path, str]) -> list[TagFil
     return found
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
+def _candidates(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
+    """Yield the files that may list tags; run folders have none, nor files of one image each."""
+    if all((folder / name).is_file() for name in RUN_FILES):
+        return
+    kinds: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         hidden = path.name.startswith(".") or path.name in OURS
         if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
+            kinds.setdefault(path.suffix.lower(), []).append(path)
+    for suffix, paths in kinds.items():
+        if len(paths) > MOST:
+            unread[paths[0]] = f"it is one of {len(paths)} {suffix} files, too many to list tags"
+        else:
+            yield from paths
 
 
 def _split_of(path: Path) -> str:

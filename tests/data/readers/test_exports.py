@@ -94,6 +94,39 @@ def test_label_studios_json_min(photos, tags):
     }
 
 
+def test_the_control_of_json_min_may_have_any_name(photos, tags):
+    content = [least(1, "1.png") | {"defect": "weld"}, least(2, "2.png")]
+    (photos / "min.json").write_text(json.dumps(content))
+    manifest = read_dataset(photos)
+    assert tags(manifest) == {"train": {"1": ("weld",), "2": ()}}
+    assert "choices of defect" in manifest.found
+    content[0] |= {"title": "first"}
+    (photos / "min.json").write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=r"defect and title may hold the choices; export .* as JSON"
+    ):
+        read_dataset(photos)
+    content.append(least(3, "3.png") | {"defect": {"choices": ["weld", "crack"]}})
+    (photos / "min.json").write_text(json.dumps(content))
+    assert tags(read_dataset(photos))["train"]["3"] == ("crack", "weld")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"choice": {"choices": "weld"}}, "entry 2: has choices that are no list"),
+        ({"choice": 7}, "entry 2: has choices that are no list"),
+        ({"image": None}, "entry 2: names no image"),
+        ({"image": "9.png"}, "entry 2: there is no image 9.png"),
+    ],
+)
+def test_mistakes_in_json_min(photos, change, message):
+    content = [least(1, "1.png", "weld"), least(2, "2.png", "weld") | change]
+    (photos / "min.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"min\.json.*{message}"):
+        read_dataset(photos)
+
+
 def test_label_studios_csv(pictures, tags):
     root = pictures("images/1.png", "images/2.png")
     (root / "ls.csv").write_text(

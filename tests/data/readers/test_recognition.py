@@ -181,3 +181,32 @@ def test_split_and_class_folders(pictures, tags):
     assert manifest.layout == "folder"
     assert tags(manifest)["val"] == {"valid/cat/3": ("cat",)}
     assert "2 folders of images" in manifest.found
+
+
+def test_run_folders_and_files_of_one_image_each_list_no_tags(pictures, tags):
+    root = pictures("images/1.png", "images/2.png", "run/pseudo/1.png")
+    (root / "tags.csv").write_text("image,labels\n1,weld\n2,\n")
+    (root / "run" / "recipe.yaml").write_text("")
+    line = '{"image": "images/1.png", "tags": ["weld"]}\n'
+    (root / "run" / "manifest.jsonl").write_text(line)
+    manifest = read_dataset(root)
+    assert tags(manifest) == {"train": {"1": ("weld",), "2": ()}}
+    note = f"{root}: 2 images were found by their names, most of them in images"
+    assert manifest.notes == (note,)
+    for n in range(20):
+        (root / "images" / f"{n}.json").write_text("[")
+    said = "images/0.json is not read: it is one of 20 .json files, too many to list tags"
+    assert read_dataset(root).notes == (note, said)
+
+
+def test_background_alone_is_no_class(pictures, tags):
+    root = pictures("1.png", "2.png")
+    (root / "tags.csv").write_text("image,labels\n1.png,weld\n2.png,Background\n")
+    assert tags(read_dataset(root)) == {"train": {"1": ("weld",), "2": ()}}
+
+
+def test_labels_that_are_numbers_are_named(pictures):
+    root = pictures("1.png", "2.png")
+    (root / "tags.csv").write_text("image,label\n1.png,1\n2.png,0\n")
+    assert any("the labels are numbers (0, 1)" in note for note in read_dataset(root).notes)
+    assert read_dataset(root, background=["0"]).classes == ("1",)
