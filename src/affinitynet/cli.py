@@ -14,14 +14,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
 from affinitynet.command_line import interrupts
+from affinitynet.command_line.init import INIT, Layout, Tags, init
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
 # What takes long to import is imported inside the commands, so that --help answers at once.
 
-Layout = Literal["auto", "voc", "table", "folder", "coco"]
-Tags = Literal["auto", "table", "annotations", "masks"]
 ExportFormat = Literal["voc", "png"]
 # The artifacts that can be exported, written out: the stage graph takes a while to import.
 MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions")
@@ -47,11 +46,15 @@ def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
     from affinitynet.data import read_dataset
     from affinitynet.data.check import check_dataset
 
-    findings = check_dataset(read_dataset(data, format=format, tags=tags))
+    try:
+        manifest = read_dataset(data, format=format, tags=tags)
+    except UserError as error:
+        if json:
+            _print_json({"ready": False, "to_fix": [str(error)]})
+        raise
+    findings = check_dataset(manifest)
     if json:
-        from dataclasses import asdict
-
-        _print_json(asdict(findings))
+        _print_json(findings.as_dict())
     else:
         from affinitynet.report.findings import print_findings
 
@@ -209,7 +212,7 @@ COMMANDS = {
     "check": Command(
         check,
         (
-            argument("data", "folder of the data set"),
+            argument("data", "folder of the data set, or the file that lists its tags"),
             choice("--format", "its layout", get_args(Layout)),
             choice("--tags", "where tags come from, if there are several sources", get_args(Tags)),
             JSON,
@@ -233,6 +236,7 @@ COMMANDS = {
             JSON,
         ),
     ),
+    "init": Command(init, INIT),
     "status": Command(
         status,
         (RUN, switch("--verify", "look at every file, not only at the records"), JSON),

@@ -289,5 +289,5 @@ def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
 
 
 def _layout(recipe: Recipe, manifest: Manifest) -> str:
-    known = recipe.dataset.format
+    known = manifest.layout or recipe.dataset.format  # the first, where it has just been read
     return known if known != "auto" else detect_format(Path(manifest.root))

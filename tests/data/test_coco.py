@@ -245,7 +245,7 @@ def test_boxes_are_tags_but_no_ground_truth(tmp_path):
         one_image(tmp_path, {}, {"segmentation": MISSING, "bbox": [1, 1, 2, 2]})
     )
     assert [(s.tags, s.mask) for s in manifest.samples] == [((2,), None)]
-    assert manifest.notes == ("instances_train.json has boxes only: train has no ground truth",)
+    assert manifest.notes == ("instances_train.json has no outlines: train has no ground truth",)
 
 
 def test_a_class_list_in_the_folder_counts(tmp_path):

@@ -1,6 +1,7 @@
 """Images kept aside: a share of each combination of tags, groups whole, the same every time."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,15 @@ def test_groups_stay_whole() -> None:
     assert not {groups[s.image] for s in rest} & {groups[s.image] for s in held}
 
 
-def test_groups_come_from_their_file_or_from_the_table(tmp_path: Path) -> None:
+def test_groups_of_samples_stay_whole() -> None:
+    every = [replace(sample, group=f"{int(sample.id) // 4}") for sample in samples(60, 41)]
+    rest, held = hold_out(every, 0.3, 1, {})
+    assert 20 <= len(held) <= 31
+    assert not {s.group for s in rest} & {s.group for s in held}
+
+
+def test_groups_come_from_their_file(tmp_path: Path) -> None:
     assert read_groups(tmp_path) == {}
-    table = tmp_path / "labels.csv"
-    table.write_text("image,labels\na.png,ant\n", encoding="utf-8")
-    assert read_groups(tmp_path) == {}
-    table.write_text("image,labels,group\na.png,ant,7\nb.png,ant,\n", encoding="utf-8")
-    assert read_groups(tmp_path)[tmp_path / "images" / "a.png"] == "7"
-    assert tmp_path / "b.png" not in read_groups(tmp_path)
     file = tmp_path / "groups.csv"
     file.write_text("image,group\na.png,8\n", encoding="utf-8")
     assert read_groups(tmp_path)[tmp_path / "a.png"] == "8"

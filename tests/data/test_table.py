@@ -99,11 +99,11 @@ def test_leftovers_and_look_alikes_are_noted(tmp_path):
     ("table", "message"),
     [
         ("", r"must begin with the columns image,labels"),
-        ("image;labels\n1.png;cat\n", r"must begin with the columns image,labels"),
-        ("file,tags\n1.png,cat\n", r"its first line is 'file,tags'"),
+        ("photo,labels\n1.png,cat\n", r"its first line is 'photo,labels'"),
+        ("image,kind\n1.png,cat\n", r"has no column of labels, and no columns of 0 and 1"),
         ("image,labels\n", r"lists no images; the data set is empty"),
         ("image,labels\n1.png,cat,dog\n", r"line 2: has more cells .* separate labels by ';'"),
-        ("image,labels\n1.png,cat\n\n1.png,dog\n", r"lists 1\.png twice, in lines 2 and 4"),
+        ("image,labels\n1.png,cat;cow\n\n1.png,dog\n", r"lists 1\.png twice, in lines 2 and 4"),
         ("image,labels\n1.png,a\nnone.png,a\n", r"line 3: there is no image none\.png"),
         ("image,labels\n,cat\n", r"line 2: names no image"),
         ("image,labels\n1.png,a\n2.png\n", r"line 3: has no cell for labels; write 2\.png, "),
@@ -164,8 +164,11 @@ def test_companions_that_macos_leaves_are_no_images(tmp_path):
 
 
 def test_tables_in_another_encoding(tmp_path):
-    with pytest.raises(UserError, match="not UTF-8"):
-        read_dataset(dataset(tmp_path, "image,labels\n1.png,bär\n".encode("latin-1")))
+    manifest = read_dataset(dataset(tmp_path, "image,labels\n1.png,bär\n".encode("latin-1")))
+    assert manifest.classes == ("bär",)
+    assert "read as CP1252" in manifest.found
+    with pytest.raises(UserError, match="neither UTF-8, UTF-16 nor cp1252"):
+        read_dataset(dataset(tmp_path, b"image,labels\n1.png,b\x81r\n"))
 
 
 def test_ids_that_would_share_a_file(tmp_path):

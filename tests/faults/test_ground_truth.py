@@ -217,7 +217,7 @@ def test_problems_of_the_whole_set_name_no_image(table, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check", str(root)])
     assert ended.value.code == 2
-    assert "problem: the masks hold 0 and 255 only" in capsys.readouterr().out.replace("\n", " ")
+    assert "1. the masks hold 0 and 255 only" in capsys.readouterr().out.replace("\n", " ")
     with pytest.raises(SystemExit):
         main(["check", str(root), "--json"])
     assert json.loads(capsys.readouterr().out)["problems"][0]["id"] == ""

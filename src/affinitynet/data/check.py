@@ -3,14 +3,16 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from affinitynet.data.images import load_image, read_orientation, read_size
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
+from affinitynet.data.splits import DEFAULT_SPLIT
 from affinitynet.data.truth import check_size, is_binary, load_truth
 from affinitynet.data.voc import SBD_MASKS
 from affinitynet.errors import UserError
@@ -38,7 +40,9 @@ class CheckReport:
     with_truth: split -> images with ground truth.
     height, width: (smallest, median, largest) in pixels over the images that can be decoded;
         None where there are none.
-    problems: samples that will stop a run or falsify a figure. warnings: traps, one sentence each.
+    problems: samples that will stop a run or falsify a figure. warnings: traps, and what was not
+        read, one sentence each.
+    layout, found: which layout was read, and why that one.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +55,17 @@ class CheckReport:
     width: tuple[int, float, int] | None
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    layout: str = ""
+    found: str = ""
+
+    @property
+    def to_fix(self) -> tuple[str, ...]:
+        """The problems in one line each; none says that the data set is ready."""
+        return tuple(f"{p.id}: {p.message}" if p.id else p.message for p in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as plain data, with `ready` and `to_fix`."""
+        return asdict(self) | {"ready": not self.problems, "to_fix": self.to_fix}
 
 
 def check_dataset(manifest: Manifest) -> CheckReport:
@@ -87,6 +102,8 @@ def check_dataset(manifest: Manifest) -> CheckReport:
             *_coarse_truth(manifest),
             *_rare_classes(manifest),
         ),
+        layout=manifest.layout,
+        found=manifest.found,
     )
 
 
@@ -160,7 +177,20 @@ def contradictions(manifest: Manifest, found: Iterable[Finding]) -> list[str]:
             "from; add images without it, with no tag"
         )
     masks = contradictions_of_masks(found)
-    return [*sentences, masks] if masks else sentences
+    sentences += [masks] if masks else []
+    return sentences + _nothing_to_learn(manifest)
+
+
+def _nothing_to_learn(manifest: Manifest) -> list[str]:
+    """Say that the split that recipes train on is missing, or shows no class at all."""
+    name = DEFAULT_SPLIT
+    others = [n for n, split in manifest.splits.items() if any(s.tags for s in split)]
+    advice = f"name another by dataset.train ({', '.join(others)})" if others else "add tags"
+    if name not in manifest.splits:
+        return [f"there is no split {name}, which recipes train on; {advice}"]
+    if name not in others:
+        return [f"no image of the split {name} has a tag, so nothing can be learned; {advice}"]
+    return []
 
 
 def contradictions_of_masks(found: Iterable[Finding]) -> str:

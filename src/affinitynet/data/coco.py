@@ -35,7 +35,9 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
+def read_coco(
+    root: Path, classes: Sequence[str] | None, tags: str, given: dict[str, Path] | None = None
+) -> Manifest:
     """Read a COCO folder: the categories of an image's annotations are its tags.
 
     Splits are named after the annotation files without the year (``instances_train2014.json``:
@@ -43,14 +45,15 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
     without annotations have no tags. The ground truth of an image is in the panoptic file where
     its PNGs are there too, else in the instances file (in neither where that has only boxes);
     `load_truth` renders it. Images lie in ``train2014/``, ``images/train2014/``, ``images/`` or the
-    root. A file none of whose images is there is left out with a note.
+    root. A file none of whose images is there is left out with a note. `given` are annotation files
+    of other names by the folder of their images, as Roboflow's ``train/_annotations.coco.json``.
 
     Raises:
         UserError: a single image is missing, two images have one id, an annotation file is none.
     """
     if tags not in ("auto", "annotations"):
         raise UserError(f"dataset.tags = {tags}: a COCO data set has its tags in its annotations")
-    files = annotation_files(root)
+    files = given or annotation_files(root)
     if not files:
         raise UserError(f"{root}: has no annotations/instances_*.json")
     contents = {folder: load_annotations(path) for folder, path in files.items()}
@@ -79,7 +82,7 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         tags_of = _tags_of(contents[folder], categories)
         truth = _truth_file(root, folder, files[folder], contents[folder]["annotations"])
         if truth is None:
-            notes.append(f"{files[folder].name} has boxes only: {split} has no ground truth")
+            notes.append(f"{files[folder].name} has no outlines: {split} has no ground truth")
         splits[split] = tuple(
             Sample(
                 id=f"{split}/{stem}" if clash else stem,
@@ -90,7 +93,10 @@ def read_coco(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
             for stem, path, entry in images
         )
     notes += (*split_notes, *look_alikes(names))
-    return Manifest(root=root, classes=names, splits=splits, notes=tuple(notes))
+    said = ", ".join(str(path.relative_to(root)) for path in files.values())
+    return Manifest(
+        root=root, classes=names, splits=splits, notes=tuple(notes), found=f"COCO's lists in {said}"
+    )
 
 
 def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> dict[int, str]:
@@ -98,8 +104,9 @@ def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> 
     categories: dict[int, str] = {}
     ids: dict[str, int] = {}
     for folder, content in contents.items():
+        headings = _headings(content)
         for entry in content["categories"]:
-            if not entry.get("isthing", 1):
+            if not entry.get("isthing", 1) or entry["id"] in headings:
                 continue
             given = compose(entry["name"].strip())
             name = categories.setdefault(entry["id"], given)
@@ -114,6 +121,23 @@ def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> 
                     f"{name!r}; give them one id"
                 )
     return dict(sorted(categories.items()))
+
+
+def _headings(content: dict[str, Any]) -> set[int]:
+    """Find categories that only group the others, as the first of Roboflow's does."""
+    used = {item.get("category_id") for item in content["annotations"]}
+    above = {
+        entry.get("supercategory")
+        for entry in content["categories"]
+        if entry.get("supercategory") != entry["name"]
+    }
+    return {
+        entry["id"]
+        for entry in content["categories"]
+        if entry["id"] not in used
+        and entry["name"] in above
+        and entry.get("supercategory") in (None, "none", entry["name"])
+    }
 
 
 def _find_images(

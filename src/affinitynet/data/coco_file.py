@@ -48,7 +48,10 @@ def load_annotations(path: Path) -> dict[str, Any]:
 
 def find_base(root: Path, folder: str, entries: list[dict[str, Any]], files: Files) -> Path | None:
     """Return the folder that file names are relative to, the first that has one of the images."""
-    for base in (root / folder, root / "images" / folder, root / "images", root):
+    places = [root / folder, root / "images" / folder, root / "images", root]
+    # data/ is FiftyOne's; any other folder may be one's own.
+    places += sorted(path for path in root.iterdir() if path.is_dir() and path not in places)
+    for base in places:
         if any(files.find(base, entry["file_name"]) is not None for entry in entries):
             return base
     return None

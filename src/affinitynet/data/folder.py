@@ -13,6 +13,7 @@ from affinitynet.data.names import compose
 from affinitynet.data.sample import Sample
 from affinitynet.data.splits import DEFAULT_SPLIT, known_split, name_splits
 from affinitynet.data.tags import (
+    NORMAL,
     class_index,
     class_names,
     is_background,
@@ -32,7 +33,6 @@ _KINDS = (
     "segmentationobject"
 )
 KINDS = frozenset(_KINDS.split())
-NORMAL = ("ok", "good", "normal")
 LISTS = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet")
 _PIECE = 1 << 16  # bytes of a file's beginning that tell most files apart
 
@@ -140,7 +140,9 @@ def read_folder(
             f"classes, set dataset.background to [{normal[0]}]",
         )
     notes = (*notes, *found.notes, *twins, *_nested_splits(found), *look_alikes(names))
-    return Manifest(root=root, classes=names, splits=splits, notes=notes)
+    said = f"{len(found.classes)} folders of images in {found.base.name}"
+    said += f", below {' and '.join(found.splits)}" if list(found.splits) != ["train"] else ""
+    return Manifest(root=root, classes=names, splits=splits, notes=notes, found=said)
 
 
 def check_no_run(root: Path) -> None:

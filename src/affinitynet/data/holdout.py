@@ -15,29 +15,23 @@ GROUPS = "groups.csv"  # columns image,group, beside labels.csv
 
 
 def read_groups(root: Path) -> dict[Path, str]:
-    """Return the group of each image that `groups.csv`, or a column of `labels.csv`, gives one.
+    """Return the group of each image that `groups.csv` gives one.
 
     Images of a group (one plant, one patient, one video) look so alike that one of them in the
-    training gives the others away. Paths are absolute; without either there are no groups.
+    training gives the others away. Paths are absolute. A table's column `group` is in the samples.
 
     Raises:
         UserError: a groups.csv without the columns image and group.
     """
-    for name, needed in ((GROUPS, True), ("labels.csv", False)):
-        file = root / name
-        if not file.is_file():
-            continue
-        rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
-        if rows and not {"image", "group"} <= rows[0].keys():
-            if needed:
-                raise UserError(f"{file}: must begin with the columns image,group; add that line")
-            continue
-        named = {row["image"].strip(): (row["group"] or "").strip() for row in rows}
-        folders = (root, root / "images")
-        return {
-            folder / image: group for image, group in named.items() if group for folder in folders
-        }
-    return {}
+    file = root / GROUPS
+    if not file.is_file():
+        return {}
+    rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
+    if rows and not {"image", "group"} <= rows[0].keys():
+        raise UserError(f"{file}: must begin with the columns image,group; add that line")
+    named = {row["image"].strip(): (row["group"] or "").strip() for row in rows}
+    folders = (root, root / "images")
+    return {folder / image: group for image, group in named.items() if group for folder in folders}
 
 
 def hold_out(
@@ -53,8 +47,8 @@ def hold_out(
     generator = np.random.default_rng([seed, 1])
     units: dict[tuple[bool, str], list[Sample]] = {}
     for sample in samples:
-        group = groups.get(sample.image)
-        units.setdefault((group is not None, group or sample.id), []).append(sample)
+        group = groups.get(sample.image) or sample.group
+        units.setdefault((bool(group), group or sample.id), []).append(sample)
     keyed = [
         (sorted({tag for sample in unit for tag in sample.tags}), float(generator.random()), unit)
         for unit in units.values()

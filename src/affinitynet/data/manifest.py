@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from affinitynet.run_folder.folder import atomic_write, check_relative, file_nam
 RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
 FORMAT = 2
+ONLY_TAG = -1  # in `truth_values`
 MOST_TAGS = 254  # of an image: the stages number them from 1, and 255 is neutral
 
 
@@ -27,7 +28,9 @@ class Manifest:
     classes: names; class ``c`` has label ``c + 1``, label 0 is background.
     splits: name -> samples. A sample may be in several splits.
     truth_values: raw value in the ground-truth files -> label; None where they are the same.
+        The label `ONLY_TAG` stands for the only tag of the image.
     notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
+    layout, found: the layout's name and why it was taken, known while the data set is read.
 
     Raises:
         UserError: unsafe ids, ids that stand for two images, tags out of range or more than 254,
@@ -39,6 +42,8 @@ class Manifest:
     splits: dict[str, tuple[Sample, ...]]
     truth_values: dict[int, int] | None = None
     notes: tuple[str, ...] = ()
+    layout: str = field(default="", compare=False)
+    found: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Check what the class promises."""
@@ -144,15 +149,14 @@ class Manifest:
             for place, sample in enumerate(samples):
                 places.setdefault(sample.id, {})[name] = place
         for sample in self.samples:
-            yield _line(
-                {
-                    "id": sample.id,
-                    "image": self._relative(sample.image),
-                    "tags": sample.tags,
-                    "mask": None if sample.mask is None else self._relative(sample.mask),
-                    "splits": places[sample.id],
-                }
-            )
+            entry = {
+                "id": sample.id,
+                "image": self._relative(sample.image),
+                "tags": sample.tags,
+                "mask": None if sample.mask is None else self._relative(sample.mask),
+                "splits": places[sample.id],
+            }
+            yield _line(entry | ({"group": sample.group} if sample.group else {}))
 
     @classmethod
     def from_lines(cls, lines: Iterable[str]) -> "Manifest":
@@ -247,6 +251,7 @@ def _sample(base: Path, entry: dict[str, Any]) -> Sample:
         _inside(base, entry["image"]),
         tuple(int(tag) for tag in entry["tags"]),
         None if entry["mask"] is None else _inside(base, entry["mask"]),
+        str(entry.get("group", "")),
     )
 
 

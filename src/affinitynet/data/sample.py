@@ -13,9 +13,11 @@ class Sample:
     tags: sorted 0-based indices into the manifest's classes; ``()`` says background only.
     mask: the file that holds the ground truth, where there is one: a label PNG, or a COCO
         annotation file (JSON). Read it with `affinitynet.data.load_truth`.
+    group: images of one group (one plant, one patient) are kept aside together; "": none.
     """
 
     id: str
     image: Path
     tags: tuple[int, ...]
     mask: Path | None = None
+    group: str = ""

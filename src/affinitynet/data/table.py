@@ -1,4 +1,4 @@
-"""Images and a table of tags: ``labels.csv`` with the columns image, labels and maybe split."""
+"""Images and what lists their tags: a table, or the export of another program."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -6,27 +6,42 @@ from pathlib import Path
 
 import numpy as np
 
+from affinitynet.data.folder import RUN_FILES
+from affinitynet.data.found_images import FoundImages
+from affinitynet.data.grid import both
 from affinitynet.data.images import is_image_name, walk_files
 from affinitynet.data.labels import ignore_index, read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.names import Files, compose
-from affinitynet.data.rows import TABLE, Row, check_labels, read_rows
+from affinitynet.data.rows import Listing, Row, check_labels
 from affinitynet.data.sample import Sample
-from affinitynet.data.splits import name_splits
-from affinitynet.data.tags import class_index, class_names, known_names, look_alikes, tag_indices
+from affinitynet.data.splits import DEFAULT_SPLIT, name_splits
+from affinitynet.data.tags import (
+    NORMAL,
+    class_index,
+    class_names,
+    is_background,
+    known_names,
+    look_alikes,
+    tag_indices,
+)
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import check_relative
 
 
-def read_table(
-    root: Path, classes: Sequence[str] | None, tags: str, background: Collection[str] = ()
+def read_listings(
+    root: Path,
+    listings: Sequence[Listing],
+    classes: Sequence[str] | None,
+    tags: str,
+    background: Collection[str] = (),
 ) -> Manifest:
-    """Read a folder with ``labels.csv``; its image paths are relative to it or to ``images/``.
+    """Make a data set of images and the files that list their tags, one or one for each split.
 
-    Splits come from the column ``split`` (an empty cell, or no such column: train). Ground truth,
-    where given, is ``masks/<id>.png`` with the values 0 (background), 1 ... C and 255 (void). The
-    id is the path below ``images/`` (else below the root) without its extension. An empty labels
-    cell, or one of the labels `background`, says background only.
+    Image names are relative to the listing's folder, to the root or to ``images/``, or are the last
+    part of one image's path. Splits come from the rows (none: the listing's, else train). Ground
+    truth, where given, is ``masks/<id>.png``: 0 (background), 1 ... C and 255 (void). The
+    id is the path below ``images/`` (else below the root) without its extension. A row without
+    labels, or with one of the labels `background`, says background only.
 
     Raises:
         UserError: missing images, ids that collide, unknown tags, a cell that is no list of labels;
@@ -34,61 +49,73 @@ def read_table(
     """
     if tags not in ("auto", "table", "masks"):
         raise UserError(f"dataset.tags = {tags}: a labels.csv data set takes table or masks")
-    table = root / TABLE
-    rows, notes = read_rows(table)
-    if not rows:
-        raise UserError(f"{table}: lists no images; the data set is empty")
     empty = {compose(name) for name in background}
     known = known_names(root, classes)
-    notes += check_labels(table, rows, known | empty)
-    labels = {label for row in rows for label in row.labels if compose(label) not in empty}
-    names = class_names(root, classes, sorted(labels))
-    split_of, split_notes = name_splits([row.split for row in rows], str(table))
-    index = class_index(names)
-    files = Files()
+    notes: list[str] = []
+    found: dict[str, None] = {}
+    labels: set[str] = set()
+    for listing in listings:
+        if not listing.rows:
+            raise UserError(f"{listing.path}: lists no images; the data set is empty")
+        own = {compose(name) for name in listing.classes}
+        notes += [*listing.notes, *check_labels(listing.path, listing.rows, known | empty | own)]
+        found |= dict.fromkeys(listing.classes)
+        labels |= {label for row in listing.rows for label in row.labels}
+    found |= dict.fromkeys(sorted(labels))
+    names = class_names(root, classes, [name for name in found if compose(name) not in empty])
+    words = [_split(listing, row) for listing in listings for row in listing.rows]
+    split_of, split_notes = name_splits(
+        words, str(listings[0].path if len(listings) == 1 else root)
+    )
+    images = FoundImages(root, root / "masks")
     splits: dict[str, list[Sample]] = {}
-    line_of: dict[str, int] = {}
-    for row in rows:
-        image = _find_image(root, row, table, files)
-        sample_id = _sample_id(root, image)
-        first = line_of.setdefault(sample_id, row.line)
-        if first != row.line:
-            raise UserError(
-                f"{table}, lines {first} and {row.line}: both images would be written as "
-                f"{sample_id}.png; rename one"
+    index, files = class_index(names), Files()
+    first_of: dict[str, tuple[Listing, Row]] = {}
+    for listing in listings:
+        for row in listing.rows:
+            image = images.find(listing, row)
+            sample_id = _sample_id(root, image)
+            if (first := first_of.setdefault(sample_id, (listing, row)))[1] is not row:
+                raise UserError(_same_id(first, (listing, row), sample_id))
+            where = f"{listing.path}, {row.place} ({row.image})"
+            mask = files.find(root / "masks", f"{sample_id}.png")
+            if tags == "masks":
+                indices = _mask_tags(mask, len(names), where)
+            else:
+                said = [label for label in row.labels if compose(label) not in empty]
+                # Alone it says what an empty cell does; beside a class it contradicts it.
+                said = [] if len(said) == 1 and is_background(said[0]) else said
+                indices = tag_indices(said, index, where)
+            splits.setdefault(split_of[_split(listing, row)], []).append(
+                Sample(sample_id, image, indices, mask, row.group)
             )
-        where = f"{table}, line {row.line} ({row.image})"
-        mask = files.find(root / "masks", f"{sample_id}.png")
-        if tags == "masks":
-            indices = _mask_tags(mask, len(names), where)
-        else:
-            said = [label for label in row.labels if compose(label) not in empty]
-            indices = tag_indices(said, index, where)
-        splits.setdefault(split_of[row.split], []).append(Sample(sample_id, image, indices, mask))
     samples = [sample for split in splits.values() for sample in split]
     return Manifest(
         root=root,
         classes=names,
         splits={name: tuple(samples) for name, samples in splits.items()},
-        notes=(*notes, *split_notes, *look_alikes(names), *_unlisted(root, samples)),
+        notes=(
+            *notes,
+            *split_notes,
+            *images.notes(),
+            *look_alikes(names),
+            *_normal(root, names),
+            *_unlisted(root, samples, " and ".join(listing.path.name for listing in listings)),
+        ),
+        found="; ".join(listing.said for listing in listings),
     )
 
 
-def _find_image(root: Path, row: Row, table: Path, files: Files) -> Path:
-    check_relative(row.image, f"{table}, line {row.line}: the image")
-    for base in (root, root / "images"):
-        if (path := files.find(base, row.image)) is not None:
-            return path
-    folded = row.image.rpartition("/")[2].casefold()
-    near = (
-        path.name
-        for base in (root, root / "images")
-        for paths in files.list((base / row.image).parent).values()
-        for path in paths
-        if path.name.casefold() == folded
-    )
-    hint = next((f"; {name} is: write it so" for name in near), "; correct its path")
-    raise UserError(f"{table}, line {row.line}: there is no image {row.image} in {root}{hint}")
+def _split(listing: Listing, row: Row) -> str:
+    return row.split or listing.split or DEFAULT_SPLIT
+
+
+def _same_id(first: tuple[Listing, Row], second: tuple[Listing, Row], sample_id: str) -> str:
+    (one, row), (other, last) = first, second
+    where = f"{one.path}, {both(row.unit, row.line, last.line)}"
+    if one is not other:
+        where = f"{one.path}, {row.place}, and {other.path}, {last.place}"
+    return f"{where}: both images would be written as {sample_id}.png; rename one"
 
 
 def _sample_id(root: Path, image: Path) -> str:
@@ -109,15 +136,30 @@ def _mask_tags(mask: Path | None, classes: int, where: str) -> tuple[int, ...]:
     return tuple(sorted(value - 1 for value in values))
 
 
-def _unlisted(root: Path, samples: Sequence[Sample]) -> tuple[str, ...]:
+def _normal(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+    normal = [name for name in names if name.casefold() in NORMAL]
+    if all(name.isdecimal() for name in names):
+        return (
+            f"{root}: the labels are numbers ({', '.join(names[:3])}), and each counts as a class; "
+            'if one says that there is none, set dataset.background to it, as ["0"]',
+        )
+    if not normal:
+        return ()
+    return (
+        f"{root}: the label {normal[0]} counts as a class; if its images show none of the "
+        f"classes, set dataset.background to [{normal[0]}]",
+    )
+
+
+def _unlisted(root: Path, samples: Sequence[Sample], lists: str) -> tuple[str, ...]:
     """Note image files without a row and masks without an image: that may not be meant."""
     listed = {path for sample in samples for path in (sample.image, sample.mask)}
     folder = root / "images" if (root / "images").is_dir() else root
     masks = root / "masks"
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in walk_files(folder):
+    for path in walk_files(folder, RUN_FILES):
         if is_image_name(path) and path not in listed and not path.is_relative_to(masks):
-            found[f"image files have no row in {TABLE} and are left out"].append(path)
+            found[f"image files have no row in {lists} and are left out"].append(path)
     for path in walk_files(masks):
         if is_image_name(path) and path not in listed:
             found["files in masks/ are no image's mask (<image's name>.png)"].append(path)

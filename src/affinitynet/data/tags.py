@@ -10,6 +10,7 @@ from affinitynet.data.text import read_lines
 from affinitynet.errors import UserError
 
 BACKGROUND = "background"
+NORMAL = ("ok", "good", "normal", "unlabeled", "negative", "no_defect")  # that may say background
 
 
 def is_background(name: str) -> bool:

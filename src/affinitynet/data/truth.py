@@ -7,7 +7,7 @@ import numpy as np
 from affinitynet.data.coco_masks import render_truth
 from affinitynet.data.images import read_orientation
 from affinitynet.data.labels import Labels, read_labels
-from affinitynet.data.manifest import Manifest
+from affinitynet.data.manifest import ONLY_TAG, Manifest
 from affinitynet.data.sample import Sample
 from affinitynet.errors import UserError
 
@@ -36,7 +36,8 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     lookup = np.zeros(size, dtype=np.uint16)
     for value, label in table.items():
         if value < size:
-            known[value], lookup[value] = True, label
+            known[value] = True
+            lookup[value] = _only_label(sample) if label == ONLY_TAG else label
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=size))
     # `present` by bincount: np.unique would sort all pixels for it.
     unknown = present[~known[present]]
@@ -69,6 +70,15 @@ def is_binary(truth: Labels) -> bool:
     With fewer than 255 classes it then says background and void: nothing of the class.
     """
     return bool(truth.dtype == np.uint8 and np.isin(truth, (0, 255)).all() and (truth == 255).any())
+
+
+def _only_label(sample: Sample) -> int:
+    if len(sample.tags) != 1:
+        raise UserError(
+            f"{sample.mask}: shows one class, but its image has {len(sample.tags)} tags; write the "
+            "classes' numbers into the mask"
+        )
+    return sample.tags[0] + 1
 
 
 def _check_turn(mask: Path, image: Path) -> None:

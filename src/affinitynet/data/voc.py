@@ -119,6 +119,7 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         splits={split_of[name]: tuple(samples[i] for i in ids) for name, ids in lists.items()},
         truth_values=_truth_values(names) if vocs else None,
         notes=(*notes, *split_notes, *look_alikes(names)),
+        found=f"JPEGImages and ImageSets in {root.name}, tags from {source}",
     )
 
 
@@ -151,9 +152,9 @@ def _tags_from(
 ) -> tuple[str, Callable[[str], tuple[str, ...] | None], tuple[str, ...]]:
     """The source's name for messages, a function id -> tags (None where it has none), and notes."""
     if kind == "table":
-        rows, notes = read_rows(root / TABLE)
-        notes += check_labels(root / TABLE, rows, classes)
-        return TABLE, _tags_by_id(rows, root / TABLE, images).get, notes
+        listing = read_rows(root / TABLE, classes)
+        notes = (*listing.notes, *check_labels(root / TABLE, listing.rows, classes))
+        return TABLE, _tags_by_id(listing.rows, root / TABLE, images).get, notes
     if kind == "masks":
         return "the masks", lambda sample_id: _mask_tags(masks[sample_id], classes, vocs), ()
 

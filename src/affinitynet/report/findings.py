@@ -10,8 +10,14 @@ SHOWN = 20  # problems; a folder of a wrong kind has one for each image
 
 
 def print_findings(findings: CheckReport) -> None:
-    """Print counts by split and class, image sizes, warnings, and the first 20 problems."""
+    """Print layout, counts by split and class, image sizes, warnings; then ready, or what to fix.
+
+    Of what there is to fix, the first 20 are printed.
+    """
     console = make_console()
+    if findings.layout:
+        why = f" ({findings.found})" if findings.found else ""
+        console.print(Text(f"layout: {findings.layout}{why}\n"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("images", overflow="fold")
     for split in findings.splits:
@@ -37,8 +43,12 @@ def print_findings(findings: CheckReport) -> None:
     # Text, as names may hold brackets that rich would read as markup.
     for warning in findings.warnings:
         console.print(Text(f"\nwarning: {warning}"), soft_wrap=True)
-    for problem in findings.problems[:SHOWN]:
-        where = f"{problem.id}: " if problem.id else ""
-        console.print(Text(f"\nproblem: {where}{problem.message}"), soft_wrap=True)
-    if len(findings.problems) > SHOWN:
-        console.print(f"\nand {len(findings.problems) - SHOWN:,} problems more")
+    if not findings.problems:
+        console.print("\nready")
+        return
+    count = len(findings.problems)
+    console.print(f"\n{count:,} problem{'s' * (count > 1)} to fix:")
+    for number, problem in enumerate(findings.to_fix[:SHOWN], 1):
+        console.print(Text(f"{number:3}. {problem}"), soft_wrap=True)
+    if count > SHOWN:
+        console.print(f"and {count - SHOWN:,} problems more")

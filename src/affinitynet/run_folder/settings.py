@@ -80,8 +80,8 @@ PRECISION = "of the network at inference; auto: bf16 where the hardware computes
 class DatasetSettings(Settings):
     """How to read the folder of images and tags."""
 
-    format: Literal["auto", "voc", "table", "folder", "coco"] = Field(
-        "auto", description="layout of the folder; auto recognizes it"
+    format: Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat", "mvtec"] = (
+        Field("auto", description="layout of the folder; auto recognizes it")
     )
     classes: tuple[str, ...] | None = Field(
         None, description="class names in order, without background; null: those that occur"

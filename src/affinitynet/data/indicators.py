@@ -1,0 +1,56 @@
+"""One column of 0 and 1 for each class (Roboflow's ``_classes.csv``, scikit-learn)."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from affinitynet.data.grid import Cell, Grid, Record
+from affinitynet.errors import UserError
+
+VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def indicator_columns(grid: Grid, taken: Collection[int]) -> list[int]:
+    """Return the columns that say of a class whether the image shows it.
+
+    They hold 0 or 1 in most records; one wrong cell must not make a class disappear.
+    """
+    found = []
+    for place in range(len(grid.header)):
+        if place in taken or not grid.header[place]:
+            continue
+        values = [_get(cells, place) for _, cells in grid.records]
+        flags = sum(_is_flag(value) for value in values)
+        if values and 2 * flags > len(values):
+            found.append(place)
+    return found
+
+
+def read_indicators(path: Path, grid: Grid, columns: Collection[int]) -> list[tuple[str, ...]]:
+    """Return the classes of each record: the names of the columns that hold 1.
+
+    Raises:
+        UserError: a cell that is neither 0 nor 1; names line and column.
+    """
+    labels = []
+    for number, cells in grid.records:
+        shown = []
+        for place in columns:
+            value = _get(cells, place)
+            if not _is_flag(value):
+                raise UserError(
+                    f"{path}, {grid.unit} {number}: the column {grid.header[place]} holds "
+                    f"{value or ''!r}, which is neither 0 nor 1; correct it, or take the column "
+                    "out if it is no class"
+                )
+            if VALUES[str(value).casefold()]:
+                shown.append(grid.header[place])
+        labels.append(tuple(shown))
+    return labels
+
+
+def _is_flag(value: Cell | None) -> bool:
+    return isinstance(value, str) and value.casefold() in VALUES
+
+
+def _get(cells: Record, place: int) -> Cell | None:
+    return cells[place] if place < len(cells) else None
