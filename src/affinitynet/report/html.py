@@ -14,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample
+from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
 from affinitynet.progress import warn
@@ -43,7 +44,7 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
     run_folder = Path(run_folder)
     if samples < 0:
         raise UserError(f"samples = {samples}: a report can show 0 images or more")
-    manifest = Manifest.of_run(run_folder)
+    manifest = manifest_of(run_folder)
     recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
     freshness = Freshness(recipe)
     states = freshness.states(partial(count_files, recipe, manifest))
@@ -61,7 +62,7 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
         sections=sections,
         css=Markup(_package_text("style.css")),
     )
-    path = run_folder / "report" / "index.html"
+    path = output_path(run_folder, "report/index", ".html")  # not where a link leads
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path

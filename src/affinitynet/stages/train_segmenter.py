@@ -39,7 +39,7 @@ from affinitynet.run_folder.stages import (
 )
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import load_labelled, make_each
-from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
+from affinitynet.training import fit, needs_larger_batch
 
 
 @dataclass
@@ -131,7 +131,6 @@ def work(context: Context) -> dict[str, Any]:
     description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
-    discard_checkpoint(folder)
     return {**figures, "images": len(samples)}
 
 
