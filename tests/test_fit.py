@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
+from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
-from affinitynet.training import CHECKPOINT, fit
+from affinitynet.training import fit
 
 
 class Noise:

@@ -13,12 +13,10 @@ from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import (
     _HOST,
     atomic_write,
-    discard,
     fingerprint,
     locked,
     read_json,
     remove_leftovers,
-    remove_tree,
     write_json,
 )
 from affinitynet.run_folder.records import (
@@ -28,6 +26,7 @@ from affinitynet.run_folder.records import (
     StageFolder,
     shards_of,
 )
+from affinitynet.run_folder.replacing import forget, set_aside
 
 
 def ended_process() -> int:
@@ -107,7 +106,8 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Pa
     dead, lives = f".{_HOST}-{ended_process()}", f".{_HOST}-{os.getpid()}"
     kept = ["recipe.yaml", "cams/.a.png", "cams/deep/b.png", f"other/{dead}-3.part.png", ".lock"]
     kept += [f"cams/{lives}-3.part.png", "cams/.0a1b2c-1-3.part.png"]  # another machine's
-    gone = [f"{dead}-0.part.json", f"cams/deep/{dead}-31.part.npz", ".cams.discarded/stage.json"]
+    kept += [".cams.discarded/stage.json"]  # its replacement is not complete
+    gone = [f"{dead}-0.part.json", f"cams/deep/{dead}-31.part.npz"]
     for name in kept + gone:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -116,23 +116,21 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Pa
     assert left == set(kept)
 
 
-def test_a_discarded_folder_is_gone_even_if_deleting_it_is_cut_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    folder = tmp_path / "cams"
-    write_json(folder / "stage.json", 1)
-    with monkeypatch.context() as patched:
-        patched.setattr("shutil.rmtree", refuse)
-        with pytest.raises(UserError, match="can't be deleted \\(Permission denied"):
-            discard(folder)
+def test_a_folder_waits_beside_its_replacement_until_that_is_complete(tmp_path: Path) -> None:
+    folder, waits = tmp_path / "cams", tmp_path / ".cams.discarded"
+    set_aside(folder)  # what is not there needs no moving
+    for number in (1, 2):
+        write_json(folder / "stage.json", number)
+        set_aside(folder)
+        assert not folder.exists()
+        assert read_json(waits / "stage.json") == number
+    write_json(folder / "plan.json", 3)  # half done, and to be done anew: the whole one stays
+    set_aside(folder, whole=False)
     assert not folder.exists()
-    remove_leftovers(tmp_path, ("cams",))
+    assert read_json(waits / "stage.json") == 2
+    forget(folder)
     assert list(tmp_path.iterdir()) == []
-    remove_tree(folder)  # what is not there needs no deleting
-    discard(folder)
+    forget(folder)
 
 
 def test_fingerprints_depend_on_content_not_on_key_order() -> None:

@@ -13,9 +13,9 @@ from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
+from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
 from affinitynet.training import (
-    CHECKPOINT,
     fit,
     parameter_groups,
     poly_learning_rate,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from affinitynet.hardware import Hardware
 from affinitynet.models.backbone import TimmBackbone
 from affinitynet.models.classifier import Classifier
+from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
-from affinitynet.training import CHECKPOINT, fit, learning_rate, parameter_groups, training_length
+from affinitynet.training import fit, learning_rate, parameter_groups, training_length
 
 
 class Net(nn.Module):

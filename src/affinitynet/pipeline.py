@@ -5,14 +5,15 @@ Loads no torch until a stage has work to do: what only looks at a run answers at
 
 import importlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from affinitynet.data import Manifest, read_dataset
+from affinitynet.data import Manifest
 from affinitynet.data.facts import facts_of
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
+from affinitynet.data.of_run import manifest_of, read_recipe_data
 from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError
@@ -34,15 +35,14 @@ from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import (
     RECIPE,
     atomic_write,
-    discard,
     locked,
     read_json,
     remove_leftovers,
-    remove_tree,
 )
 from affinitynet.run_folder.freshness import Freshness, StageStatus, unfinished
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record
+from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
 from affinitynet.run_folder.settings import FUNCTION
 from affinitynet.run_folder.stages import (
     EVALUATION,
@@ -82,7 +82,7 @@ class Run:
     def manifest(self) -> Manifest:
         """The data set."""
         if self._manifest is None:
-            self._manifest = Manifest.of_run(self.recipe.out)
+            self._manifest = manifest_of(self.recipe.out)
         return self._manifest
 
     @classmethod
@@ -94,7 +94,7 @@ class Run:
         """
         if recipe.data is None:
             raise UserError("data: the recipe names no data set; give its folder with --data")
-        manifest = read_data(recipe)
+        manifest = read_recipe_data(recipe)
         recipe, chosen = settle(recipe, facts_of(recipe, manifest) if recipe.choose else NO_FACTS)
         for key, choice in chosen.items():
             say(f"chosen: {key} = {show_value(choice.value)} ({choice.reason})")
@@ -128,7 +128,7 @@ class Run:
         """
         if not verify:
             return Freshness(self.recipe).states(self._count)
-        freshness = Freshness(self.recipe, Lookup(self.recipe, read_data(self.recipe)))
+        freshness = Freshness(self.recipe, Lookup(self.recipe, read_recipe_data(self.recipe)))
         return [self._verified(freshness, stage) for stage in self.stages]
 
     def metrics(self, stage: str) -> dict[str, Any]:
@@ -162,9 +162,9 @@ class Run:
     def go(self, until: str | None = None, redo: str | None = None, anyway: bool = False) -> None:
         """Do what is to do, in order, up to and with the stage `until`.
 
-        `redo` names a stage whose files, and those of all stages behind it, are made anew; they
-        are deleted when all that can be checked beforehand was found in order. `anyway` goes on
-        where the classifier has learned no class.
+        `redo` names a stage whose files, and those of all stages behind it, are made anew when all
+        that can be checked beforehand was found in order. The old ones wait in `.NAME.discarded`
+        until the new ones are complete. `anyway` goes on where the classifier has learned no class.
 
         Raises:
             UserError: a stale stage is in the way, a stage met a mistake of the user's, or the
@@ -193,10 +193,13 @@ class Run:
             check_classes(self.manifest, names)
             check_truth(self.recipe, self.manifest, names)
             note_start(self.recipe, names)
-            self._discard(redone)
+            anew = redo if redo == "evaluate" else None  # one file, which is replaced at once
+            replaced = [stage for stage in redone if stage.name != anew]
+            set_stages_aside(self.recipe.out, replaced, self.stages)
             self._write_inputs()
             for number, stage in enumerate(stages, 1):
-                self._do(stage, freshness, f"[{number}/{len(self.stages)}] {stage.name}")
+                title = f"[{number}/{len(self.stages)}] {stage.name}"
+                self._do(stage, freshness, title, anew=stage.name == anew)
                 if number < len(stages) and not anyway:
                     check_judged(self.recipe, stage.name)
 
@@ -213,8 +216,7 @@ class Run:
             states = [freshness.status(earlier, self._count) for earlier in before]
             if all(state.finished for state in states):
                 check_truth(self.recipe, self.manifest, {stage.name})
-                self._discard((stage,))
-                self._do(stage, freshness, stage.name)
+                self._do(stage, freshness, stage.name, anew=True)
                 return self.figures()
             say(f"not finished, so these figures are shown but not kept: {unfinished(states)}")
             from affinitynet.stages.evaluate import measure
@@ -241,14 +243,18 @@ class Run:
     def _count(self, stage: Stage) -> tuple[int, int]:
         return count_files(self.recipe, self.manifest, stage)
 
-    def _do(self, stage: Stage, freshness: Freshness, title: str) -> None:
-        state = freshness.status(stage, self._count)
-        if state.finished:
+    def _do(self, stage: Stage, freshness: Freshness, title: str, *, anew: bool = False) -> None:
+        """Do what is left of a stage; `anew` replaces the one file of a finished one."""
+        folder = freshness.folder(stage)
+        if not anew and freshness.status(stage, self._count).finished:
+            folder.tidy()
+            forget_stage(self.recipe.out, stage, self.stages)
             say(f"{title}: {'imported' if stage.source else 'done'} before")
             return
         say(f"{title} ...")
         plan = freshness.plan(stage)
-        self._start(stage, freshness, plan)
+        if not anew:
+            self._start(stage, freshness, plan)
         began = time.monotonic()
         figures = work_of(stage)(self.context)
         seconds = round(time.monotonic() - began, 1)
@@ -261,7 +267,10 @@ class Run:
             seconds=seconds,
             versions=versions(),
         )
-        freshness.folder(stage).finish(record)
+        if anew:  # not before: until the new file is there, the old plan speaks of the old one
+            folder.start(plan)
+        folder.finish(record)
+        forget_stage(self.recipe.out, stage, self.stages)
         say(f"{title}: done in {seconds:.0f} s")
         _warn(figures.get("warnings", []))
 
@@ -271,16 +280,8 @@ class Run:
         if found is None or found.fingerprint != plan.fingerprint:
             # Of a stage whose own folder someone deleted.
             for beside in folders_of(stage, self.stages)[1:]:
-                remove_tree(self.recipe.out / beside)
+                set_aside(self.recipe.out / beside)
             folder.start(plan)
-
-    def _discard(self, stages: Sequence[Stage]) -> None:
-        # The last first: whatever stops this, no stage is left without what it was made from.
-        for stage in reversed(stages):
-            own, *beside = folders_of(stage, self.stages)
-            discard(self.recipe.out / own)
-            for folder in beside:
-                remove_tree(self.recipe.out / folder)
 
     def _write_inputs(self) -> None:
         with atomic_write(self.recipe.out / RECIPE) as temporary:
@@ -371,19 +372,6 @@ def predict_folder(
 
     predict(model, samples, Path(out), device)
     return Path(out)
-
-
-def read_data(recipe: Recipe) -> Manifest:
-    """Read the recipe's data set as its `dataset` section says."""
-    assert recipe.data is not None
-    settings = recipe.dataset
-    return read_dataset(
-        recipe.data,
-        format=settings.format,
-        classes=settings.classes,
-        tags=settings.tags,
-        background=settings.background,
-    )
 
 
 def _refuse_stale(out: Path, status: StageStatus) -> None:

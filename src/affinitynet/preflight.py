@@ -13,7 +13,7 @@ from affinitynet.data.check import (
     partial_truth,
 )
 from affinitynet.data.judgements import all_failed, next_step, read_seeds
-from affinitynet.data.manifest import OLD_RUN_FILE, RUN_FILE, check_run_folder
+from affinitynet.data.manifest import OLD_RUN_FILE, check_run_folder, is_run_folder
 from affinitynet.data.read import detect_format
 from affinitynet.data.verdicts import read_verdicts, why_stop
 from affinitynet.errors import UserError
@@ -74,7 +74,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
     for name in FOLDERS:
         if data.is_relative_to(out / name):
             raise UserError(f"--out {recipe.out}: its folder {name} holds the data set; {advice}")
-        if (out / name).exists() and not (out / RUN_FILE).is_file():
+        if (out / name).exists() and not is_run_folder(out):
             raise UserError(
                 f"--out {recipe.out}: is no run folder, but holds {name}, which a run would "
                 f"write to; {advice}"

@@ -18,9 +18,8 @@ from affinitynet.hardware import Hardware
 from affinitynet.loading import EpochDataset, Order, epoch_seed, loading
 from affinitynet.progress import say, task
 from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
-
-CHECKPOINT = "checkpoint.pt"
 
 # What torch raises on a damaged checkpoint.
 _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.PickleError)
@@ -254,11 +253,6 @@ def _prepared(
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         vars(model).pop("_is_accelerate_prepared", None)
-
-
-def discard_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint of a finished training."""
-    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 @contextmanager

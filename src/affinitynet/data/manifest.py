@@ -11,7 +11,15 @@ from affinitynet.data.labels import ignore_index, voc_palette
 from affinitynet.data.names import check_name
 from affinitynet.data.sample import Sample
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import atomic_write, check_relative, file_name, fingerprint
+from affinitynet.run_folder.folder import (
+    RECIPE,
+    atomic_write,
+    check_relative,
+    file_name,
+    fingerprint,
+    is_temporary,
+)
+from affinitynet.run_folder.records import PLAN
 
 RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
@@ -71,6 +79,7 @@ class Manifest:
                 # Once for each image, however many splits it is in.
                 if first is sample:
                     check_relative(sample.id, "The image id")
+                    _check_no_leftover(sample)
                     _check_encoding(sample.image)
                     _check_tags(sample, len(self.classes))
                 elif first != sample:
@@ -225,13 +234,19 @@ class Manifest:
             raise UserError(f"{path}: is not inside the data set's folder {self.root}") from None
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Tell whether a run made a folder: it has a manifest, or a recipe beside a stage's plan."""
+    own = folder / RUN_FILE, folder / RECIPE
+    return own[0].is_file() or (own[1].is_file() and any(folder.glob(f"*/{PLAN}")))
+
+
 def check_run_folder(folder: Path) -> None:
     """Refuse a folder that is no run folder, or one of a version with other files.
 
     Raises:
         UserError: which of the two, and what to do.
     """
-    if (folder / RUN_FILE).is_file():
+    if is_run_folder(folder):
         return
     if (folder / OLD_RUN_FILE).is_file():
         raise UserError(
@@ -259,6 +274,14 @@ def _inside(root: Path, relative: str) -> Path:
     # A run folder from elsewhere must not lead out of the data set.
     check_relative(relative, "The manifest's path")
     return root / relative
+
+
+def _check_no_leftover(sample: Sample) -> None:
+    """Refuse ids whose masks the next run would take for what a stopped one left half written."""
+    if any(is_temporary(part) for part in sample.id.split("/")):
+        raise UserError(
+            f"{sample.image}: is named as this program names half written files; rename it"
+        )
 
 
 def _check_tags(sample: Sample, classes: int) -> None:

@@ -26,5 +26,5 @@ def count_files(recipe: Recipe, manifest: Manifest, stage: Stage) -> tuple[int, 
     """Count the images of a per-image stage that have its file, and all of its images."""
     samples = samples_of(recipe, manifest, *stage.roles)
     folder = recipe.out / stage.folder
-    done = sum(output_path(folder, sample.id, stage.suffix).exists() for sample in samples)
+    done = sum(output_path(folder, sample.id, stage.suffix).is_file() for sample in samples)
     return done, len(samples)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from affinitynet.data import Manifest, Sample, load_image
 from affinitynet.data.images import orientation
+from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import warn
@@ -47,7 +48,7 @@ def export_run(
     run_folder, out = Path(run_folder), Path(out).resolve()
     _check_choice("format", format, _FORMATS)
     _check_choice("stage", stage, ("final", *EXPORTABLE))
-    manifest = Manifest.of_run(run_folder)
+    manifest = manifest_of(run_folder)
     recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
     stage = final_masks(recipe).folder if stage == "final" else stage
     samples = _masked_samples(recipe, manifest, stage)

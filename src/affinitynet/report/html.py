@@ -15,6 +15,7 @@ from PIL import Image
 
 from affinitynet.data import Manifest, Sample
 from affinitynet.data.judgements import class_table, read_judgements
+from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
 from affinitynet.progress import warn
@@ -44,7 +45,7 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
     run_folder = Path(run_folder)
     if samples < 0:
         raise UserError(f"samples = {samples}: a report can show 0 images or more")
-    manifest = Manifest.of_run(run_folder)
+    manifest = manifest_of(run_folder)
     recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
     freshness = Freshness(recipe)
     states = freshness.states(partial(count_files, recipe, manifest))
@@ -70,7 +71,7 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
         sections=sections,
         css=Markup(_package_text("style.css")),
     )
-    path = run_folder / "report" / "index.html"
+    path = output_path(run_folder, "report/index", ".html")  # not where a link leads
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path

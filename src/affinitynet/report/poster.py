@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from affinitynet.data.manifest import Manifest
+from affinitynet.data.of_run import manifest_of
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import class_color
 from affinitynet.report.sampling import score
@@ -35,7 +35,7 @@ def write_strip(
             draw for any of them.
     """
     run_folder, path = Path(run_folder), Path(path)
-    manifest = Manifest.of_run(run_folder)
+    manifest = manifest_of(run_folder)
     known = {sample.id: sample for sample in manifest.samples}
     for name in ids:
         if name not in known:

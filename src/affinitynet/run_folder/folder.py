@@ -29,7 +29,6 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 # name as long as the file system takes can still be written under it.
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _TEMPORARY = re.compile(r"\.([0-9a-f]{6})-(\d+)-\d+\.part")
-_DISCARDED = ".discarded"
 _numbers = itertools.count()
 
 
@@ -81,10 +80,12 @@ def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
     every image's file that would cost as much as its arithmetic.
 
     Raises:
-        UserError: the disk is full, or the file can't be written there.
+        UserError: the disk is full, the file can't be written there, or a folder is in its place.
     """
     temporary = path.with_name(f".{_HOST}-{os.getpid()}-{next(_numbers)}.part{path.suffix}")
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, where a file belongs; move it away")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
@@ -130,13 +131,16 @@ def _system_error(error: BaseException | None) -> OSError | None:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder with all that is in it, if it is there.
+    """Delete a folder with all that is in it, if it is there; of a link, the link alone.
 
     Raises:
         UserError: it can't be deleted.
     """
     try:
-        shutil.rmtree(path)
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -145,32 +149,11 @@ def remove_tree(path: Path) -> None:
         ) from error
 
 
-def discard(path: Path) -> None:
-    """Delete a stage's folder; stopped halfway, it is gone all the same.
-
-    Raises:
-        UserError: it can't be deleted.
-    """
-    grave = path.with_name(f".{path.name}{_DISCARDED}")
-    if grave.exists():  # Windows renames onto nothing that is there
-        remove_tree(grave)
-    try:
-        path.rename(grave)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"{path}: can't be deleted ({error.strerror})") from error
-    remove_tree(grave)
-
-
 def remove_leftovers(root: Path, folders: Iterable[str]) -> None:
-    """Delete what ended processes left half written or half deleted, here and in `folders`.
+    """Delete what ended processes left half written, here and in `folders`.
 
     Files of a process that still works, or of another machine, stay: no process deletes another's.
     """
-    folders = tuple(folders)
-    for folder in folders:
-        remove_tree(root / f".{folder}{_DISCARDED}")
     inside = (file for folder in folders for file in (root / folder).rglob(".*"))
     for file in itertools.chain(root.glob(".*"), inside):
         if _is_orphan(file.name):

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.flags import find_section, nearest_settings, read_yaml
+from affinitynet.run_folder.folder import check_relative
 from affinitynet.run_folder.settings import (
     FILES,
     AffinitySettings,
@@ -76,6 +77,16 @@ class Recipe(Settings):
     segmenter: SegmenterSettings = SegmenterSettings()
     relabel: RelabelSettings = RelabelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        """Refuse a name by which runs/<name> would lie outside runs."""
+        try:
+            check_relative(name, "the name")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return name
 
     @model_validator(mode="before")
     @classmethod

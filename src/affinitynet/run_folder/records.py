@@ -7,10 +7,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import damaged, is_temporary, read_json, write_json
+from affinitynet.run_folder.folder import (
+    damaged,
+    is_temporary,
+    output_path,
+    read_json,
+    write_json,
+)
 
 PLAN = "plan.json"  # written before a stage's first file
 RECORD = "stage.json"  # written after its last
+CHECKPOINT = "checkpoint.pt"  # of a training that is not finished
 SHARDS = "shards"
 SHARD_IMAGES = 64  # consecutive images whose files are recorded together
 
@@ -84,8 +91,14 @@ class StageFolder:
         return self._read(Record, self.path / RECORD)
 
     def finish(self, record: Record) -> None:
-        """Write the record, the last file of a stage."""
+        """Write the record, the last file of a stage, and delete what it makes needless."""
         write_json(self.path / RECORD, record.model_dump(mode="json"))
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Delete the checkpoint of a training that is finished: only its record makes it that."""
+        if (self.path / RECORD).is_file():
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def finish_shard(self, number: int, ids: Sequence[str]) -> None:
         """Record that the files of these consecutive images are complete."""
@@ -101,7 +114,7 @@ class StageFolder:
         return shard == Shard(first=ids[0], images=len(ids))
 
     def _shard(self, number: int) -> Path:
-        return self.path / SHARDS / f"{number:06d}.json"
+        return output_path(self.path, f"{SHARDS}/{number:06d}", ".json")
 
     def _read(self, kind: type[Kind], file: Path) -> Kind | None:
         if not file.is_file():

@@ -61,7 +61,7 @@ def measure(context: Context) -> Findings:
     for split in dict.fromkeys(name for name in (train, dataset.val) if name):
         samples = _with_truth(context.manifest.splits.get(split, ()))
         for artifact in _measured(context) if samples else ():
-            there = sum(context.file(artifact, sample).exists() for sample in samples)
+            there = sum(context.file(artifact, sample).is_file() for sample in samples)
             if there == len(samples):
                 rows += _rows(context, artifact, split, samples)
             elif there:

@@ -42,7 +42,7 @@ def make_each(
     todo = [
         (number, sample)
         for number, sample in enumerate(samples)
-        if not context.file(artifact, sample).exists()
+        if not context.file(artifact, sample).is_file()
     ]
     left = Counter(number // SHARD_IMAGES for number, _ in todo)
     for shard, ids in enumerate(shards):

@@ -25,7 +25,7 @@ from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, CONFIDENT, trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import load_labelled
-from affinitynet.training import discard_checkpoint, fit
+from affinitynet.training import fit
 
 VANISHED = 3.0  # loss of pairs that belong together: a mean affinity below 0.05
 
@@ -113,7 +113,6 @@ def work(context: Context) -> dict[str, Any]:
         hardware=context.hardware,
     )
     save_model(folder, model, describe_affinity_net(recipe.backbone, recipe.affinity))
-    discard_checkpoint(folder)
     judgements = judge(figures, recipe.affinity)
     return {
         **figures,

@@ -38,7 +38,7 @@ from affinitynet.run_folder.settings import ClassifierSettings
 from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import blaming
-from affinitynet.training import discard_checkpoint, fit
+from affinitynet.training import fit
 
 SUSPICIOUS = "suspicious_tags.csv"
 UNLEARNT = 0.8  # of the loss without looking: what CAMs such a classifier has are no use
@@ -112,7 +112,6 @@ def work(context: Context) -> dict[str, Any]:
     save_model(folder, model, describe_classifier(recipe.backbone, settings, classes))
     if held:
         figures |= judge(context, model, held)
-    discard_checkpoint(folder)
     chance = chance_loss(tag_frequencies(samples, len(classes), weights))
     rare = _rare(tag_frequencies(samples, len(classes)) * len(samples), classes)
     judgements = [*_unlearnt(figures["loss"], chance), *_failed(figures.get("tags", []))]

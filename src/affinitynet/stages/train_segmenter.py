@@ -46,7 +46,7 @@ from affinitynet.run_folder.stages import (
 )
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each, load_labelled, make_each
-from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
+from affinitynet.training import fit, needs_larger_batch
 
 CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in seconds
 
@@ -171,7 +171,6 @@ def work(context: Context) -> dict[str, Any]:
     description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
-    discard_checkpoint(folder)
     pixels = count_pixels(
         dataset,
         manifest.ignore_index,

@@ -1,0 +1,49 @@
+"""The data set of a run folder: as recorded there, or read again where the record is gone."""
+
+from pathlib import Path
+
+from affinitynet.data.manifest import RUN_FILE, Manifest, check_run_folder
+from affinitynet.data.read import read_dataset
+from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import RECIPE
+from affinitynet.run_folder.recipe import Recipe
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Return the manifest of a run folder; without one, read the data set that its recipe names.
+
+    Raises:
+        UserError: no run folder, a damaged manifest, or the data set can't be read.
+    """
+    check_run_folder(folder)
+    if (folder / RUN_FILE).is_file():
+        return Manifest.of_run(folder)
+    recipe = Recipe.load(folder / RECIPE, out=folder)
+    if recipe.data is None:
+        raise UserError(
+            f"{folder}: {RUN_FILE} is missing, and {RECIPE} names no data set; start the run again "
+            "with --data"
+        )
+    try:
+        return read_recipe_data(recipe)
+    except UserError as error:
+        raise UserError(
+            f"{folder}: {RUN_FILE} is missing, and can't be made anew from the data set: {error}"
+        ) from error
+
+
+def read_recipe_data(recipe: Recipe) -> Manifest:
+    """Read the recipe's data set as its `dataset` section says.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    assert recipe.data is not None
+    settings = recipe.dataset
+    return read_dataset(
+        recipe.data,
+        format=settings.format,
+        classes=settings.classes,
+        tags=settings.tags,
+        background=settings.background,
+    )

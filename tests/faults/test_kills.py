@@ -1,0 +1,172 @@
+"""kill -9 at any moment: the next run goes on and ends with the same bytes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import affinitynet as an
+from affinitynet.pipeline import Run
+from affinitynet.run_folder.folder import locked
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+
+RESULTS = (".png", ".npz", ".safetensors", ".csv")
+# With all the stages there are: contrast beside the classifier, and masks by the segmenter.
+ALL = {
+    "cams.source": "auto",
+    "contrast.features": "classifier",
+    "contrast.long_side": 64,
+    "relabel.enabled": True,
+    "workers": 2,
+}
+# Where the process is killed: before the n-th rename of a file in a folder, when the file is
+# complete under its temporary name.
+KILLER = """
+import os, pathlib, signal, sys
+folder, count = sys.argv[1], int(sys.argv[2])
+replace = pathlib.Path.replace
+seen = 0
+def kill(path, target):
+    global seen
+    if folder in pathlib.Path(target).relative_to(sys.argv[5]).as_posix():
+        seen += 1
+        if seen == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+pathlib.Path.replace = kill
+import affinitynet as an
+from affinitynet.run_folder.recipe import Recipe
+recipe = Recipe.load(sys.argv[3], data=sys.argv[4], out=sys.argv[5])
+an.run(recipe, until=sys.argv[6] or None, anyway=True)
+"""
+
+
+def living(group: int) -> list[str]:
+    """The processes of a group that are more than a name nobody has asked for yet (Linux)."""
+    stats = (file.read_text() for file in Path("/proc").glob("[0-9]*/stat"))
+    fields = [stat.rpartition(")")[2].split() for stat in stats]
+    return [state for state, _, own, *_ in fields if int(own) == group and state != "Z"]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix in RESULTS)
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
+    """The run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    file = folder / "tiny.yaml"
+    file.write_text(tiny_text, encoding="utf-8")
+    recipe = an.Recipe.load(file, data=toy, out=folder / "run", **ALL)
+    file.write_text(recipe.dump(), encoding="utf-8")
+    return an.run(recipe, anyway=True)
+
+
+def kill(whole: Run, out: Path, folder: str, count: int, until: str = "") -> None:
+    recipe, data = whole.recipe.out.parent / "tiny.yaml", whole.recipe.data
+    words = [folder, str(count), str(recipe), str(data), str(out), until]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLER, *words], capture_output=True, check=False, timeout=300
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+
+
+def begin(whole: Run, out: Path, without: str) -> None:
+    """Take the whole run's folder as it was before a stage: it and what follows is not there."""
+    shutil.copytree(whole.recipe.out, out)
+    stages = [stage.name for stage in whole.stages]
+    for stage in whole.stages[stages.index(without) :]:
+        for artifact in stage.artifacts:
+            shutil.rmtree(out / artifact.folder, ignore_errors=True)
+
+
+def finish(whole: Run, out: Path) -> None:
+    with locked(out):  # at once: no process that loads holds it
+        pass
+    recipe = whole.recipe.model_copy(update={"out": out})
+    finished = an.run(recipe, anyway=True)
+    assert all(status.finished for status in finished.status())
+    assert results(out) == results(whole.recipe.out)
+    figures = "evaluation/figures.json"
+    assert (out / figures).read_bytes() == (whole.recipe.out / figures).read_bytes()
+    assert not [p for p in out.rglob(".*") if p.name != ".lock"]
+
+
+# A stage, the folder whose n-th file is not renamed any more.
+KILLS = [
+    ("train_classifier", "classifier/checkpoint", 2),
+    ("choose_cams", "cams/", 5),
+    ("train_segmenter", "segmenter/stage", 1),
+]
+MORE_KILLS = [
+    ("train_classifier", "manifest", 1),
+    ("train_classifier", "classifier/plan", 1),
+    ("train_classifier", "classifier/checkpoint", 1),
+    ("train_classifier", "classifier/weights", 1),
+    ("train_classifier", "classifier/model", 1),
+    ("train_classifier", "classifier/stage", 1),
+    ("compute_cams", "cams_classifier/", 4),
+    ("compute_contrast", "cams_contrast/banks", 1),
+    ("compute_contrast", "cams_contrast/", 6),
+    ("choose_cams", "cams/choice", 1),
+    ("choose_cams", "cams/shards", 1),
+    ("mine_confident", "confident/", 3),
+    ("train_affinity", "affinity/checkpoint", 2),
+    ("train_affinity", "affinity/stage", 1),
+    ("propagate", "walk/", 3),
+    ("propagate", "pseudo/", 5),
+    ("train_segmenter", "segmenter/checkpoint", 1),
+    ("train_segmenter", "predictions/", 2),
+    ("relabel", "masks/", 4),
+    ("evaluate", "evaluation/", 2),
+]
+
+
+@pytest.mark.parametrize(("stage", "folder", "count"), KILLS)
+def test_killed_and_resumed_ends_with_the_same_bytes(
+    whole: Run, tmp_path: Path, stage: str, folder: str, count: int
+) -> None:
+    out = tmp_path / "run"
+    begin(whole, out, stage)
+    kill(whole, out, folder, count)
+    finish(whole, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "folder", "count"), MORE_KILLS)
+def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(
+    whole: Run, tmp_path: Path, stage: str, folder: str, count: int
+) -> None:
+    test_killed_and_resumed_ends_with_the_same_bytes(whole, tmp_path, stage, folder, count)
+
+
+def test_no_process_outlives_a_killed_training(whole: Run, tmp_path: Path) -> None:
+    """Orphans would hold the run folder's lock for seconds."""
+    out, copied = tmp_path / "run", whole.recipe.out.parent / "tiny.yaml"
+    code = (
+        "import sys, affinitynet as an\n"
+        "recipe = an.Recipe.load(sys.argv[1], out=sys.argv[2], **{'classifier.epochs': 100000})\n"
+        "an.run(recipe)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(copied), str(out)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 100
+    while not (out / "classifier" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.3)
+    with locked(out):
+        pass
+    assert not living(process.pid)
