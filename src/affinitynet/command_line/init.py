@@ -17,7 +17,7 @@ INIT = (
 
 
 def init(data: Path, out: Path, format: Layout, tags: Tags) -> None:
-    """Write a commented recipe for a data set, every choice made from the data.
+    """Write a commented recipe, with every choice made from the data.
 
     It is own_images with what fits the images; edit it, and give it to affinitynet run.
     """
