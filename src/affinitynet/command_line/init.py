@@ -17,9 +17,10 @@ INIT = (
 
 
 def init(data: Path, out: Path, format: Layout, tags: Tags) -> None:
-    """Write a commented recipe, with every choice made from the data.
+    """Write a commented recipe that is made for a data set.
 
-    It is own_images with what fits the images; edit it, and give it to affinitynet run.
+    It is own_images with every choice made from the data, and the reason beside it. Edit it, and
+    give it to affinitynet run.
     """
     from affinitynet.data.new_recipe import write_recipe
 
