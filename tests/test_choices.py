@@ -28,12 +28,16 @@ def test_leaves_of_1024_pixels(tmp_path: Path) -> None:
         "classifier.crop": 384,
         "classifier.balance": True,
         "cams.scales": (0.234, 0.469, 0.703),
+        "affinity.steps": 250,
+        "segmenter.steps": 710,
+        "segmenter.balance": True,
     }
 
 
 def test_small_images_are_enlarged_and_small_sets_seen_more_often(tmp_path: Path) -> None:
     found = values(open_recipe(tmp_path), Facts(30, [(64, 48), (48, 64), (90, 10)], EVEN))
-    assert found["classifier.steps"] == 150
+    assert found["classifier.steps"] == found["affinity.steps"] == 150
+    assert found["segmenter.steps"] == 300
     assert found["classifier.long_side"] == (192, 320)
     assert found["cams.scales"] == (2.0, 4.0, 6.0)
     assert found["classifier.balance"] is False
@@ -45,6 +49,17 @@ def test_large_sets_take_more_steps_but_fewer_epochs(
 ) -> None:
     recipe = open_recipe(tmp_path)
     assert values(recipe, Facts(images, [(500, 375)], EVEN))["classifier.steps"] == steps
+
+
+def test_the_segmenter_of_a_large_set_sees_each_image_less_than_five_times(tmp_path: Path) -> None:
+    chosen = choose(open_recipe(tmp_path), Facts(5000, [(500, 375)], EVEN))
+    assert chosen["segmenter.steps"] == (2830, "5000 training images: 4.5 times each")
+    assert chosen["affinity.steps"].value == 990
+
+
+def test_larger_batches_take_fewer_steps(tmp_path: Path) -> None:
+    recipe = open_recipe(tmp_path, **{"segmenter.batch_size": 16})
+    assert values(recipe, Facts(5000, [(500, 375)], EVEN))["segmenter.steps"] == 1410
 
 
 def test_what_is_given_is_not_chosen(tmp_path: Path) -> None:

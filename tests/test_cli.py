@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +200,32 @@ def test_documents_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixtu
     measured = document(capsys, "evaluate", finished)
     assert measured["classes"][0] == "background"
     assert {"stage", "split", "miou"} <= set(measured["rows"][0])
+
+
+def test_status_says_what_the_stages_say_of_themselves(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    row = {"class": "striped", "images": 60, "positives": 12, "ap": 0.456, "chance": 0.2}
+    figures = {"tags": [row | {"verdict": "learned"}], "judgements": ["spotted was not learned"]}
+    file = run / "classifier" / "stage.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(record | {"figures": figures}), encoding="utf-8")
+    main(["status", str(run)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["train_classifier", "class"]
+    (said,) = (line.split() for line in lines if line.split()[:1] == ["striped"])
+    assert said[2:4] == ["46", "20"]
+    assert said[-1] == "learned"
+    assert "  train_classifier: spotted was not learned" in lines[lines.index("look at first:") :]
+    found = document(capsys, "status", run)
+    (own,) = (found for found in found["classes"] if found["class"] == "striped")
+    assert (own["ap"], own["chance"], own["verdict"]) == (0.456, 0.2, "learned")
+    assert found["judgements"][0] == {
+        "stage": "train_classifier",
+        "judgement": "spotted was not learned",
+    }
 
 
 @pytest.mark.parametrize(

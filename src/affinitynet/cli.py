@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
-from affinitynet.command_line.init import INIT, Layout, Tags, init
+from affinitynet.command_line import interrupts
+from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
@@ -42,16 +43,9 @@ def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
 
     The exit code is 2 if a run on it would fail.
     """
-    from affinitynet.data import read_dataset
     from affinitynet.data.check import check_dataset
 
-    try:
-        manifest = read_dataset(data, format=format, tags=tags)
-    except UserError as error:
-        if json:
-            _print_json({"ready": False, "to_fix": [str(error)]})
-        raise
-    findings = check_dataset(manifest)
+    findings = check_dataset(read_or_say(data, format, tags, _print_json if json else None))
     if json:
         _print_json(findings.as_dict())
     else:
@@ -118,17 +112,26 @@ def settings(recipe: Path | None, json: bool) -> None:
 
 def status(run: Path, verify: bool, json: bool) -> None:
     """Print how far each stage of a run is."""
+    from affinitynet.data.judgements import class_lines, class_table, read_judgements
     from affinitynet.pipeline import Run
 
-    stages = Run.open(run).status(verify=verify)
+    opened = Run.open(run)
+    stages = opened.status(verify=verify)
+    classes, judgements = class_table(run), read_judgements(run, opened.stages)
     if json:
         fields = ("name", "state", "detail", "seconds")
         rows = [{field: getattr(stage, field) for field in fields} for stage in stages]
-        _print_json({"run": run, "stages": rows})
+        said = [{"stage": name, "judgement": text} for name, text in judgements]
+        _print_json({"run": run, "stages": rows, "classes": classes, "judgements": said})
         return
     for stage in stages:
         seconds = f"  {stage.seconds:8.0f} s" if stage.seconds else ""
         print(f"{stage.name:18} {stage}{seconds}")
+        if stage.name == "train_classifier" and any(row["ap"] is not None for row in classes):
+            print(*(f"  {line}" for line in class_lines(classes)), sep="\n")
+    if judgements:
+        print("\nlook at first:")
+        print(*(f"  {name}: {text}" for name, text in judgements), sep="\n")
 
 
 def report(run: Path, samples: int) -> None:
@@ -282,11 +285,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A pipe's encoding may lack a letter of a class name: it becomes a question mark.
             stream.reconfigure(errors="replace")
+    if arguments is None:  # not where a program calls this: the signal is that program's
+        interrupts.watch_interrupts()
     try:
         _carry_out(sys.argv[1:] if arguments is None else arguments)
         print(end="", flush=True)  # so that a broken pipe is noticed here
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(report_error(error))
+        code = report_error(error)
+        if interrupts.was_interrupted():
+            os._exit(code)  # all is undone: taking torch apart would take seconds
+        sys.exit(code)
 
 
 def report_error(error: BaseException) -> int:
@@ -295,8 +303,8 @@ def report_error(error: BaseException) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a stdout without a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    if isinstance(error, KeyboardInterrupt):
-        return _complain("interrupted; give the same command again to continue", 130)
+    if isinstance(error, KeyboardInterrupt) or interrupts.was_interrupted():
+        return _complain(interrupts.MESSAGE, interrupts.CODE) if interrupts.tell_once() else 130
     if isinstance(error, UserError):
         return _complain(str(error), 2)
     if isinstance(error, OSError):

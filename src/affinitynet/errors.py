@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class NotFiniteError(ValueError):
-    """NaN or infinite values where numbers are needed, as a network that diverged gives them."""
+    """NaN or infinite values where numbers are needed, as a network that diverged produces."""
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -76,6 +76,7 @@ class Hardware:
 
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
+        # torch answers for the current device.
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
@@ -93,6 +94,7 @@ def inference(model: nn.Module, hardware: Hardware) -> Iterator[torch.device]:
     """
     device = hardware.place()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(hardware.chosen_precision)
+    # channels_last: the layout in which convolutions run fastest.
     model.to(memory_format=torch.channels_last).to(device).eval()
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
         yield device
@@ -111,10 +113,12 @@ def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor import config
 
+    # dynamic: compiled once, not for each size of image.
     fast = torch.compile(function, dynamic=True)
 
     def call(images: Tensor) -> Tensor:
         try:
+            # Only frozen weights let batch normalization be folded into the convolutions.
             with config.patch(freezing=True):
                 return fast(images)
         except TorchDynamoException as error:

@@ -20,7 +20,7 @@ from affinitynet.preflight import (
     check_alone,
     check_classes,
     check_function,
-    check_learned,
+    check_judged,
     check_place,
     check_roles,
     check_sources,
@@ -197,8 +197,8 @@ class Run:
             self._write_inputs()
             for number, stage in enumerate(stages, 1):
                 self._do(stage, freshness, f"[{number}/{len(self.stages)}] {stage.name}")
-                if stage.name == "train_classifier" and number < len(stages) and not anyway:
-                    check_learned(self.recipe)
+                if number < len(stages) and not anyway:
+                    check_judged(self.recipe, stage.name)
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Measure the masks there are; nothing is trained, and no other stage's file is touched.

@@ -1,4 +1,4 @@
-"""What is checked before a run, or hours of it, begin and before anything is deleted."""
+"""What is checked before a run or a long stage begins, and before anything is deleted."""
 
 import os
 from collections.abc import Iterable, Set
@@ -12,6 +12,7 @@ from affinitynet.data.check import (
     only_class,
     partial_truth,
 )
+from affinitynet.data.judgements import all_failed, next_step, read_seeds
 from affinitynet.data.manifest import OLD_RUN_FILE, RUN_FILE, check_run_folder
 from affinitynet.data.read import detect_format
 from affinitynet.data.verdicts import read_verdicts, why_stop
@@ -59,6 +60,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
         UserError: it is the data set, lies among its class folders or holds it, an earlier version
             made it, or there are folders in it named as a stage's that no run made.
     """
+    # Resolved, so that one folder under two names is seen to be one.
     out, data = recipe.out.resolve(), manifest.root.resolve()
     advice = "choose another --out"
     if out == data:
@@ -93,7 +95,7 @@ def check_roles(recipe: Recipe, manifest: Manifest) -> None:
 
 
 def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
-    """Refuse folders to bring files in from that are not there, or lie in the run folder.
+    """Refuse sources that are missing folders, or folders of the run itself.
 
     Raises:
         UserError: which setting names it.
@@ -109,6 +111,7 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
             continue
         key = settings[stage.name]
         folder = find_files(stage.source, key, recipe.data)
+        # Made again, the stage would delete what it is to read.
         if folder.resolve().is_relative_to((recipe.out / stage.folder).resolve()):
             raise UserError(
                 f"{key} = {stage.source!r}: is where the run itself keeps these files; copy them "
@@ -117,7 +120,7 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
 
 
 def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
-    """Refuse to make CAMs by a Python function that only the caller could give.
+    """Refuse to make CAMs by a Python function that the caller has not given.
 
     Raises:
         UserError: the run was begun from Python with such a function.
@@ -131,7 +134,7 @@ def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
 
 
 def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
-    """Refuse a device, weights or a segmentation network that stages to do would stumble over.
+    """Refuse a device, weights or a segmentation network that would stop a stage still to do.
 
     Raises:
         UserError: what is missing or does not fit, with its setting.
@@ -147,6 +150,18 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         from affinitynet.stages.train_segmenter import check_net
 
         check_net(recipe, manifest)
+
+
+def check_judged(recipe: Recipe, stage: str) -> None:
+    """Refuse to spend hours behind a finished stage that no class has passed.
+
+    Raises:
+        UserError: as `check_learned` and `check_seeds`.
+    """
+    if stage == "train_classifier":
+        check_learned(recipe)
+    elif stage == "mine_confident":
+        check_seeds(recipe)
 
 
 def check_learned(recipe: Recipe) -> None:
@@ -168,6 +183,25 @@ def check_learned(recipe: Recipe) -> None:
         raise UserError(
             f"{recipe.out}: the classifier tells no class better than chance ({reason}), so its "
             f"maps would be of no use; {advice}, or go on with --anyway"
+        )
+
+
+def check_seeds(recipe: Recipe) -> None:
+    """Refuse to go on with maps that say nothing of any class.
+
+    Raises:
+        UserError: every class fails, and the one thing to try next.
+    """
+    rows = read_seeds(recipe.out)
+    if recipe.classifier.hold_out and all_failed(rows):
+        shown = [row for row in rows if row["images"]]
+        table = ", ".join(
+            f"{row['class']} {row['failed']} ({row['empty']} of {row['images']} images empty)"
+            for row in shown
+        )
+        raise UserError(
+            f"{recipe.out}: the maps of no class can be used ({table}); "
+            f"{next_step(recipe, shown[0])}, or go on with --anyway"
         )
 
 
@@ -201,6 +235,7 @@ def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
     known = sorted(split for split in splits if split in manifest.splits)
     for sentence in partial_truth(manifest, known):
         say(sentence)
+    # By id, since an image may be in both splits.
     samples = {s.id: s for split in known for s in manifest.splits[split] if s.mask is not None}
     if not samples:
         return
@@ -218,6 +253,7 @@ def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         )
     if binary := contradictions_of_masks(found):
         raise UserError(f"{manifest.root}: {binary}")
+    # Last: only truth without a mistake is not read again.
     write_json(record, state)
 
 
@@ -239,6 +275,7 @@ def note_start(recipe: Recipe, todo: Set[str]) -> None:
 
 def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     own, segmenter = recipe.backbone, recipe.segmenter
+    # Without a classifier to start from, trainings read the backbone's weights.
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,

@@ -36,6 +36,7 @@ class _StderrHandler(logging.Handler):
         """Print one record; warnings and errors say that they are one."""
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         if logger.isEnabledFor(logging.DEBUG):
+            # Since logging was loaded, which is about when the program began.
             prefix = f"{record.relativeCreated / 1000:8.2f} s  {prefix}"
         with suppress(OSError):  # nobody reads stderr any more: the work goes on
             print(prefix + self.format(record), file=sys.stderr, flush=True)
@@ -70,6 +71,7 @@ def messages_at(level: int) -> Iterator[None]:
         yield
     finally:
         logger.handlers, _, logger.propagate = before
+        # Not by the attribute: setLevel also clears the logger's cache of enabled levels.
         logger.setLevel(before[1])
 
 
@@ -88,6 +90,7 @@ class Task:
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         """Start counting at `done` of `total`."""
         self.name, self.total, self.done, self.note = name, total, done, ""
+        # What an earlier run did says nothing about the speed of this one.
         self._first = done
         self._began = self._said = time.monotonic()
         self._bar: Progress | None = None
@@ -106,9 +109,10 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the bar, or say how far the work came."""
+        """Stop the bar, or say how far the work has come."""
         if self._bar:
             self._bar.stop()
+        # Only after a line of progress: short work needs no line at its end.
         elif self._said > self._began:
             self._say(f"{self.done}/{self.total} in {_clock(time.monotonic() - self._began)}")
 
@@ -149,6 +153,7 @@ def _shows(level: int) -> bool:
 
 def _prepare() -> None:
     """Print to stderr by default, until the program that imports us says otherwise."""
+    # A level or a handler of the program's own stands.
     if not logger.handlers and logger.level == logging.NOTSET:
         logger.handlers, logger.propagate = [_StderrHandler()], False
         logger.setLevel(logging.INFO)

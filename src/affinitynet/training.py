@@ -3,19 +3,19 @@
 import math
 import os
 import pickle
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.hardware import Hardware
+from affinitynet.loading import EpochDataset, Order, epoch_seed, loading
 from affinitynet.progress import say, task
 from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.settings import TrainingSettings
@@ -24,22 +24,6 @@ CHECKPOINT = "checkpoint.pt"
 
 # What torch raises on a damaged checkpoint.
 _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.PickleError)
-
-
-class EpochDataset(Protocol):
-    """A data set whose random augmentation depends on (seed, epoch, index) alone.
-
-    With `weights` it is asked for images again in an epoch: index i + k len is image i once more,
-    in another augmentation.
-    """
-
-    epoch: int
-
-    def __len__(self) -> int:
-        """Count the samples."""
-
-    def __getitem__(self, index: int) -> Any:
-        """Return one augmented sample."""
 
 
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
@@ -121,15 +105,21 @@ def fit(
         )
         say(loop.describe())
         first, means = _resume(folder / CHECKPOINT, *ready, accelerator.device)
-        with task(name, loop.total, min(first * loop.per_epoch, loop.total)) as progress:
-            for epoch in range(first, loop.epochs):
-                torch.manual_seed(_epoch_seed(seed, epoch))  # of dropout
-                on_cuda = accelerator.device.type == "cuda"
-                order = _Order(len(dataset), _epoch_seed(seed, epoch), weights)
-                order.limit = loop.steps_in(epoch) * settings.batch_size
-                dataset.epoch = epoch
-                loader = _loader(dataset, order, settings, hardware.workers, on_cuda)
-                means = loop.train_epoch(epoch, accelerator.prepare(loader), progress)
+        order = Order(
+            len(dataset),
+            settings.batch_size,
+            seed,
+            range(first, loop.epochs),
+            loop.steps_in,
+            weights,
+        )
+        with (
+            task(name, loop.total, min(first * loop.per_epoch, loop.total)) as progress,
+            loading(name, dataset, order, hardware.workers, accelerator.device) as batches,
+        ):
+            for epoch in order.epochs:
+                torch.manual_seed(epoch_seed(seed, epoch))  # of dropout
+                means = loop.train_epoch(epoch, islice(batches, loop.steps_in(epoch)), progress)
                 _save(folder / CHECKPOINT, *ready, epoch + 1, means)
     model.eval()
     return {**means, "steps": loop.total}
@@ -162,13 +152,11 @@ class _Loop:
             f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
         )
 
-    def train_epoch(self, epoch: int, loader: Iterable[Any], progress: Any) -> dict[str, float]:
-        """Train one epoch; return the mean of each loss."""
+    def train_epoch(self, epoch: int, batches: Iterable[Any], progress: Any) -> dict[str, float]:
+        """Train one epoch on its batches; return the mean of each loss."""
         self.model.train()
         sums: dict[str, float] = {}
-        for index, batch in enumerate(loader):
-            if isinstance(batch, UserError):
-                raise batch
+        for index, batch in enumerate(batches):
             _set_rate(self.optimizer, self.settings, epoch * self.per_epoch + index, self.total)
             parts = self._step(batch, epoch)
             for key, part in parts.items():
@@ -290,79 +278,10 @@ def needs_larger_batch(name: str) -> Iterator[None]:
         ) from error
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return seed * 1_000_003 + epoch
-
-
 def _diverged(name: str, what: str, epoch: int, settings: TrainingSettings) -> UserError:
     return UserError(
         f"{name}: the {what} in epoch {epoch + 1}; "
         f"lower learning_rate (now {settings.learning_rate})"
-    )
-
-
-@dataclass(frozen=True)
-class _Handing:
-    """Hands a user's error on as a value: a loading process would dress it in a traceback."""
-
-    dataset: EpochDataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.dataset[index]
-        except UserError as error:
-            return error
-
-
-def _collate(samples: list[Any]) -> Any:
-    error = next((sample for sample in samples if isinstance(sample, UserError)), None)
-    return error or default_collate(samples)
-
-
-class _Order(Sampler[int]):
-    """The images of an epoch, by a seed alone; the first `limit` of them.
-
-    Shuffled as `DataLoader(shuffle=True)` does it with the same generator. With weights, images are
-    drawn with replacement, and the k-th repetition of image i is i + k n (see `EpochDataset`).
-    """
-
-    def __init__(self, images: int, seed: int, weights: Sequence[float] | None) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.images, self.weights, self.limit = images, weights, images
-
-    def __len__(self) -> int:
-        return min(self.images, self.limit)
-
-    def __iter__(self) -> Iterator[int]:
-        if self.weights is None:
-            order = torch.randperm(self.images, generator=self.generator).tolist()
-        else:
-            chances = torch.tensor(self.weights, dtype=torch.float64)
-            drawn = torch.multinomial(chances, self.images, True, generator=self.generator)
-            seen: Counter[int] = Counter()
-            order = []
-            for image in drawn.tolist():
-                order.append(image + seen[image] * self.images)
-                seen[image] += 1
-        return iter(order[: len(self)])
-
-
-def _loader(
-    dataset: EpochDataset, order: _Order, settings: TrainingSettings, workers: int, pinned: bool
-) -> DataLoader[Any]:
-    source: Dataset[Any] = _Handing(dataset)  # type: ignore[assignment]
-    return DataLoader(
-        source,
-        batch_size=settings.batch_size,
-        sampler=order,
-        drop_last=len(dataset) >= settings.batch_size,
-        generator=order.generator,
-        collate_fn=_collate,
-        num_workers=workers,
-        pin_memory=pinned,
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from affinitynet.data.cams import load_cams, save_cams
 from affinitynet.errors import UserError
 
-ANEW = "make all CAMs anew with --redo compute_cams"
+ANEW = "make all CAMs again with --redo compute_cams"
 
 
 def some_maps(*shape):
@@ -151,5 +151,5 @@ def test_a_cut_file_is_refused(tmp_path, share):
     path = tmp_path / "a.npz"
     save_cams(path, [3], some_maps(1, 9, 11))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(UserError, match=rf"a\.npz: cannot be read.*{ANEW}"):
+    with pytest.raises(UserError, match=rf"a\.npz: can't be read.*{ANEW}"):
         load_cams(path)

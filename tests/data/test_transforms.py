@@ -47,10 +47,16 @@ def augmentations(size: int) -> dict:
         "segmentation": lambda g: torch.cat(
             [t.flatten() for t in segmentation_augment(image, labels, g, **kind)]
         ),
+        "objects": lambda g: torch.cat(
+            [
+                t.flatten()
+                for t in segmentation_augment(image, labels + 1, g, crops="objects", **kind)
+            ]
+        ),
     }
 
 
-@pytest.mark.parametrize("name", ["classifier", "affinity", "segmentation"])
+@pytest.mark.parametrize("name", ["classifier", "affinity", "segmentation", "objects"])
 def test_results_follow_seed_epoch_and_index_alone(name):
     augment = augmentations(48)[name]
     first = augment(sample_generator(1, 2, 3))
@@ -59,7 +65,7 @@ def test_results_follow_seed_epoch_and_index_alone(name):
         assert not torch.equal(first, augment(sample_generator(*other)))
 
 
-@pytest.mark.parametrize("name", ["classifier", "affinity", "segmentation"])
+@pytest.mark.parametrize("name", ["classifier", "affinity", "segmentation", "objects"])
 def test_order_and_global_generators_do_not_matter(name):
     augment = augmentations(32)[name]
     expected = [augment(sample_generator(0, 0, index)) for index in range(6)]
@@ -214,6 +220,56 @@ def test_segmentation_labels_follow_the_image(ignore_index):
         scales.add((columns.stop - columns.start) / 70)
     assert 0.5 <= min(scales) < 0.9
     assert 1.4 < max(scales) <= 2.0
+
+
+def crops_of(labels, count, **kind):
+    """The labels of `count` crops at the image's own size."""
+    image = np.full((*labels.shape, 3), 128, dtype=np.uint8)
+    kind = {"normalization": PLAIN, "scale": (1.0, 1.0), "jitter": NO_JITTER, **kind}
+    return [
+        segmentation_augment(image, labels, sample_generator(0, 0, index), **kind)[1]
+        for index in range(count)
+    ]
+
+
+def test_crops_of_objects_hold_each_class_alike():
+    labels = np.zeros((120, 90), dtype=np.uint8)
+    labels[100:102, 3:5] = 1  # near a corner and tiny
+    labels[10:60, 50:85] = 2
+    labels[:3] = 255
+    held = [set(crop.unique().tolist()) for crop in crops_of(labels, 400, size=24, crops="objects")]
+    small = sum(1 in found for found in held) / 400
+    large = sum(2 in found for found in held) / 400
+    assert 0.32 < small < 0.46  # half of three quarters, and few of the random ones
+    assert 0.38 < large < 0.58
+    assert sum(1 in set(c.unique().tolist()) for c in crops_of(labels, 400, size=24)) < 60
+
+
+def test_an_object_lies_anywhere_in_its_crop():
+    labels = np.zeros((40, 12), dtype=np.uint8)
+    labels[20, 6] = 1
+    places = {
+        tuple((crop == 1).nonzero()[0].tolist())
+        for crop in crops_of(labels, 600, size=16, crops="objects")
+        if (crop == 1).any()
+    }
+    assert {y for y, _ in places} == set(range(16))
+    # Across, the image is smaller than the crop and lies at any offset; it may be flipped.
+    assert {x for _, x in places} == set(range(5, 11))
+
+
+def test_crops_of_objects_at_the_edge_stay_in_the_image():
+    labels = np.zeros((50, 50), dtype=np.uint8)
+    labels[0, 0] = labels[49, 49] = 1
+    crops = crops_of(labels, 40, size=20, crops="objects")
+    assert not any((crop == 255).any() for crop in crops)
+
+
+def test_without_objects_crops_are_random():
+    labels = np.zeros((50, 60), dtype=np.uint8)
+    labels[5:, 7:] = 255
+    crops = crops_of(labels, 30, size=20, crops="objects")
+    assert len({int((crop == 0).sum()) for crop in crops}) > 3
 
 
 def test_reduce_labels_against_counting_each_cell():

@@ -195,7 +195,7 @@ def test_a_damaged_description_is_one_line(kind: str, folder: Path, damage: dict
         KINDS[kind][1](folder)
     message = str(caught.value)
     assert message.startswith(f"{folder / 'model.json'}: ")
-    assert message.endswith(f"; make it anew with --redo train_{kind}")
+    assert message.endswith(f"; make it again with --redo train_{kind}")
     assert "\n" not in message
 
 
@@ -237,8 +237,8 @@ def test_damaged_weights_are_one_line(kind: str, folder: Path, damage: str) -> N
         (folder / "other" / "weights.safetensors").rename(file)
     with pytest.raises(UserError) as caught:
         KINDS[kind][1](folder)
-    assert str(caught.value).startswith(f"{file}: cannot be loaded (")
-    assert str(caught.value).endswith(f"make it anew with --redo train_{kind}")
+    assert str(caught.value).startswith(f"{file}: can't be loaded (")
+    assert str(caught.value).endswith(f"make it again with --redo train_{kind}")
     assert "\n" not in str(caught.value)
 
 

@@ -74,15 +74,15 @@ def test_steps_that_are_no_whole_number_in_reach_are_refused(steps):
 
 @pytest.mark.parametrize("exponent", [0, -1, math.nan, math.inf])
 def test_exponents_are_over_0_and_finite(exponent):
-    with pytest.raises(ValueError, match="beta must be over 0 and finite"):
+    with pytest.raises(ValueError, match="beta must be above 0 and finite"):
         walk(beta=exponent)
-    with pytest.raises(ValueError, match="alpha must be over 0 and finite"):
+    with pytest.raises(ValueError, match="alpha must be above 0 and finite"):
         ops.background_map(torch.rand(GRID), exponent)
 
 
 @pytest.mark.parametrize("radius", [0, 0.9, -5, math.nan, math.inf])
 def test_a_radius_is_at_least_1_and_finite(radius):
-    with pytest.raises(ValueError, match="radius is"):
+    with pytest.raises(ValueError, match="radius must be at least 1 and finite"):
         ops.pairwise_affinity(torch.rand(GRID), radius)
 
 

@@ -345,8 +345,8 @@ def test_shapes_that_do_not_fit(image, p):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"bilateral_srgb": 0}, "over 0"),
-        ({"gaussian_sxy": -1}, "over 0"),
+        ({"bilateral_srgb": 0}, "above 0"),
+        ({"gaussian_sxy": -1}, "above 0"),
         ({"iterations": -1}, "at least 0"),
         ({"bilateral_compat": -2}, "at least 0"),
         ({"bilateral_srgb": 1e-5}, "deviations"),

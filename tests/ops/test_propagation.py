@@ -139,7 +139,7 @@ def test_half_precision_affinities_and_double_maps() -> None:
         ((2, 24, 24), (34, 3), {}, "do not fit"),
         ((2, 24, 24), (33, 3, 3), {}, "do not fit"),
         ((2, 24, 24), (34, 3, 3), {"stride": 4}, "do not fit"),
-        ((2, 24, 24), (34, 24, 24), {"stride": 0}, "stride is 0"),
+        ((2, 24, 24), (34, 24, 24), {"stride": 0}, "stride must be at least 1, not 0"),
         ((2, 24, 24), (34, 3, 3), {"alpha": 0}, "alpha"),
         ((2, 24, 24), (34, 3, 3), {"beta": 0}, "beta"),
         ((2, 24, 24), (34, 3, 3), {"steps": -1}, "steps"),
@@ -233,5 +233,5 @@ def test_padding_is_zeros_at_the_bottom_and_right() -> None:
     ]
     assert torch.equal(pad_to_stride(maps, 1), maps)
     assert pad_to_stride(torch.ones(2, 3, 375, 500), 8).shape == (2, 3, 376, 504)
-    with pytest.raises(ValueError, match="stride is 0"):
+    with pytest.raises(ValueError, match="stride must be at least 1, not 0"):
         pad_to_stride(maps, 0)

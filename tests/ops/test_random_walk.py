@@ -312,9 +312,9 @@ def test_seventy_products_replace_256():
         ({"affinity": torch.ones(1, 34, 5, 6)}, "do not fit"),
         ({"affinity": torch.ones(2, 34, 5, 5)}, "do not fit"),
         ({"maps": torch.ones(5, 5)}, "do not fit"),
-        ({"beta": 0}, "beta must be over 0"),
+        ({"beta": 0}, "beta must be above 0"),
         ({"steps": -1}, "steps must be a whole number"),
-        ({"radius": 0.5}, "needs at least 1"),
+        ({"radius": 0.5}, "at least 1 and finite"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):

@@ -117,6 +117,36 @@ def test_says_what_ran_and_how_good_it_is(builder):
         assert words in text
 
 
+def test_shows_what_the_stages_say_of_themselves(builder):
+    builder.everything()
+    tags = [
+        {"class": "cat", "images": 40, "positives": 9, "ap": 0.8, "chance": 0.25},
+        {"class": "dog <b>", "images": 40, "positives": 9, "ap": 0.2, "chance": 0.25},
+    ]
+    tags = [tags[0] | {"verdict": "learned"}, tags[1] | {"verdict": "not learned"}]
+    builder.record("classifier", "train_classifier", figures={"tags": tags})
+    seeds = [
+        {"class": "cat", "images": 30, "empty": 2, "failed": ""},
+        {"class": "dog <b>", "images": 20, "empty": 1, "failed": "not learned"},
+    ]
+    said = {"judgements": ["dog <b> is neutral"], "warnings": ["dog <b> is neutral", "an odd one"]}
+    builder.record("confident", "mine_confident", figures={"seeds": seeds, **said})
+    page = Page(write_report(builder.run))
+    assert "cat 30 80.0 25.0 2 learned dog <b> 20 20.0 25.0 1 not learned" in page.text
+    assert page.text.count("dog <b> is neutral") == 1
+    first, second = page.text.split("What to look at first")[1].split("Warnings")
+    assert "1 thing that the stages found wrong" in first
+    assert "mine_confident dog <b> is neutral" in first
+    assert "an odd one" in second
+
+
+def test_a_run_that_says_nothing_of_itself_has_no_empty_sections(builder):
+    builder.everything()
+    text = Page(write_report(builder.run)).text
+    assert "What to look at first" not in text
+    assert "How well each class was learned" not in text
+
+
 def test_marks_the_rows_whose_setting_ground_truth_chose(builder):
     builder.everything()
     page = Page(write_report(builder.run))

@@ -118,6 +118,15 @@ def test_auto_writes_the_maps_of_the_source_it_chose(
             source = choice[run.manifest.classes[tag]]["source"]
             _, own = load_cams(root / f"cams_{source}" / f"{sample.id}.npz")
             np.testing.assert_allclose(cams[number], own[number], atol=1e-6)
+    rows = {(row["stage"], row["split"], row["threshold"]): row for row in run.evaluate()}
+    for split in ("train", "val"):  # both sources, as the maps that were chosen are
+        for stage in ("cam", "cams_classifier", "cams_contrast"):
+            assert (stage, split, 0.2) in rows
+    assert [key[2] for key in rows if key[0] == "cams_contrast" and rows[key]["ground_truth_chose"]]
+    assert rows["cams_contrast", "train", 0.2]["tta"] == "none"
+    assert rows["cams_classifier", "train", 0.2]["tta"] != "none"
+    shares = [rows[stage, "train", 0.2]["iou"] for stage in ("cams_classifier", "cams_contrast")]
+    assert shares[0] != shares[1]
     # An interrupted stage keeps its choice, and later stages read what was chosen.
     kept = root / "cams" / "choice.json"
     other = {"classifier": "contrast", "contrast": "classifier"}

@@ -1,5 +1,7 @@
 """The losses the stages train with, against formulas written out."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from affinitynet.ops.affinity import neighbor_offsets
 from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.normalization import IMAGENET
+from affinitynet.ops.segmentation_loss import lovasz_softmax_loss, soft_dice_loss
 from affinitynet.run_folder.settings import AffinitySettings, SegmenterSettings
 from affinitynet.stages.train_affinity import pair_losses
 from affinitynet.stages.train_classifier import classification_losses
@@ -167,3 +170,49 @@ def test_the_gradient_of_the_boundary_loss_is_the_formulas() -> None:
     assert parts["entropy"].item() == pytest.approx((entropy / pixel_count).item(), rel=1e-5)
     assert parts["boundary"].item() == pytest.approx(kl.item(), rel=1e-3)
     torch.testing.assert_close(model.output.grad, logits.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_a_loss_beside_the_entropy_is_added_and_named() -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 3, (2, 10, 12), generator=generator)
+    model = Fixed(torch.randn(2, 3, 10, 12, generator=generator))
+    batch = (torch.zeros(2, 3, 10, 12), labels)
+
+    def losses(**settings: Any) -> dict[str, Tensor]:
+        return segmentation_losses(
+            model,
+            batch,
+            settings=SegmenterSettings(**settings),
+            normalization=IMAGENET,
+            ignore_index=255,
+        )
+
+    entropy = losses()["loss"].item()
+    for name, loss in (("dice", soft_dice_loss), ("lovasz", lovasz_softmax_loss)):
+        parts = losses(loss=name)
+        assert set(parts) == {"loss", "entropy", name}
+        assert parts["entropy"].item() == entropy
+        expected = entropy + loss(model.output, labels).item()
+        assert parts["loss"].item() == pytest.approx(expected)
+    assert set(losses(loss="dice", boundary_weight=0.5)) == {"loss", "entropy", "dice", "boundary"}
+
+
+def test_weights_make_the_entropy_a_weighted_mean() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(1, 3, 2, 2, generator=generator)
+    labels, weights = torch.tensor([[[0, 1], [2, 255]]]), torch.tensor([1.0, 4.0, 10.0])
+
+    def loss(labels: Tensor) -> float:
+        return segmentation_losses(
+            Fixed(logits),
+            (torch.zeros(1, 3, 2, 2), labels),
+            settings=SegmenterSettings(),
+            normalization=IMAGENET,
+            ignore_index=255,
+            weights=weights,
+        )["loss"].item()
+
+    p = logits.softmax(1)[0]
+    wrong = [-p[0, 0, 0].log(), -4 * p[1, 0, 1].log(), -10 * p[2, 1, 0].log()]
+    assert loss(labels) == pytest.approx(float(sum(wrong)) / 15)
+    assert loss(torch.full_like(labels, 255)) == 0

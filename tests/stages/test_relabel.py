@@ -11,6 +11,7 @@ from affinitynet.data import read_labels
 from affinitynet.export import export_run
 from affinitynet.report import write_report
 from affinitynet.stages import relabel
+from affinitynet.stages.context import Context
 from affinitynet.stages.relabel import restrict
 
 
@@ -66,6 +67,31 @@ def test_images_of_an_unlearnt_class_keep_their_pseudo_masks(
             np.testing.assert_array_equal(masks, pseudo)
     warnings = finished.metrics("relabel")["warnings"]
     assert "keep their pseudo masks" in warnings[0]
+
+
+def test_images_of_a_failed_class_keep_their_pseudo_masks(
+    finished: an.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segmenter never saw a label of it, and would say background."""
+    failed = finished.manifest.split("train")[0].tags[0]
+    classes = range(1, len(finished.manifest.classes) + 1)
+    monkeypatch.setattr(relabel, "_judge", lambda *_: dict.fromkeys(classes, 1.0))
+    monkeypatch.setattr(Context, "failed", (failed,))
+    an.run(finished.recipe, until="relabel", redo="relabel")
+    differing = 0
+    for sample in finished.manifest.split("train"):
+        masks, pseudo = (
+            read_labels(finished.recipe.out / folder / f"{sample.id}.png")
+            for folder in ("masks", "pseudo")
+        )
+        if failed in sample.tags:
+            np.testing.assert_array_equal(masks, pseudo)
+        else:
+            differing += not np.array_equal(masks, pseudo)
+    assert differing
+    counted = {row["class"] for row in finished.metrics("relabel")["empty"]["classes"]}
+    assert counted
+    assert finished.manifest.classes[failed] not in counted
 
 
 def test_the_judge_counts_images_that_lose_a_class(

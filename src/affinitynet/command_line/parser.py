@@ -1,6 +1,6 @@
 """argparse with one line for each mistake, the nearest known name, and the settings in the help.
 
-argparse says every mistake in one line, in every release of Python, and it starts fast.
+argparse reports each mistake in one line, in every release of Python, and it starts fast.
 """
 
 import argparse
@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
             prog,
             description=cleandoc(description),
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            allow_abbrev=False,  # a prefix would change its meaning with each new flag
         )
         arguments = (*arguments, *COMMON)
         for name, options in arguments:
@@ -97,6 +97,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print below its usage."""
+        # A suggestion needs no pointer to the help.
         more = "" if message.endswith("?") else f"; see {self.prog} --help"
         raise UserError(f"{message.removeprefix('argument ')}{more}")
 
@@ -106,6 +107,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_settings(self, defaults: Any) -> None:
         """List each setting of a recipe in the help, section by section, with its default."""
+        # Here, since the help alone needs them and their models take time to load.
         from affinitynet.run_folder.flags import list_settings, show_value
 
         self.usage = f"{self.prog} [options] recipe [--SETTING VALUE ...]"

@@ -1,4 +1,4 @@
-"""CAM files of a run, `cams/<id>.npz`: a byte a pixel, finer where the map is near zero.
+"""CAM files of a run, `cams/<id>.npz`: one byte per pixel, finer where the map is near zero.
 
     classes (K,) int64, cams (K, H, W) uint8 codes q, scale (K,) float32
     value = scale * (q / 255)^2, scale = the map's largest value
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from affinitynet.data.npz import Npz, open_npz, write_npz
 
-_ADVICE = "make all CAMs anew with --redo compute_cams"
+_ADVICE = "make all CAMs again with --redo compute_cams"
 _LEVEL = 6  # a quarter smaller than level 1, for 20 ms an image
 _SQUARES = (np.arange(256) / 255) ** 2
 
@@ -65,11 +65,25 @@ def load_cams(
         if not np.isfinite(scale).all() or (scale < 0).any():
             raise archive.error("scale", "holds values that are not finite or below 0")
         codes = archive.array("cams", np.uint8, (len(indices), *(size or (None, None))))
+    # The 256 values that a map can have, looked up: no arithmetic for each pixel.
     tables = (_SQUARES * scale[:, None].astype(np.float64)).astype(np.float32)
     cams = np.empty(codes.shape, np.float32)
     for table, code, cam in zip(tables, codes, cams, strict=True):
         np.take(table, code, out=cam)
     return indices, cams
+
+
+def load_peaks(
+    path: Path, *, classes: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Read classes (K,) and the largest value of each map (K,), without the maps.
+
+    Raises:
+        UserError: as `load_cams`.
+    """
+    with open_npz(path, _ADVICE) as archive:
+        indices = read_classes(archive, classes)
+        return indices, archive.array("scale", np.float32, (len(indices),))
 
 
 def read_classes(archive: Npz, classes: int | None) -> npt.NDArray[np.int64]:

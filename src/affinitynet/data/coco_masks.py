@@ -35,7 +35,7 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
 
     Instances are painted from the largest to the smallest, so that what stands in front of
     something larger stays visible; crowd regions count as their class. In panoptic files, stuff
-    is background and unlabelled pixels are void.
+    is background and unlabeled pixels are void.
 
     Raises:
         UserError: the file does not have the image or its size, names an unknown category, or has
@@ -53,6 +53,7 @@ def render_truth(path: Path, image: Path, classes: tuple[str, ...]) -> Labels:
     for item in index.annotations.get(entry["id"], []):
         mask = _instance(path, item, *labels.shape)
         number = item.get("id", 0)
+        # By the id where sizes are equal, so that the order in the file doesn't matter.
         rank = (-int(mask.sum()), number if isinstance(number, int) else 0)
         instances.append((rank, mask, item["category_id"]))
     for _, mask, category in sorted(instances, key=lambda instance: instance[0]):
@@ -106,6 +107,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
             f"of {height} x {width}"
         )
     values = np.arange(len(runs)) % 2 == 1
+    # Run lengths go down the columns, so the rows are the second axis.
     return np.repeat(values, runs).reshape(width, height).T
 
 
@@ -134,6 +136,7 @@ def fill_polygon(polygon: npt.NDArray[np.float64], height: int, width: int) -> M
     step = max(_CROSSINGS // height, 1)
     for start in range(0, len(points), step):
         part = slice(start, start + step)
+        # <= at both ends: a corner at a row's height belongs to one of its two edges only.
         row, edge = np.nonzero((y0[part] <= rows) != (y1[part] <= rows))
         edge += start
         along = (rows[row, 0] - y0[edge]) / (y1[edge] - y0[edge])
@@ -154,6 +157,7 @@ def _decompress(text: str) -> list[int]:
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
+            # The sign, in the last group's highest bit.
             if bits & 16:
                 value -= 1 << shift
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
@@ -230,6 +234,7 @@ def _render_panoptic(
     name = annotations[0]["file_name"]
     check_relative(name, f"{path}: the PNG")
     colors = load_image(folder / name).astype(np.int64)
+    # COCO's panoptic PNGs: id = R + 256 G + 256² B.
     segments = colors @ np.array([1, 256, 256 * 256])
     labels = np.full(segments.shape, void, dtype=dtype)
     for item in annotations[0]["segments_info"]:

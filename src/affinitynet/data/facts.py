@@ -1,4 +1,4 @@
-"""What of a data set a recipe's open settings are chosen by."""
+"""The facts about a data set that a recipe's open settings are chosen by."""
 
 from collections import Counter
 from contextlib import suppress
@@ -10,11 +10,11 @@ from affinitynet.errors import UserError
 from affinitynet.run_folder.choices import Facts
 from affinitynet.run_folder.recipe import Recipe
 
-LOOKED_AT = 50  # images whose headers are read
+LOOKED_AT = 50  # about as many images have their headers read
 
 
 def facts_of(recipe: Recipe, manifest: Manifest) -> Facts:
-    """Count the training images, and look at the size of fifty of them at even distances.
+    """Count the training images, and read the size of about fifty of them, evenly spaced.
 
     A file that can't be opened counts for nothing here: the training says what is wrong with it.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from affinitynet.data.cams import read_classes
 from affinitynet.data.npz import open_npz, write_npz
 
-_ADVICE = "make them anew with --redo propagate"
+_ADVICE = "make them again with --redo propagate"
 # Deflated scores are a third smaller for a millisecond. Affinities would be a quarter smaller, but
 # take 25 times as long to write and twice as long to read: their last bits are noise.
 _SCORES_LEVEL = 1

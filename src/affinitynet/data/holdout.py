@@ -54,7 +54,9 @@ def hold_out(
         for unit in units.values()
     ]
     held: set[str] = set()
+    # A random start: at even distances no place in the order is then more likely than another.
     debt = float(generator.random())
+    # Without the samples themselves, which have no order.
     for _, _, unit in sorted(keyed, key=lambda item: item[:2]):
         debt += share * len(unit)
         if debt >= len(unit):

@@ -63,6 +63,7 @@ def walk_files(folder: Path, stop: frozenset[str] = frozenset()) -> Iterator[Pat
         if stop and stop <= set(files):
             folders.clear()
             continue
+        # In place: os.walk then goes into these, in this order.
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield from (Path(base, name) for name in sorted(files))
 
@@ -94,9 +95,10 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return (H, W) of an upright image from its head, undecoded; errors as for `load_image`."""
+    """Return (H, W) of an upright image by its header alone; errors as for `load_image`."""
 
     def size(image: Image.Image) -> tuple[int, int]:
+        # 5 to 8 exchange height and width. Of a TIFF Pillow gives the upright size already.
         turned = not isinstance(image, TiffImageFile) and orientation(image) > 4
         return (image.width, image.height) if turned else (image.height, image.width)
 
@@ -133,6 +135,7 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
         limit = _limit()
         image = Image.open(path, formats=FORMATS)
         try:
+            # By the header alone, before any pixel takes memory.
             if limit is not None and image.width * image.height > limit:
                 raise _too_large(path)
             result = work(image)
@@ -159,7 +162,7 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
 
 def _decode(image: Image.Image) -> Image.Image:
     image.load()
-    # Pillow has turned a TIFF by now. Its exif_transpose also writes the metadata anew, which
+    # Pillow has turned a TIFF by now. Its exif_transpose also writes the metadata again, which
     # fails for entries of an odd type; only the orientation matters here.
     turn = None if isinstance(image, TiffImageFile) else _TURNS.get(orientation(image))
     if turn is None:

@@ -1,4 +1,4 @@
-"""Label files: one integer a pixel, as PNG that any viewer shows in color."""
+"""Label files: one integer per pixel, as PNG that any viewer shows in color."""
 
 from functools import cache
 from pathlib import Path
@@ -30,9 +30,10 @@ def to_labels(
 ) -> npt.NDArray[np.integer]:
     """Turn an image's own numbering (0, 1..K, 255) into the data set's labels.
 
-    local: (H, W), classes: (K,) 0-based, sorted; answers (H, W) uint8, or uint16 with 255 or more.
+    local: (H, W), classes: (K,) 0-based, sorted; returns (H, W) uint8, or uint16 with 255 or more.
     """
     table: npt.NDArray[np.integer]
+    # What is neither background nor one of the K classes stays neutral.
     table = np.full(256, ignore_index, np.uint16 if ignore_index > 255 else np.uint8)
     table[0] = 0
     table[1 : len(classes) + 1] = classes + 1
@@ -98,11 +99,12 @@ def _check_lossless(path: Path, image: Image.Image) -> None:
 
 
 def _from_colors(path: Path, pixels: npt.NDArray[np.uint8]) -> Labels:
-    """Labels of (H, W, 3 or 4) colors out of VOC's map."""
+    """Look (H, W, 3 or 4) colors up in VOC's map: labels (H, W)."""
     channels = pixels.astype(np.int32)
     colors = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
     known = np.array(_palette(), np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     order = np.argsort(known)
+    # A color above the last one finds no place; the comparison below refuses it.
     place = np.minimum(np.searchsorted(known, colors, sorter=order), 255)
     labels = order[place]
     strange = colors[known[labels] != colors]
@@ -124,9 +126,11 @@ def _gray_step(path: Path, image: Image.Image) -> int:
             raise UserError(f"{path}: is a TIFF where 0 is white; save it as PNG, 0 the background")
     elif image.format == "PNG":
         with path.open("rb") as file:
+            # The bit depth, in the header that every PNG begins with.
             depth = file.read(25)[24]
     else:
         return 1
+    # What the values were multiplied by: 255 / 3 and 255 / 15.
     return {2: 85, 4: 17}.get(depth, 1)
 
 

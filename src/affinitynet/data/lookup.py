@@ -1,4 +1,4 @@
-"""Names what lies outside a run folder by its content as it is now."""
+"""Fingerprints of what lies outside a run folder, from its content as it is now."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ IMPORTED_SUFFIXES = (".npy", ".npz", ".png")
 
 
 class Lookup:
-    """`Outside` of a run that is about to use it: nothing is taken from records but what is gone.
+    """`Outside` of a run that is about to use it: records serve only for what is gone.
 
     Where weights or imported files are gone, their recorded name stands, so that a finished run
     stays readable.
@@ -25,32 +25,33 @@ class Lookup:
     def __init__(self, recipe: Recipe, manifest: Manifest) -> None:
         """Look from the recipe's working and data folder at a data set."""
         self._recipe, self._manifest = recipe, manifest
-        self._names: dict[tuple[str, str], str] = {}  # read once, as there may be many images
+        self._names: dict[tuple[str, str], str] = {}  # each read once, which takes long enough
 
     def images(self, stage: Stage, role: str) -> str | None:
-        """Name the images and tags of a role's split."""
+        """Fingerprint the images and tags of a role's split."""
         if not samples_of(self._recipe, self._manifest, role):
             return None
         return self._once("images", role, lambda: self._manifest.fingerprint(self._split(role)))
 
     def truth(self, stage: Stage, role: str) -> str | None:
-        """Name the ground truth of a role's split."""
+        """Fingerprint the ground truth of a role's split."""
         truth = self._manifest.truth_fingerprint
         return self._once("truth", role, lambda: truth(self._split(role)))
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
-        """Name weights by their content: a moved file changes nothing, and a new one does."""
+        """Fingerprint weights by their content: a moved file changes nothing, a new one does."""
+        # The name belongs to it, so that a message can say which file it was.
         name = Path(weights).name
         try:
             file = find_weights(weights, self._recipe.data)
         except UserError:
             recorded = self._recorded(stage, key)
             return recorded if recorded.startswith(f"{name} ") else f"{name} missing"
-        assert file is not None
+        assert file is not None  # `imagenet` and `none` are never looked up
         return f"{name} {self._once('file', str(file), lambda: file_name(file))}"
 
     def files(self, stage: Stage, key: str, source: str) -> str:
-        """Name imported files by their content; a Python function by what it says of itself."""
+        """Fingerprint imported files by their content; a Python function goes by its own name."""
         if source.startswith(FUNCTION):
             return source
         try:

@@ -68,6 +68,7 @@ class Manifest:
                 )
             for sample in samples:
                 first = known.setdefault(sample.id, sample)
+                # Once for each image, however many splits it is in.
                 if first is sample:
                     check_relative(sample.id, "The image id")
                     _check_encoding(sample.image)
@@ -106,7 +107,7 @@ class Manifest:
         return voc_palette()
 
     def fingerprint(self, *names: str | None) -> str:
-        """Name classes, ids and tags of the splits named, or of all, by a hash.
+        """Hash the classes, ids and tags of the named splits, or of all.
 
         It is what trainings depend on. The place of the data on the disk and the ground truth are
         left out, so moving a data set or adding masks to it makes no trained stage stale.
@@ -118,9 +119,10 @@ class Manifest:
         return fingerprint([self.classes, splits])
 
     def truth_fingerprint(self, *names: str | None) -> str:
-        """Name ground truth likewise, by its content, so that copies of a data set are equal."""
+        """Hash ground truth likewise, by its content, so that copies of a data set are equal."""
         chosen = (sample for samples in self._chosen(names).values() for sample in samples)
         files = {sample.id: sample.mask for sample in chosen if sample.mask is not None}
+        # Once for each file: one COCO file holds the truth of many images.
         contents = {file: file_name(file) for file in set(files.values())}
         masks = {sample_id: contents[file] for sample_id, file in files.items()}
         return fingerprint([self.classes, self.truth_values, masks])
@@ -129,7 +131,7 @@ class Manifest:
         return {name: split for name, split in self.splits.items() if not names or name in names}
 
     def to_lines(self) -> Iterator[str]:
-        """Yield the manifest as lines of JSON: one on the data set, then one for each image.
+        """Yield the manifest as lines of JSON: one about the data set, then one for each image.
 
         Paths are relative to the root; ``splits`` of an image give its place in each split.
         """
@@ -169,6 +171,7 @@ class Manifest:
             if head["format"] != FORMAT:
                 raise UserError(f"it is of format {head['format']!r}, this version reads {FORMAT}")
             base = Path(head["root"])
+            # Lines come in the order of all samples; each split has an order of its own.
             splits: dict[str, dict[int, Sample]] = {name: {} for name in head["splits"]}
             for line in reader:
                 entry = json.loads(line)
@@ -183,6 +186,7 @@ class Manifest:
                     name: tuple(places[place] for place in sorted(places))
                     for name, places in splits.items()
                 },
+                # JSON knows keys of text only.
                 truth_values=None if values is None else {int(k): v for k, v in values.items()},
                 notes=tuple(head["notes"]),
             )
@@ -222,7 +226,7 @@ class Manifest:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse a folder that is no run's, or that of a version whose files are others.
+    """Refuse a folder that is no run folder, or one of a version with other files.
 
     Raises:
         UserError: which of the two, and what to do.
@@ -252,6 +256,7 @@ def _sample(base: Path, entry: dict[str, Any]) -> Sample:
 
 
 def _inside(root: Path, relative: str) -> Path:
+    # A run folder from elsewhere must not lead out of the data set.
     check_relative(relative, "The manifest's path")
     return root / relative
 

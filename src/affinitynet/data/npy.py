@@ -19,7 +19,7 @@ _SHAPE = re.compile(rb"['\"]shape['\"]\s*:\s*\(([\dL,\s]*)\)")
 
 
 class Header(NamedTuple):
-    """What an array file says of its array."""
+    """What an array file says about its array."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -43,6 +43,7 @@ def read_header(stream: IO[bytes]) -> Header:
     start = stream.read(8)
     if len(start) < 8 or start[:6] != MAGIC or start[6] not in (1, 2, 3):
         raise ValueError("not an array of numpy")
+    # Version 1 has two bytes for the length, later ones four.
     length_bytes = stream.read(2 if start[6] == 1 else 4)
     length = int.from_bytes(length_bytes, "little")
     if length > _HEADER_LIMIT:
@@ -74,6 +75,7 @@ def read_values(stream: IO[bytes], header: Header) -> npt.NDArray[Any]:
     """
     if header.dtype.hasobject:
         raise ValueError("holds Python objects, not numbers")
+    # One byte too many, to notice a file that goes on.
     data = stream.read(header.bytes + 1)
     return as_array(data, header.dtype, header.shape, header.fortran)
 

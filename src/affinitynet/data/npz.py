@@ -57,6 +57,7 @@ class Npz:
             UserError: it is not there, damaged, or of another dtype or shape.
         """
         with self._reading(name) as stream:
+            # All checks before the values are read: until then they take no memory.
             header = read_header(stream)
             if dtype is not None and header.dtype != np.dtype(dtype):
                 raise self.error(name, f"is {header.dtype}, not {np.dtype(dtype)}")
@@ -75,14 +76,14 @@ class Npz:
             with self._archive.open(name + _SUFFIX) as stream:
                 yield stream
         except _DAMAGE as error:
-            raise self.error(name, f"cannot be read ({_reason(error)})") from error
+            raise self.error(name, f"can't be read ({_reason(error)})") from error
 
 
 @contextlib.contextmanager
 def open_npz(path: Path, advice: str) -> Iterator[Npz]:
     """Open an archive of arrays; pickled arrays in it are refused, and the file is closed again.
 
-    advice: what to do where the file is bad, e.g. "make all CAMs anew with --redo compute_cams".
+    advice: what to do where the file is bad, e.g. "make all CAMs again with --redo compute_cams".
 
     Raises:
         UserError: the file is not there, or no archive.
@@ -92,7 +93,7 @@ def open_npz(path: Path, advice: str) -> Iterator[Npz]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {advice}") from None
     except _DAMAGE as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)}); {advice}") from error
+        raise UserError(f"{path}: can't be read ({_reason(error)}); {advice}") from error
     with archive:
         yield Npz(path, archive, advice)
 
@@ -109,6 +110,7 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) ->
         zipfile.ZipFile(temporary, "w", kind, compresslevel=level) as archive,
     ):
         for name, array in arrays.items():
+            # Not np.savez_compressed, whose level is fixed.
             with archive.open(name + _SUFFIX, "w") as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
 

@@ -32,6 +32,7 @@ def find_photographs(path: Path, out: Path) -> list[Sample]:
     if not files:
         raise UserError(f"{path}: no image here ({', '.join(sorted(IMAGE_SUFFIXES))})")
     samples = [Sample(f.relative_to(base).with_suffix("").as_posix(), f, ()) for f in files]
+    # Without the suffix, a.jpg and a.png would have the same mask.
     names = Counter(sample.id for sample in samples)
     if twice := next((name for name, count in names.items() if count > 1), None):
         raise UserError(

@@ -32,10 +32,10 @@ Builder = Callable[..., Any]
 
 
 class Buildable:
-    """What a builder answers where a later instruction (BUILD) brings the content."""
+    """What a builder returns where a later instruction (BUILD) brings the content."""
 
     def build(self, state: Any, outermost: bool) -> Any:
-        """Answer the finished value; outermost: it is in no container."""
+        """Return the finished value; outermost: it is in no container."""
         raise NotImplementedError
 
 
@@ -51,7 +51,7 @@ def read_pickle(
     """Build the value of one pickle and leave the stream behind it.
 
     globals_: what the pickle may name, each with the function that is called in its place.
-    persistent: answers the pickle's references to things beside it; without it they are refused.
+    persistent: resolves the pickle's references to things beside it; without it they are refused.
 
     Raises:
         RefusedError: the pickle asks for anything else.
@@ -90,6 +90,7 @@ class _Machine:
         self.stack.append(value)
 
     def pop(self, count: int) -> list[Any]:
+        # Never below the last mark: what lies there belongs to a container that is not finished.
         if len(self.stack) - count < (self._marks[-1] if self._marks else 0):
             raise IndexError("an instruction finds too little on the stack")
         values = self.stack[len(self.stack) - count :]
@@ -108,6 +109,7 @@ class _Machine:
     def remember(self, place: int | None) -> None:
         place = len(self._memory) if place is None else place
         self._memory[place] = value = self.stack[-1]
+        # Unfinished yet: `build` puts the finished value in its place here too.
         if isinstance(value, Buildable):
             self._places.setdefault(id(value), []).append(place)
 

@@ -17,6 +17,7 @@ def samples_of(recipe: Recipe, manifest: Manifest, *roles: str) -> tuple[Sample,
     for role in roles:
         split = getattr(recipe.dataset, role)
         if split in manifest.splits or (split and role == "train"):
+            # By id: an image that plays several roles counts once.
             found |= {sample.id: sample for sample in manifest.split(split)}
     return tuple(found.values())
 

@@ -1,4 +1,4 @@
-"""One image with what is known of it."""
+"""One image and what is known about it."""
 
 from dataclasses import dataclass
 from pathlib import Path

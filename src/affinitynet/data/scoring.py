@@ -49,7 +49,7 @@ def confusion_of_folder(
             neutral = mask == manifest.ignore_index
             if (unknown := mask[(mask >= labels) & ~neutral]).size:
                 raise UserError(f"{file}: label {unknown[0]} is above the {labels - 1} classes")
-            mask[neutral] = labels
+            mask[neutral] = labels  # the last column
             valid = truth != manifest.ignore_index
             confusion += count_pairs(truth[valid], mask[valid], confusion.shape)
             progress.advance()
@@ -60,6 +60,7 @@ def count_pairs(
     rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, ...]
 ) -> Confusion:
     """Count how often each (row, column) occurs: an int64 array of `shape`."""
+    # A number for each pair, so that one bincount counts them all.
     flat = rows.astype(np.int64) * shape[1] + columns
     return np.bincount(flat.ravel(), minlength=shape[0] * shape[1]).reshape(shape[:2])
 
@@ -70,6 +71,7 @@ def intersection_over_union(confusion: Confusion) -> dict[str, Any]:
     IoU_c = n_cc / (row_c + column_c - n_cc); labels that occur in neither are null and left out of
     the mean. Background counts as a label. A last column counts neutral predictions: misses.
     """
+    # Without the neutral column, which is a prediction of no label.
     predicted = confusion[:, : len(confusion)].sum(0)
     return score(Counts(np.diag(confusion), predicted, confusion.sum(1)))
 
@@ -97,7 +99,7 @@ def _ratios(hits: NDArray[np.int64], of: NDArray[np.int64]) -> list[float | None
 
 
 def precision_and_coverage(confusion: Confusion) -> dict[str, Any]:
-    """Say how right the labelled pixels are, and how many are labelled, in all and per side."""
+    """Measure how many labeled pixels are right, and how many are labeled, in all and per side."""
     decided = confusion[:, :-1]
     right, total = np.diag(decided), decided.sum(0)
     true = confusion.sum(1)
@@ -156,6 +158,7 @@ def sweep_counts(
     background = predicted.sum(0).cumsum()[:-1]  # scores at or below each threshold
     predicted, hits = _above(predicted), _above(hits)
     predicted[:, 0], hits[:, 0] = background, correct_background.cumsum()[:-1]
+    # The truth is the same at every threshold.
     return Counts(hits, predicted, np.broadcast_to(true, hits.shape))
 
 
@@ -166,6 +169,7 @@ def _strongest(
     if not len(classes):
         none = np.zeros(scores.shape[1], np.int64)
         return none, none
+    # left: a score equal to a threshold is not above it.
     return classes[scores.argmax(0)] + 1, np.searchsorted(thresholds, scores.max(0), side="left")
 
 

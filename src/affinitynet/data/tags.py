@@ -84,7 +84,7 @@ def tag_indices(tags: Iterable[str], index: dict[str, int], where: str) -> tuple
     """
     found = set()
     for tag in tags:
-        place = index.get(compose(tag))
+        place = index.get(compose(tag))  # as the names of the classes are
         if place is None:
             raise _unknown_tag(tag, list(index), where)
         found.add(place)
@@ -93,6 +93,7 @@ def tag_indices(tags: Iterable[str], index: dict[str, int], where: str) -> tuple
 
 def _unknown_tag(tag: str, classes: list[str], where: str) -> UserError:
     """Make the error for a tag that is no class: the place, the tag and the nearest class."""
+    # Compared without case: the commonest slip.
     folded = {name.casefold(): name for name in classes}
     near = get_close_matches(tag.casefold(), folded, n=1, cutoff=0.6)
     if is_background(tag):

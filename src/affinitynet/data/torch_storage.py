@@ -70,6 +70,7 @@ def _load_from_bytes(data: Any) -> npt.NDArray[Any]:
     if magic != _MAGIC or protocol != _PROTOCOL or not machine["little_endian"]:
         raise ValueError("not a tensor as torch saves it in a pickle")
     reference = read_pickle(stream, _STORAGES, _reference)
+    # Which storages follow: the one that was referred to, and no other.
     keys = read_pickle(stream, {})
     numel = int.from_bytes(stream.read(8), "little")
     if not isinstance(reference, _Reference) or keys != [reference.key]:
@@ -98,6 +99,7 @@ def _rebuild_tensor(
         return np.zeros(size, storage.dtype)
     if last >= len(storage):
         raise ValueError("a torch tensor that leaves its storage")
+    # torch counts strides in elements, numpy in bytes.
     steps = [step * storage.itemsize for step in stride]
     view: npt.NDArray[np.generic] = np.ndarray(
         size, storage.dtype, storage, offset * storage.itemsize, steps

@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 CLASSES = ("striped", "spotted", "ringed", "checked")
 SETTINGS_FILE = "toy.json"
 
-_OVERSAMPLING = 3
+_OVERSAMPLING = 3  # parts of a pixel's side, for smooth outlines
 _GROUNDS = (
     ((38, 66, 30), (92, 128, 58), (150, 172, 96)),  # meadow
     ((122, 96, 62), (178, 148, 102), (222, 200, 156)),  # sand
@@ -44,8 +44,8 @@ _BODIES = (
     (84, 88, 108),
 )
 _USUAL_BODIES = (2, 1, 4, 5)  # of each class, in _BODIES
-_USUAL_SHARE = 0.6
-_CLEAR_DISTANCE = 75.0
+_USUAL_SHARE = 0.6  # of a class's creatures: a hint, and no more
+_CLEAR_DISTANCE = 75.0  # in RGB, between a body and its ground
 _COUNT_SHARES = (0.04, 0.38, 0.38, 0.20)  # of images with 0, 1, 2 and 3 creatures
 
 Color = tuple[int, int, int]
@@ -70,8 +70,8 @@ _BODY_PARTS = (
     (0.0, -0.5, -0.5, 0.17, 0.26),
     (0.0, 0.4, -0.5, 0.17, 0.26),
 )
-_HEAD = (0.78, 0.2, 0.56)
-_EXTENT = 1.8
+_HEAD = (0.78, 0.2, 0.56)  # u, v and radius
+_EXTENT = 1.8  # half lengths around the center that hold the whole creature
 
 
 def make_toy(
@@ -87,21 +87,22 @@ def make_toy(
     folder = Path(out)
     settings = {"train": train, "val": val, "size": size, "seed": seed}
     if min(train + val, size) < 1 or size < 32:
-        raise UserError(f"The toy data set needs images, of at least 32 pixels, not {settings}.")
+        raise UserError(f"the toy data set needs images, of at least 32 pixels, not {settings}")
     marker = folder / SETTINGS_FILE
     table = folder / "labels.csv"
     made = _made_with(marker)
     if made == settings and table.is_file():
         return folder
     if made not in (None, settings):
-        raise UserError(f"{folder} holds a toy data set with other settings: delete it first.")
+        raise UserError(f"{folder}: holds a toy data set with other settings; delete it first")
     if not marker.exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds other files: give an empty folder for the toy data set.")
+        raise UserError(f"{folder}: holds other files; give an empty folder for the toy data set")
 
     table.unlink(missing_ok=True)
     write_json(marker, settings)
     lines = ["image,labels,split"]
     for index in range(train + val):
+        # A seed for each image: it does not depend on how many there are.
         image, mask = toy_image(size, np.random.default_rng([seed, index]))
         name = f"{index:04d}.png"
         with atomic_write(folder / "images" / name) as temporary:
@@ -139,6 +140,7 @@ def toy_image(
         for _ in range(40):
             creature = _Creature.random(size, generator)
             whole, head = creature.silhouette(size)
+            # A creature may cover a little of another one, but no head: it would lose its class.
             hidden = (whole & (labels > 0)).sum()
             if hidden <= 0.06 * whole.sum() and not (whole & heads).any():
                 creature.draw_on(canvas, int(label), body)
@@ -241,6 +243,7 @@ def _paint(
     ``body_edge`` and ``head_edge`` are the squared distances that are 1 on the outline.
     """
     colors = body * (1.0 + 0.12 * np.clip(v, -1.0, 1.0))[:, None]
+    # The outline is about 2 pixels wide, and 1.5 around the head, whatever the creature's size.
     rim = 1.0 - 2.0 / length
     colors[body_edge > rim**2] *= 0.7
     head = head_edge < 1.0
@@ -251,6 +254,7 @@ def _paint(
     face = np.where(is_mark(p, q)[:, None], np.array(color, float), plain)
     outline = head_edge[head] > (1.0 - 1.5 / (length * radius)) ** 2
     face[outline & (body_edge[head] > 1.0)] *= 0.7
+    # The eye and its pupil.
     face[(p - 0.35) ** 2 + (q - 0.3) ** 2 < 0.27**2] = 250.0
     face[(p - 0.42) ** 2 + (q - 0.3) ** 2 < 0.14**2] = 20.0
     colors[head] = face

@@ -19,6 +19,8 @@ from affinitynet.ops.normalization import Normalization
 Pixels = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.integer]
 
+AIMED = 0.75  # chance of a crop around a pixel of a class: the rest is for what is far from all
+
 
 @dataclass(frozen=True)
 class Jitter:
@@ -100,19 +102,25 @@ def segmentation_augment(
     normalization: Normalization,
     size: int,
     scale: tuple[float, float] = (0.5, 2.0),
+    crops: Literal["random", "objects"] = "random",
     jitter: Jitter = PAPER_JITTER,
     ignore_index: int = 255,
 ) -> tuple[Tensor, Tensor]:
     """Image and labels (H, W) to a (3, size, size) float32 crop and its (size, size) int64 labels.
 
     Resize by a uniform factor in ``scale`` (labels: nearest), joint flip and random crop, jitter
-    of the crop, normalize. Outside the image are the mean color and ``ignore_index``.
+    of the crop, normalize. Outside the image are the mean color and ``ignore_index``. With
+    ``objects`` three crops of four hold a pixel of a class of the labels but background, if there
+    is any: the class is drawn evenly, then one of its pixels, then one of the crops that hold it.
     """
     height, width = _scaled(labels, generator.uniform(*scale))
     pixels, targets = _flip(
         generator, resize_image(image, height, width), _resize_labels(labels, height, width)
     )
-    crop = _Crop.random(pixels, size, generator)
+    aim = _object_pixel(targets[0], generator, ignore_index) if crops == "objects" else None
+    crop = (
+        _Crop.around(pixels, aim, size, generator) if aim else _Crop.random(pixels, size, generator)
+    )
     inside = _jittered(crop.inside(pixels), jitter, generator)
     canvas = crop.lay(normalization.apply(inside), 0)
     return canvas, crop.cut(targets, ignore_index)[0].to(torch.int64)
@@ -172,6 +180,20 @@ class _Crop:
             axes.append((offset, 0, size) if length > size else (0, offset, length))
         return cls(size, *axes)
 
+    @classmethod
+    def around(
+        cls, image: Tensor, pixel: tuple[int, int], size: int, generator: np.random.Generator
+    ) -> "_Crop":
+        """As `random`, over the places that hold a pixel (y, x)."""
+        axes = []
+        for length, at in zip(image.shape[-2:], pixel, strict=True):
+            if length > size:
+                first, last = max(at - size + 1, 0), min(at, length - size)
+                axes.append((int(generator.integers(first, last + 1)), 0, size))
+            else:
+                axes.append((0, int(generator.integers(size - length + 1)), length))
+        return cls(size, *axes)
+
     def inside(self, image: Tensor) -> Tensor:
         """The part of the image (C, H, W) that the window covers."""
         (y, _, height), (x, _, width) = self.rows, self.columns
@@ -200,6 +222,23 @@ def _resize_labels(labels: LabelMap, height: int, width: int) -> Tensor:
     maps = torch.from_numpy(labels.astype(np.float32))[None]
     resized: Tensor = tv.resize(maps, [height, width], interpolation=nearest)
     return resized
+
+
+def _object_pixel(
+    labels: Tensor, generator: np.random.Generator, ignore_index: int
+) -> tuple[int, int] | None:
+    """Draw a pixel (y, x) of a class of labels (H, W), or by chance or for lack of classes none."""
+    if generator.random() >= AIMED:
+        return None
+    flat = labels.flatten().to(torch.int64)
+    present = [
+        c for c in flat.bincount().nonzero().flatten().tolist() if c not in (0, ignore_index)
+    ]
+    if not present:
+        return None
+    pixels = (flat == present[generator.integers(len(present))]).nonzero().flatten()
+    y, x = divmod(int(pixels[generator.integers(len(pixels))]), labels.shape[1])
+    return y, x
 
 
 def _flip(generator: np.random.Generator, *images: Tensor) -> tuple[Tensor, ...]:

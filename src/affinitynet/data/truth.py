@@ -39,6 +39,7 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
             known[value] = True
             lookup[value] = _only_label(sample) if label == ONLY_TAG else label
     present = np.flatnonzero(np.bincount(raw.ravel(), minlength=size))
+    # `present` by bincount: np.unique would sort all pixels for it.
     unknown = present[~known[present]]
     if unknown.size:
         raise UserError(

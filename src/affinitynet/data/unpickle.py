@@ -18,7 +18,7 @@ from affinitynet.data.pickle_machine import Buildable, Builder, Global, RefusedE
 from affinitynet.data.torch_storage import TORCH_GLOBALS
 from affinitynet.errors import UserError
 
-_ADVICE = "write the maps anew as .npz, by np.savez(path, keys=..., cams=...)"
+_ADVICE = "write the maps again as .npz, by np.savez(path, keys=..., cams=...)"
 _DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, struct.error),
     OSError,
@@ -51,7 +51,7 @@ def load_dictionary(path: Path) -> dict[Any, Any]:
         raise UserError(f"{path}: no such file") from None
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); {_ADVICE}") from error
+        raise UserError(f"{path}: can't be read ({reason}); {_ADVICE}") from error
     if not isinstance(value, _Object) or type(value.content) is not dict:
         raise UserError(f"{path}: holds no dictionary of maps; {_ADVICE}")
     return value.content
@@ -74,6 +74,7 @@ class _Dtype(Buildable):
         self.code, self.order = found[2], found[1] or "="
 
     def build(self, state: Any, outermost: bool) -> "_Dtype":
+        # (version, byte order, subarray, names and fields of a structure, ...), as numpy saves it.
         _, self.order, subdtype, names, fields = state[:5]
         plain = subdtype is None and names is None and fields is None
         if type(self.order) is not str or self.order not in "<>|=" or not plain:
@@ -99,6 +100,7 @@ class _Array(Buildable):
 
     def build(self, state: Any, outermost: bool) -> Any:
         _, shape, dtype, fortran, data = state
+        # Only the outermost array may hold an object: the dictionary.
         if outermost and isinstance(dtype, _Dtype) and dtype.is_object and shape == ():
             (content,) = data
             return _Object(content)
@@ -118,6 +120,7 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray[Any, 
 
 
 def _length(value: Any) -> int:
+    # type, not isinstance: True is an int too.
     if type(value) is not int or value < 0:
         raise ValueError("an array whose shape is not made of lengths")
     return value

@@ -130,10 +130,19 @@ def failed_classes(root: Path) -> tuple[int, ...]:
 
 
 def without_failed(
-    labels: NDArray[np.integer[Any]], failed: Sequence[int], ignore_index: int
+    labels: NDArray[np.integer[Any]],
+    failed: Sequence[int],
+    ignore_index: int,
+    tags: Sequence[int] = (),
 ) -> NDArray[np.integer[Any]]:
-    """Return labels (H, W) where what is said to be one of the failed classes is neutral."""
+    """Return labels (H, W) where what is said to be one of the failed classes is neutral.
+
+    Where the labels have nothing of a failed class that is among the image's tags, the background
+    is neutral: the object is there somewhere.
+    """
     wrong = np.isin(labels, [index + 1 for index in failed])
+    if any(tag in failed and not (labels == tag + 1).any() for tag in tags):
+        wrong |= labels == 0
     return np.where(wrong, np.asarray(ignore_index, dtype=labels.dtype), labels)
 
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC development kit folders, the original ones and one's own in that layout."""
+"""PASCAL VOC development kit folders, the original ones and your own in that layout."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -89,6 +89,7 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
         kind, root, images, files, masks, VOC_CLASSES if names is None else names, vocs
     )
     tags_by_id = {i: tags_of(i) for i in masks}
+    # A copy, since lists without tags are deleted on the way.
     for name, ids in list(lists.items()):
         without = [i for i in ids if tags_by_id[i] is None]
         if ids and len(without) == len(ids):
@@ -101,6 +102,7 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
             )
     if names is None:
         occurring = {tag for found in tags_by_id.values() for tag in found or ()}
+        # Before the names are chosen: an unknown one would only be missing then.
         _check_voc_names(tags_by_id, source)
         names = tuple(name for name in VOC_CLASSES if name in occurring)
 
@@ -178,6 +180,7 @@ def _tags_by_id(rows: Iterable[Row], table: Path, images: Images) -> dict[str, t
 def _mask_tags(mask: Path | None, classes: Sequence[str], vocs: bool) -> tuple[str, ...] | None:
     if mask is None:
         return None
+    # Tags from masks need the same reading of their values as the ground truth later.
     values = (_truth_values(classes) if vocs else None) or {i: i for i in range(len(classes) + 1)}
     void = ignore_index(len(classes))
     tags = []

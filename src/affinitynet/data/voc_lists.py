@@ -27,6 +27,7 @@ class Images:
     def find(self, sample_id: str) -> list[Path]:
         """Return the files that have this id, letter for letter if there are such."""
         folder, _, name = sample_id.rpartition("/")
+        # Composed (NFC): a disk may spell an umlaut in another way than a list.
         same = self._list(self._base / folder).get(compose(name), [])
         return [path for path in same if path.stem == name] or same
 
@@ -96,6 +97,7 @@ def _listed_id(line: str, images: Images, path: Path) -> str:
 def _is_per_class(lines: list[str], images: Images) -> bool:
     if not lines or not all(_PER_CLASS.fullmatch(line) for line in lines):
         return False
+    # An image may itself be named "x 1".
     return not any(_is_plain(line) and images.find(line) for line in lines)
 
 

@@ -31,7 +31,7 @@ def export_run(
     format: ``voc`` makes a VOC devkit: ``JPEGImages/<id>.jpg``, ``SegmentationClass/<id>.png``,
         ``ImageSets/Segmentation/<split>.txt`` (the split's images that have a mask), and
         ``classes.txt`` (line n, counted from 0, names label n). Images that are no upright RGB or
-        grey JPEG are written anew (quality 95), because readers of VOC don't turn images.
+        gray JPEG are encoded again (quality 95), because readers of VOC don't turn images.
         ``png`` copies the masks alone: ``<id>.png``, and ``classes.txt``.
     stage: ``final`` (the masks that the run ends with: ``masks`` where it makes them, else
         ``pseudo``), ``masks``, ``pseudo``, ``walk`` (before the CRF), ``confident`` (with neutral
@@ -65,6 +65,7 @@ def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sam
     lists = out / "ImageSets" / "Segmentation"
     exported = {sample.id for sample in samples}
     for split, members in manifest.splits.items():
+        # Only images with a mask, or readers would look for files that aren't there.
         lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
         if lines:
             _place(lists, split, ".txt").write_text("".join(lines), "utf-8", newline="\n")
@@ -102,9 +103,10 @@ def _place(folder: Path, sample_id: str, suffix: str) -> Path:
 
 
 def _masked_samples(recipe: Recipe, manifest: Manifest, masks: str) -> list[Sample]:
-    """Give the samples that have a mask of a finished stage; warn if it is out of date."""
+    """Return the samples that have a mask of a finished stage; warn if it is out of date."""
     run_folder = recipe.out
     freshness = Freshness(recipe)
+    # Which stage makes these masks depends on the recipe's sources.
     makers = (s for s in freshness.stages if masks in (a.folder for a in s.artifacts))
     maker = next(makers, None)
     if maker is None:
@@ -125,7 +127,8 @@ def _masked_samples(recipe: Recipe, manifest: Manifest, masks: str) -> list[Samp
 def _new_folder(out: Path) -> Iterator[Path]:
     """Give a temporary sibling of `out` to fill; rename it to `out` when all went well."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds files already; name a new folder, nothing is overwritten.")
+        raise UserError(f"{out}: holds files already; name a new folder, as nothing is overwritten")
+    # Beside `out`, so that the last step is a rename within one file system.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
@@ -134,7 +137,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
             out.rmdir()
         temporary.replace(out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}).") from error
+        raise UserError(f"{out}: can't be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 
 
 class AffinityDescription(Description):
-    """What `model.json` says of an affinity network."""
+    """What `model.json` says about an affinity network."""
 
     stage: ClassVar[str] = "train_affinity"
 
@@ -33,7 +33,7 @@ class AffinityDescription(Description):
 
 
 class AffinityNet(nn.Module):
-    """Features of three depths in one space where L1 distance means unlike: -> affinities."""
+    """Backbone and affinity head: images (B, 3, H, W) -> affinities (B, P, h, w)."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class AffinityNet(nn.Module):
             description.output_stride,
             data=data,
             pretrained=pretrained,
-            fc6_dilation=4,
+            fc6_dilation=4,  # as published; 1 in the classifier
             norm=description.norm,
         )
         return cls(
@@ -99,6 +99,7 @@ def image_affinity(model: AffinityNet, image: Tensor, device: torch.device) -> T
     """
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
+    # After the normalization, so that the padding has the mean color, as in the public code.
     padded = pad_to_stride(pixels, model.stride)
     affinity: Tensor = model(padded.contiguous(memory_format=torch.channels_last))[0]
     return affinity.to(torch.float16).cpu()

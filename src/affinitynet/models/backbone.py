@@ -26,7 +26,7 @@ FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, 
 
 
 class Backbone(Protocol):
-    """What every backbone offers beside being a module."""
+    """What every backbone offers besides being a module."""
 
     channels: tuple[int, int, int]
     strides: tuple[int, int, int]
@@ -65,6 +65,7 @@ class TimmBackbone(nn.Module):
         """
         super().__init__()
         self.net: Any = _create(name, output_stride, download)
+        # Random weights have no statistics worth keeping.
         self._norm_frozen = frozen and norm == "frozen"
         config = self.net.pretrained_cfg
         self.normalization = Normalization(config["mean"], config["std"], scale=255.0)
@@ -72,6 +73,8 @@ class TimmBackbone(nn.Module):
         if frozen:
             self._freeze()
         with torch.no_grad():
+            # Measured: feature_info ends before a layer after the last stage, such as the one of
+            # MobileNetV2 with 1280 channels.
             maps = self.eval()(torch.zeros(1, 3, 64, 64))
         self.channels = cast(tuple[int, int, int], tuple(m.shape[1] for m in maps))
         self.strides = cast(tuple[int, int, int], tuple(64 // m.shape[2] for m in maps))
@@ -95,6 +98,7 @@ class TimmBackbone(nn.Module):
             for stage in self.net.feature_info
             if stage["reduction"] <= FROZEN_STRIDE
         ]
+        # In order of the forward pass: all up to the last shallow layer, the stem included.
         names = [name for name, _ in self.net.named_parameters()]
         frozen = [i for i, name in enumerate(names) if name.startswith(f"{shallow[-1]}.")]
         for parameter in list(self.net.parameters())[: max(frozen, default=-1) + 1]:
@@ -120,11 +124,12 @@ def _create(name: str, output_stride: int, pretrained: bool) -> Any:
         return timm.create_model(
             name,
             pretrained=pretrained,
+            # Features alone: no last layer, no pooling.
             num_classes=0,
             global_pool="",
             output_stride=output_stride,
         )
-    except (TypeError, NotImplementedError, AssertionError) as error:
+    except (TypeError, NotImplementedError, AssertionError) as error:  # each network its own
         raise UserError(
             f"backbone.name = {name!r} can't be made at output stride {output_stride} ({error}); "
             "use a convolutional network such as resnet50 or mobilenetv2_100"
@@ -185,4 +190,5 @@ def build_backbone(
         if report.missing:
             some = ", ".join(report.missing[:3])
             warn(f"{file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
+    # The layout in which convolutions run fastest.
     return cast(Backbone, backbone.to(memory_format=torch.channels_last))

@@ -14,7 +14,7 @@ from affinitynet.run_folder.settings import BackboneSettings, ClassifierSettings
 
 
 class ClassifierDescription(Description):
-    """What `model.json` says of a classifier."""
+    """What `model.json` says about a classifier."""
 
     stage: ClassVar[str] = "train_classifier"
 
@@ -66,6 +66,7 @@ class Classifier(nn.Module):
     def cams(self, images: Tensor) -> Tensor:
         """Return rectified, unnormalized CAMs (B, C, h, w) at the backbone's stride."""
         maps = apply_weights(self.backbone(images)[-1], self.head.class_weights)
+        # As the public code does for VGG-16 alone.
         return maps.sqrt() if self._sqrt else maps
 
 

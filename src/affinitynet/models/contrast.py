@@ -31,7 +31,7 @@ _LEAST_PATCHES = 40  # of an image in a bank
 
 
 class PatchNetwork(nn.Module):
-    """Describes patches by a backbone's maps: normalized (B, 3, H, W) -> (B, D, h, w)."""
+    """Describe patches by a backbone's maps: normalized (B, 3, H, W) -> (B, D, h, w)."""
 
     def __init__(self, backbone: Backbone, strides: Sequence[int]) -> None:
         """Take the backbone's maps of these strides; the first one's grid is the patches'.
@@ -140,7 +140,7 @@ class Banks:
 
     @classmethod
     def read(cls, file: Path) -> "Banks | None":
-        """Read what `write` wrote; None where no such file can be read: it is made again."""
+        """Read what `write` wrote; None where the file cannot be read, and has to be made again."""
         try:
             tensors = load_file(file)
             labels = [int(k.removeprefix("bank.")) for k in tensors if k.startswith("bank.")]
@@ -169,10 +169,11 @@ class BankBuilder:
         channels: Sequence[int],
         settings: ContrastSettings,
     ) -> None:
-        """Prepare banks for the classes of `without`, out of images that don't show them."""
+        """Prepare banks for the classes of `without`, from images that don't show them."""
         self._channels, self._settings = channels, settings
         self._fills = {label: names[:_IN_BANK] for label, names in without.items()}
         self._measured = _by_image({label: names[:_FOR_SCALE] for label, names in without.items()})
+        # An image serves several classes: its patches are collected once, for all of them.
         self._classes_of = _by_image(self._fills)
         self._numbers = {image: number for number, image in enumerate(self._classes_of)}
         self._collected: dict[str, Tensor] = {}
@@ -194,17 +195,20 @@ class BankBuilder:
         """Keep some of an image's patches (D, h, w), chosen by `seed`."""
         most = max(self._share(label) for label in self._classes_of[image])
         rows = patches.flatten(1).T
+        # Drawn on the CPU, so that the same patches are kept on every device.
         order = torch.randperm(len(rows), generator=Generator().manual_seed(seed))[:most]
         self._collected[image] = rows[order.to(rows.device)].cpu()
 
     def fill(self, seed: int) -> None:
         """Make the banks from what was collected."""
+        # As many of each image, so that none counts more than another.
         few = [self._collected[image][:_LEAST_PATCHES] for image in self._classes_of]
         mean, scale = patch_statistics(torch.cat(few), self._channels)
         banks = {}
         for label, images in self._fills.items():
             parts = [self._collected[image][: self._share(label)] for image in images]
             rows = (torch.cat(parts) - mean) / scale
+            # A seed for each class: its bank does not depend on which other classes there are.
             kept = self._choose(rows, Generator().manual_seed(seed + label))
             banks[label] = rows[kept].contiguous()
             owners = [
@@ -212,17 +216,21 @@ class BankBuilder:
                 for image, part in zip(images, parts, strict=True)
             ]
             self._owners[label] = torch.cat(owners)[kept]
+        # Only the banks are needed from here on.
         self._collected.clear()
         self._filled = Banks(mean, scale, banks, {})
 
     def measure(self, image: str, patches: Tensor) -> None:
         """Take an image's distances (D, h, w) to the banks, its own patches left out of them."""
         assert self._filled is not None
-        rows = self._filled.rows(patches.cpu())
+        # Where the network is: on a processor the distances would take longer than its features.
+        self._filled = self._filled.to(patches.device)
+        rows = self._filled.rows(patches)
         for label in self._measured[image]:
-            others = self._owners[label] != self._numbers[image]
+            others = (self._owners[label] != self._numbers[image]).to(patches.device)
             bank = self._filled.patches[label][others]
-            self._distances[label][image] = nearest_distance(rows, bank, self._settings.neighbors)
+            found = nearest_distance(rows, bank, self._settings.neighbors)
+            self._distances[label][image] = found.cpu()
 
     @property
     def banks(self) -> Banks:

@@ -32,7 +32,7 @@ class CamHead(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.dropout = nn.Dropout2d(0.5)
-        self.fc = nn.Conv2d(channels, classes, 1, bias=False)
+        self.fc = nn.Conv2d(channels, classes, 1, bias=False)  # a bias would be in no map
         nn.init.xavier_uniform_(self.fc.weight)
 
     @property
@@ -98,6 +98,7 @@ class AffinityHead(nn.Module):
             if self.norm is not None:
                 x = self.norm[index](x)
             x = F.elu(x)
+            # After the reduction, where there are fewest channels to resize.
             if x.shape[-2:] != grid:
                 x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
             reduced.append(x)

@@ -44,7 +44,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d
 
 
 class _BasicUnit(nn.Module):
-    """Pre-activated unit of two 3x3 convolutions; answers its output and ``t = ReLU(BN(x))``."""
+    """Pre-activated unit of two 3x3 convolutions; returns its output and ``t = ReLU(BN(x))``."""
 
     def __init__(
         self, inputs: int, middle: int, outputs: int, stride: int, dilations: tuple[int, int]
@@ -60,6 +60,7 @@ class _BasicUnit(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         t = F.relu(self.bn_branch2a(x))
+        # The projection starts from t, not from x, as published.
         shortcut = x if self.conv_branch1 is None else self.conv_branch1(t)
         branch = self.conv_branch2a(t)
         branch = self.conv_branch2b1(F.relu(self.bn_branch2b1(branch)))
@@ -67,7 +68,7 @@ class _BasicUnit(nn.Module):
 
 
 class _BottleneckUnit(nn.Module):
-    """Pre-activated unit 1x1, 3x3, 1x1 with channel dropout; answers its output and ``t``."""
+    """Pre-activated unit 1x1, 3x3, 1x1 with channel dropout; returns its output and ``t``."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -85,6 +86,7 @@ class _BottleneckUnit(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         t = F.relu(self.bn_branch2a(x))
         branch = self.conv_branch2a(t)
+        # Both dropouts have the unit's one rate, as published.
         branch = self.conv_branch2b1(self.dropout_2b1(F.relu(self.bn_branch2b1(branch))))
         branch = self.conv_branch2b2(self.dropout_2b2(F.relu(self.bn_branch2b2(branch))))
         return self.conv_branch1(t) + branch, t
@@ -148,6 +150,7 @@ class ResNet38(nn.Module):
         preactivated = {}
         for name, *_ in (*_BASIC_UNITS, *_BOTTLENECK_UNITS):
             x, t = self.get_submodule(name)(x)
+            # A unit's output ends without BN and ReLU; t of the next unit has them.
             if name in ("b5", "b6"):
                 preactivated[name] = t
         return [preactivated["b5"], preactivated["b6"], F.relu(self.bn7(x))]

@@ -18,7 +18,7 @@ DESCRIPTION = "model.json"
 
 
 class Description(BaseModel):
-    """What it takes to build a network; `stage` makes it anew where it is damaged."""
+    """What it takes to build a network; `stage` names the stage that makes it."""
 
     # A later version may write keys of which this one knows nothing.
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -27,7 +27,7 @@ class Description(BaseModel):
 
 
 class SavedBackbone(BackboneSettings):
-    """The recipe's `backbone` as it was, read with the same patience."""
+    """The recipe's `backbone` as it was, with unknown keys ignored likewise."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -62,7 +62,7 @@ def load_model(
         model = build(description)
     except UserError as error:
         raise UserError(
-            f"{folder / DESCRIPTION}: {error}; make it anew with --redo {kind.stage}"
+            f"{folder / DESCRIPTION}: {error}; make it again with --redo {kind.stage}"
         ) from error
     _load_weights(model, folder / WEIGHTS, kind.stage)
     return model.eval(), description
@@ -86,7 +86,7 @@ def read_description(folder: Path, kind: type[AnyDescription]) -> AnyDescription
         network = kind.stage.removeprefix("train_")
         raise UserError(
             f"{file}: describes no {network} network that this version can build ({reason}); "
-            f"make it anew with --redo {kind.stage}"
+            f"make it again with --redo {kind.stage}"
         ) from error
 
 
@@ -96,5 +96,5 @@ def _load_weights(model: nn.Module, file: Path, stage: str) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{file}: cannot be loaded ({reason}); make it anew with --redo {stage}"
+            f"{file}: can't be loaded ({reason}); make it again with --redo {stage}"
         ) from error

@@ -38,7 +38,7 @@ class LargeFov(nn.Module):
         """Put the head for `classes` labels, background included, on the encoder."""
         super().__init__()
         self.encoder = encoder
-        # VGG-16's own fc6 and fc7 are LargeFOV's hidden layers; other encoders need them anew.
+        # VGG-16's own fc6 and fc7 are LargeFOV's hidden layers; other encoders need new ones.
         whole = isinstance(encoder, VGG16)
         self.head = PixelHead(channels, classes) if whole else LargeFovHead(channels, classes)
 
@@ -69,6 +69,7 @@ class SegmentationNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalized images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
         height, width = images.shape[-2:]
+        # At the bottom and right, where it is cut off again without a shift.
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         logits = self.network(F.pad(images, padding))
         return cast(Tensor, logits[..., :height, :width])
@@ -106,8 +107,10 @@ def build_segmentation_net(
         network: nn.Module = LargeFov(cast(nn.Module, body), body.channels[-1], labels)
         return SegmentationNet(network, body.normalization, 1, frozen=settings.norm == "frozen")
     network = _library_net(settings, backbone, labels, pretrained)
+    # From timm, since the library's encoders don't say how their input is normalized.
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
+    # The library's networks refuse sizes that their strides don't divide.
     multiple = max(cast(Any, network.encoder).output_stride, 16)
     frozen = backbone.weights != "none" and settings.norm == "frozen"
     net = SegmentationNet(network, normalization, multiple, frozen=frozen)
@@ -141,15 +144,16 @@ def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: st
         if match is not None and match.shape != value.shape:
             raise UserError(
                 f"{source}: {name} has the shape {tuple(match.shape)} where the encoder has "
-                f"{tuple(value.shape)}; it is another network's"
+                f"{tuple(value.shape)}; give this network's file"
             )
         if match is not None:
             found[name] = match
     if not found:
-        raise UserError(f"{source}: has none of the encoder's tensors; it is another network's")
+        raise UserError(f"{source}: has none of the encoder's tensors; give this network's file")
     missing = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     if missing:
         warn(f"{source} lacks {len(missing)} tensors of the encoder ({missing[0]} ...)")
+    # Not strict: what the file lacks has been warned of.
     body.load_state_dict(found, strict=False)
 
 
@@ -169,6 +173,7 @@ def _library_net(
             f"segmenter.architecture = {settings.architecture!r} stands on a timm backbone, not "
             f"{backbone.name!r}: set segmenter.backbone, or segmenter.architecture = largefov"
         )
+    # Only DeepLab's decoders take a stride; the others fix their encoder's.
     dilated = settings.architecture.startswith("deeplab")
     options = {"encoder_output_stride": settings.output_stride} if dilated else {}
     weights = "imagenet" if pretrained and backbone.weights == "imagenet" else None
@@ -176,6 +181,7 @@ def _library_net(
         nn.Module,
         smp.create_model(
             settings.architecture,
+            # "tu-" is the library's prefix for timm's networks.
             encoder_name=f"tu-{backbone.name}",
             encoder_weights=weights,
             classes=labels,
@@ -194,10 +200,11 @@ def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: 
     total = torch.zeros(())
     for scale in scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        # antialias: plain bilinear would skip pixels where it shrinks.
         scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
         batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
         batch = batch.contiguous(memory_format=torch.channels_last)
-        probabilities = net(batch).float().softmax(1)
+        probabilities = net(batch).float().softmax(1)  # softmax and sums in bf16 are too coarse
         if flip:
             probabilities = (probabilities[:1] + probabilities[1:].flip(-1)) / 2
         total = total.to(probabilities) + F.interpolate(
@@ -207,13 +214,13 @@ def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: 
 
 
 class SavedCrf(CrfSettings):
-    """The segmenter's CRF, read with a description's patience."""
+    """The segmenter's CRF; unknown keys are ignored, as in a description."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class SavedSettings(SegmenterSettings):
-    """The recipe's `segmenter` as it was, read with a description's patience."""
+    """The recipe's `segmenter` as it was; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -224,7 +231,7 @@ class SavedSettings(SegmenterSettings):
 
 
 class SegmenterDescription(Description):
-    """What `model.json` says of a segmenter."""
+    """What `model.json` says about a segmenter."""
 
     stage: ClassVar[str] = "train_segmenter"
 
@@ -285,6 +292,7 @@ class Segmenter:
         if self.settings.refine:
             scores = dense_crf(image.to(scores.device), scores, **self.settings.crf.model_dump())
         wide = len(self.classes) >= 255
+        # Not argmax, which takes several times as long over planes of pixels on a CPU.
         return scores.max(0).indices.cpu().numpy().astype(np.uint16 if wide else np.uint8)
 
     def predict(self, image: Photograph) -> NDArray[np.integer[Any]]:
@@ -293,6 +301,7 @@ class Segmenter:
         Raises:
             UserError: a file that is no image, or an array that is not (H, W, 3) uint8 RGB.
         """
+        # np.array copies: torch warns of arrays that it may not write to.
         pixels = load_image(image) if isinstance(image, str | Path) else np.array(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")

@@ -73,6 +73,8 @@ class VGG16(nn.Module):
                 x = F.relu(self.get_submodule(f"conv{stage}_{layer}")(x))
             ends[stage] = x
             if pool_stride is not None:
+                # 3 x 3 with a frame of 1, as the public code, where Caffe pools 2 x 2: an odd size
+                # becomes ceil(H / 2).
                 x = F.max_pool2d(x, 3, stride=pool_stride, padding=1)
         x = self.dropout6(F.relu(self.fc6(x)))
         return [ends[4], ends[5], F.relu(self.fc7(x))]

@@ -74,6 +74,8 @@ def sum_pulls(planes: Floats, shifts: Integers, lead: int, pulls: Floats, gradie
             here, total = plane[begin:end], gradient[d, start : start + end - begin]
             for p in range(0, len(shifts), 2):
                 s, t = shifts[p], shifts[p + 1]
+                # Ahead and back along two displacements a pass: a sum is read and written once
+                # for four neighbors.
                 next_, last = plane[begin + s : end + s], plane[begin - s : end - s]
                 next2, last2 = plane[begin + t : end + t], plane[begin - t : end - t]
                 ahead, back = pulls[p, begin:end], pulls[p, begin - s : end - s]

@@ -1,4 +1,4 @@
-"""What operations refuse: numbers that are none, or no numbers of theirs."""
+"""What operations refuse: values of the wrong type or out of range."""
 
 import math
 from numbers import Integral
@@ -23,10 +23,10 @@ def check_values(
             f"{name} must be floating point, not {values.dtype}: convert with .float(), and divide "
             "8-bit values by 255"
         )
-    if not values.numel():
+    if not values.numel():  # aminmax refuses an empty tensor
         return
     low, high = (float(value) for value in values.detach().aminmax())
-    # A comparison with NaN is false, and aminmax answers NaN wherever there is one.
+    # A comparison with NaN is false, and aminmax gives NaN wherever there is one.
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NotFiniteError(f"{name} {tuple(values.shape)} hold NaN or infinite values")
     if low < least - _ROUNDING or high > most + _ROUNDING:
@@ -34,13 +34,13 @@ def check_values(
 
 
 def check_exponent(value: float, name: str) -> None:
-    """Refuse an exponent that is not over 0 and finite.
+    """Refuse an exponent that is not above 0 and finite.
 
     Raises:
         ValueError: its name and value.
     """
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be over 0 and finite, not {value}")
+        raise ValueError(f"{name} must be above 0 and finite, not {value}")
 
 
 def check_count(value: int, name: str, most: int) -> None:
@@ -49,5 +49,6 @@ def check_count(value: int, name: str, most: int) -> None:
     Raises:
         ValueError: its name and value.
     """
+    # True and False are Integral too.
     if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= most:
         raise ValueError(f"{name} must be a whole number from 0 to {most:,}, not {value!r}")

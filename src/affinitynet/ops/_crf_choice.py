@@ -13,11 +13,11 @@ MeanField = Callable[[Tensor, Tensor, Settings], Tensor]
 
 
 class Choice:
-    """The mean field that runs here, chosen at the first image and kept from then on."""
+    """The mean field that runs on this machine, chosen at the first image and kept."""
 
     def __init__(self) -> None:
         self._run: MeanField | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # _choose calls _give_up while it holds it
 
     def __call__(self, image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
         """Run the kernels; where they cannot be had, say so once and run on tensors.
@@ -52,6 +52,7 @@ class Choice:
 
     def _give_up(self, reason: BaseException) -> MeanField:
         with self._lock:
+            # Several threads may fail at the same time; one of them warns.
             if self._run is not mean_field:
                 self._run = mean_field
                 words = str(reason).strip().splitlines() or ["no reason given"]

@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     """Run the mean field for label sets (A, L, H * W) on an image (H, W, channels) float32.
 
-    The unary energies, contiguous, are overwritten by the answer.
+    The unary energies, contiguous, are overwritten by the result.
 
     Raises:
         CannotCompileError: a kernel does not compile; the unary energies are then as they were.
@@ -46,7 +46,7 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     H, W, _ = image.shape
     channels = unary.shape[0] * (unary.shape[1] - 1)  # the last label follows from the others
     lanes = count(next((width for width in WIDTHS if channels <= width), WIDTHS[-1]))
-    row = max(1, -(-channels // len(lanes))) * len(lanes)
+    row = max(1, -(-channels // len(lanes))) * len(lanes)  # floats of a lattice point
     _memory.clear()
     layout, new = (_layout, _memory.new) if H * W <= KEPT else (_layout.__wrapped__, fresh)
     order, positions, near = layout(
@@ -63,6 +63,7 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
         lanes,
         new,
     )
+    # Three rows of floats a lattice point and a float a pixel and channel: see the kernel.
     points = far.neighbors.shape[1] + near.neighbors.shape[1]
     memory = new((3 * points * row + len(far.corners) * channels,), np.float32)
     kernel, energies = _crf_kernels.mean_field, unary.numpy()
@@ -95,6 +96,7 @@ def _kernel(
     channels = colors.shape[1]
     low, high = (colors.min(), colors.max()) if channels else (0, 0)
     deviations = np.array([sxy] * 2 + [srgb] * channels)
+    # The features' bounds, in deviations: from them follow the lattice points' keys.
     strides = key_strides(
         np.array([0, 0] + [low] * channels) / deviations,
         np.array([*positions.max(1)] + [high] * channels) / deviations,

@@ -56,6 +56,7 @@ def exponential(x: Any) -> Any:
     e^x = 2^n e^r with |r| <= ln(2) / 2, where seven terms of the power series are enough.
     """
     x = larger(x, broadcast(np.float32(-87), EIGHT))
+    # 1 / ln 2; then ln 2 in two parts, the first so short that n times it is exact.
     n = nearest(x * np.float32(1.44269504))
     r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
     series = r * np.float32(1 / 720) + np.float32(1 / 120)
@@ -129,13 +130,14 @@ def slice_both(
 def blur(
     values: Floats, spare: Floats, neighbors: Offsets, row: int, used: int, lanes: Count
 ) -> Floats:
-    """Blur with (1/2, 1, 1/2) along each axis of the lattice; answer one of the two buffers.
+    """Blur with (1/2, 1, 1/2) along each axis of the lattice; return one of the two buffers.
 
     values, spare: M + 1 rows, of which the first `used` floats are blurred; row 0 is zero and
     left so. neighbors: (d + 1, M + 1, 2) offsets.
     """
     half = np.float32(0.5)
     for axis in range(len(neighbors)):
+        # Row 0 stands for every missing neighbor.
         for m in range(1, neighbors.shape[1]):
             before = np.int64(neighbors[axis, m, 0])
             after = np.int64(neighbors[axis, m, 1])
@@ -144,6 +146,7 @@ def blur(
                 here = here + half * load(values, before + c, lanes)
                 here = here + half * load(values, after + c, lanes)
                 store(spare, m * row + c, here)
+        # Not in place: a point's neighbors are needed as they were before this axis.
         values, spare = spare, values
     return values
 
@@ -206,12 +209,13 @@ def update(messages: Floats, excess: Floats, b: int, center: np.float32, last: F
             last of each set; these become Q - center.
         excess: (blocks, BLOCK / 8, A, L - 1, 8), U_last - U_l.
         b: number of the block.
-        center: 1 / L for the next iteration, 0 for the answer.
+        center: 1 / L for the next iteration, 0 for the result.
         last: (BLOCK / 8, A, 8), Q of the last label, written.
     """
     _, eights, A, labels, _ = excess.shape
     row = messages.shape[1]
     nothing = broadcast(np.float32(0), EIGHT)
+    # float32 ends at e^88: the rest is room for the sum over the labels.
     limit = broadcast(np.float32(80), EIGHT)
     for i in range(eights):
         for a in range(A):
@@ -225,6 +229,7 @@ def update(messages: Floats, excess: Floats, b: int, center: np.float32, last: F
                 total = total + load(messages, at, EIGHT)
             top = nothing
             for at in range(begin, end, 8):
+                # total is -message_last: the messages sum to zero.
                 y = load(messages, at, EIGHT) + (total + load(excess, ahead + at, EIGHT))
                 store(messages, at, y)
                 top = larger(y, top)
@@ -287,7 +292,7 @@ def mean_field(
     """Run the mean field for all label sets of one image.
 
     Args:
-        unary: (A, L, N) energies of A label sets, overwritten by the answer Q.
+        unary: (A, L, N) energies of A label sets, overwritten by the result Q.
         order: (N,) numbers of the pixels in the order of the lattices' rows.
         iterations: from 0.
         far: the bilateral lattice, its weights from `normalize`.
@@ -304,6 +309,7 @@ def mean_field(
     # First, since its size is whole cache lines.
     excess = memory[: blocks * A * (L - 1) * BLOCK].reshape(blocks, BLOCK // 8, A, L - 1, 8)
     memory = memory[blocks * A * (L - 1) * BLOCK :]
+    # Row 0 of each buffer has to be zero, and splatting adds.
     memory[: 3 * (size + near_size)] = 0
     values, spare, splatted = memory[: 3 * size].reshape(3, size)
     memory = memory[3 * size :]
@@ -318,7 +324,7 @@ def mean_field(
             start = b * BLOCK
             if iteration == 0:
                 subtract_last(unary, order[start : start + BLOCK], excess[b])
-                turned[:] = 0
+                turned[:] = 0  # no messages yet.
             else:
                 slice_both(mixed, values, near_values, start, far, near, lanes)
                 turn(mixed, turned, lanes)
@@ -329,7 +335,9 @@ def mean_field(
                 turn_back(turned, mixed, lanes)
                 splat(splatted, near_splatted, mixed, start, far, near, lanes)
         if iteration < iterations:
+            # Three buffers take turns: splatted into, blurred into, sliced from.
             blurred = blur(splatted, spare, far.neighbors, row, row, lanes)
+            # After an odd number of axes it was `spare` that came back.
             if len(far.axes) % 2 == 1:
                 spare, splatted = splatted, spare
             values, splatted = blurred, values

@@ -47,6 +47,8 @@ def place(
     """
     running = np.zeros(BLOCK, np.float32)
     for j in range(len(scale), 0, -1):
+        # Gathered first, so that the arithmetic below runs over plain lines. The last block may be
+        # shorter: what is calculated beyond its pixels is never written.
         for p in range(len(order)):
             elevated[j, p] = colors[order[p], j - 3] if j > 2 else positions[j - 1, p]
         deviation = srgb if j > 2 else sxy
@@ -78,6 +80,7 @@ def enclose(elevated: Floats, rem0: Floats, rank: Ints, axes: Count) -> None:
     for i in range(D - 1):
         for j in range(i + 1, D):
             for p in range(BLOCK):
+                # Of equal residuals the first coordinate ranks first, as in the reference.
                 less = np.int32(elevated[i, p] - rem0[i, p] < elevated[j, p] - rem0[j, p])
                 rank[i, p] += less
                 rank[j, p] += np.int32(1) - less
@@ -132,6 +135,7 @@ def weigh(
         for i in range(D):
             drop = D * strides[i]
             for p in range(BLOCK):
+                # -1 is a mask of ones: no branch.
                 keys[k, p] -= -np.int64(rank[i, p] == D - k) & drop
 
 
@@ -163,8 +167,9 @@ def number(
     for p in range(len(corners)):
         for k in range(len(axes)):
             key = keys[k, p]
+            # The highest 11 bits: 0 .. RECENT - 1.
             slot = (np.uint64(key) * GOLDEN) >> np.uint64(53)
-            if recent[slot, 0] != key or recent[slot, 1] == 0:
+            if recent[slot, 0] != key or recent[slot, 1] == 0:  # 0 is a key like others
                 found = find(table, key)
                 if table[found, 1] == 0:
                     points[M] = key
@@ -209,7 +214,7 @@ def embed(
     `permutohedral.key_strides` chooses strides for which this tells all points apart.
 
     Args:
-        positions: (2, N), x and y in the order of the rows answered.
+        positions: (2, N), x and y in the order of the rows written.
         colors: (N, channels) in the image's order; none for a lattice of positions alone.
         order: (N,) the pixels' numbers in the image.
         sxy: deviation of positions.
@@ -249,6 +254,7 @@ def embed(
     for start in range(0, N, BLOCK):
         stop = min(start + BLOCK, N)
         if room < M + BLOCK * D:
+            # A slot depends on the size of the table: all points so far are entered again.
             while room < M + BLOCK * D:
                 room *= 4
             if room > len(points):
@@ -276,6 +282,7 @@ def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbors: Of
     D = len(strides)
     neighbors[:] = 0
     for axis in range(D):
+        # A step along an axis is one up in every coordinate and d + 1 down in this one.
         ahead = strides.sum() - D * strides[axis]
         for m in range(len(points)):
             other = table[find(table, points[m] + ahead), 1]

@@ -38,6 +38,7 @@ def mean_field(
     y, x = torch.meshgrid(
         torch.arange(H, device=image.device), torch.arange(W, device=image.device), indexing="ij"
     )
+    # x before y, as in the reference: ties in the lattice then fall the same way.
     positions = torch.stack([x, y], -1).reshape(H * W, 2).float()
     colors = image.reshape(H * W, -1) / settings.bilateral_srgb
     kernels = []
@@ -46,13 +47,16 @@ def mean_field(
         (torch.cat([positions / settings.bilateral_sxy, colors], 1), settings.bilateral_compat),
     ):
         lattice = build_lattice(features)
+        # n = 1 / sqrt(K 1), finite by the reference's 1e-20.
         norm = (filter_lattice(lattice, torch.ones_like(features[:, :1])) + 1e-20).rsqrt()
         kernels.append((lattice, norm, compat))
     A, L, N = unary.shape
     q = (-unary).softmax(1)
     for _ in range(settings.iterations):
-        rows = q.reshape(A * L, N).T
+        rows = q.reshape(A * L, N).T  # (H * W, A * L), as the lattice takes values
         energy = -unary
+        # Both messages start from the same Q. They raise a pixel's own label where a Potts model
+        # lowers all others: the two differ by what the softmax does not see.
         for lattice, norm, compat in kernels:
             message = norm * filter_lattice(lattice, norm * rows)
             energy = energy + compat * message.T.reshape(A, L, N)

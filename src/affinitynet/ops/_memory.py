@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 New = Callable[[tuple[int, ...], Any], NDArray[Any]]  # makes an array of a shape and a type
 LINE = 64  # bytes that a cache takes in at once
-MOST = 1 << 27  # bytes that a thread keeps; what goes beyond is taken anew
+MOST = 1 << 27  # bytes that a thread keeps; what goes beyond is allocated each time
 
 
 def fresh(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Make an array, its values left as they come, that begins where a cache line does.
+    """Make an array, not filled, that begins where a cache line does.
 
     numpy's begin 16 bytes later where they are large, and half of all vectors would lie across
     two lines.
     """
     buffer = np.empty(_bytes(shape, dtype) + LINE, np.uint8)
+    # -address % LINE is the distance to the next line's beginning.
     return _array(buffer, -buffer.ctypes.data % LINE, shape, dtype)
 
 
@@ -37,7 +38,7 @@ def _array(
 class Memory(threading.local):
     """Arrays for one call, in memory that stays for the thread's next call.
 
-    What a process takes anew from the system comes in pages of 4 kB, and touching each for the
+    New memory comes from the system in pages of 4 kB, and touching each for the
     first time costs about as much as the arithmetic on it.
     """
 
@@ -47,6 +48,7 @@ class Memory(threading.local):
 
     def clear(self) -> None:
         """Begin a call: what was handed out before may be overwritten from now on."""
+        # As much as the call before took, since what this one needs is known only at its end.
         wanted = min(self._taken, MOST)
         if wanted > len(self._buffer):
             self._buffer = fresh((wanted,), np.uint8)
@@ -54,6 +56,8 @@ class Memory(threading.local):
 
     def new(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Make an array as `fresh` does, in this memory if there is room."""
+        # Whole lines, so that the next array begins at one too. What finds no room counts as well:
+        # `clear` makes that room for the next call.
         begin = self._taken
         self._taken += -(-_bytes(shape, dtype) // LINE) * LINE
         if self._taken > len(self._buffer):

@@ -59,7 +59,7 @@ def call(kernel: Callable[..., R], *args: object) -> R:
     """
     try:
         kernel.compile(tuple(numba.typeof(arg) for arg in args))  # type: ignore[attr-defined, no-untyped-call]
-    except MemoryError:
+    except MemoryError:  # says nothing about whether the kernel compiles
         raise
     except Exception as error:
         raise CannotCompileError from error

@@ -1,4 +1,4 @@
-"""Floats side by side in one register: what numba leaves out, so that kernels can say it.
+"""Floats side by side in one register: what numba lacks, for kernels to use.
 
 LLVM's own vector type, lowered to whatever the processor has; no hardware intrinsics. Vectors
 take + - * / among themselves and with single floats; a product and a sum become one instruction
@@ -31,7 +31,7 @@ Count = tuple[int, ...]
 
 
 def count(length: int) -> Count:
-    """Give the tuple that stands for a number the compiler shall know."""
+    """Give the tuple that stands for a number that the compiler has to know."""
     return (0,) * length
 
 
@@ -49,6 +49,7 @@ class Vector(types.Type):
         super().__init__(name=f"float32x{lanes}")
 
 
+# numba handles a Vector as the one LLVM value that it is, not as a structure.
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
@@ -84,6 +85,7 @@ def load(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
     vector = Vector(len(lanes))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # align=4: a vector may begin at any float, not only at multiples of its own size.
         address = _address(context, builder, vector, signature.args[0], *args[:2])
         return builder.load(address, align=4)
 
@@ -97,6 +99,7 @@ def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _address(context, builder, vector, signature.args[0], *args[:2])
         builder.store(args[2], address, align=4)
+        # numba's None.
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
@@ -113,6 +116,7 @@ def element(typing: Any, array: Any, offset: Any) -> Any:
 
 
 def _filled(builder: Any, kind: Any, value: Any) -> Any:
+    # What LLVM recognizes as "fill": into lane 0, then lane 0 to all.
     nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
     zeros = ir.VectorType(ir.IntType(32), kind.count)([0] * kind.count)
@@ -134,6 +138,7 @@ def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
     """Let an operator of Python work lane by lane, on vectors or a vector and a float32."""
 
     def typed(template: Any, args: Any, keywords: Any) -> Any:
+        # numba asks what these kinds of arguments give; None says that they are not ours.
         vectors = {kind for kind in args if isinstance(kind, Vector)}
         if len(vectors) == 1 and set(args) <= {*vectors, types.float32}:
             return signature(*vectors, *args)  # type: ignore[no-untyped-call]
@@ -146,6 +151,7 @@ def _arithmetic(function: Callable[..., Any], instruction: str) -> None:
 
     template = type("Arithmetic", (AbstractTemplate,), {"generic": typed})
     infer_global(function)(template)  # type: ignore[no-untyped-call]
+    # In both orders, as numba looks for the kinds in their places.
     for kinds in ((Vector, Vector), (Vector, types.Float), (types.Float, Vector)):
         lower_builtin(function, *kinds)(lower)  # type: ignore[no-untyped-call]
 
@@ -171,6 +177,7 @@ def any_over(typing: Any, a: Any, b: Any) -> Any:
     """Say whether a is larger than b in any lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # One bit a lane, read as one whole number.
         over = builder.bitcast(builder.fcmp_ordered(">", *args), ir.IntType(a.lanes))
         return builder.icmp_unsigned("!=", over, over.type(0))
 
@@ -195,6 +202,7 @@ def power_of_two(typing: Any, a: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         whole = ir.VectorType(ir.IntType(32), a.lanes)
+        # A float's exponent stands 127 too high above the 23 bits of its fraction.
         biased = builder.add(builder.fptosi(args[0], whole), whole([127] * a.lanes))
         return builder.bitcast(builder.shl(biased, whole([23] * a.lanes)), a.kind)
 

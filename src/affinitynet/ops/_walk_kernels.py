@@ -63,12 +63,14 @@ def walk(
     size = height * stride
     shifts = offsets[:, 0] * stride + offsets[:, 1]
 
+    # Room in front only: an edge lies at its first pixel, which is never after the last row.
     weights = np.zeros((len(offsets), lead + size), maps.dtype)
     for p in range(len(offsets)):
         dy, dx = offsets[p]
         for y in range(height - dy):
             for x in range(max(0, -dx), min(width, width - dx)):
                 weights[p, lead + y * stride + x] = pairs[p, y, x]
+    # 1 / D_i; the one that each sum begins with is W_ii.
     rate = np.ones(size, maps.dtype)
     for p in range(len(offsets)):
         ahead = weights[p, lead : lead + size]
@@ -86,6 +88,8 @@ def walk(
     changes = np.zeros((K, size), maps.dtype)
     totals = coefficients[0] * states[:, lead : lead + size]
     sums = np.empty(_BLOCK, maps.dtype)
+    # T_{k+1} - T_k = (T_k - T_{k-1}) + 2 (T - I) T_k, as in random_walk.py. No state changes
+    # before the flow of every pixel is known.
     for step in range(1, len(coefficients)):
         for start in range(0, size, _BLOCK):
             part = sums[: min(_BLOCK, size - start)]

@@ -33,10 +33,10 @@ class AffinityLoss(NamedTuple):
 
 
 def displacements(radius: float = 5) -> list[tuple[int, int]]:
-    """Answer the (dy, dx) of `neighbor_offsets` as plain numbers."""
+    """Return the (dy, dx) of `neighbor_offsets` as plain numbers."""
     if not 1 <= radius < math.inf:
-        raise ValueError(f"radius is {radius}, but a neighborhood needs at least 1, and an end")
-    reach = math.ceil(radius) - 1
+        raise ValueError(f"radius must be at least 1 and finite, not {radius}")
+    reach = math.ceil(radius) - 1  # the longest whole step under the radius
     return [
         (dy, dx)
         for dy in range(reach + 1)
@@ -66,7 +66,7 @@ def neighbor_offsets(radius: float = 5) -> Tensor:
 
 
 def overlap(size: int, step: int) -> tuple[slice, slice]:
-    """Answer the two slices of an axis that hold the first and the second pixel of each pair."""
+    """Return the two slices of an axis that hold the first and the second pixel of each pair."""
     length = max(size - abs(step), 0)
     return slice(max(-step, 0), max(-step, 0) + length), slice(max(step, 0), max(step, 0) + length)
 
@@ -78,6 +78,7 @@ class _PairDistance(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, radius: float) -> Tensor:
         ctx.save_for_backward(features)
         ctx.offsets = displacements(radius)
+        # The kernels know float32 alone; float64 is for derivatives checked by differences.
         compiled = features.is_cpu and features.dtype == torch.float32
         return (distance_numba if compiled else distance_torch)(features, ctx.offsets)
 
@@ -94,6 +95,7 @@ def distance_torch(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tens
     """Sum |f_i - f_j| in plain torch, displacement by displacement; 0 outside the grid."""
     batch, _, height, width = features.shape
     distance = features.new_zeros(batch, len(offsets), height, width)
+    # One displacement at a time: all differences together would be (B, P, D, h, w).
     for index, (dy, dx) in enumerate(offsets):
         (y1, y2), (x1, x2) = overlap(height, dy), overlap(width, dx)
         difference = features[..., y1, x1] - features[..., y2, x2]
@@ -104,7 +106,7 @@ def distance_torch(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tens
 def distance_backward_torch(
     features: Tensor, grad: Tensor, offsets: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Derive `distance_torch` by the features."""
+    """Calculate the gradient of `distance_torch` in the features."""
     height, width = features.shape[-2:]
     result = torch.zeros_like(features)
     for index, (dy, dx) in enumerate(offsets):
@@ -121,6 +123,9 @@ def _lines(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int, int]:
     """Lay the planes out for the kernels: lines (B, D, n), shifts, places in front, row length."""
     batch, channels, _, width = features.shape
+    # A displacement goes back by up to `reach` rows and `reach` places more: hence one row more
+    # than the reach above and below. Channels of zeros make up a multiple of what the kernel takes
+    # in one pass, and add nothing to a distance.
     reach = max((abs(step) for offset in offsets for step in offset), default=0)
     gap = reach + -(width + reach) % 8  # rows begin at multiples of the vector length
     more = -channels % CHANNELS
@@ -144,9 +149,11 @@ def distance_numba(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tens
 def distance_backward_numba(
     features: Tensor, grad: Tensor, offsets: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Derive `distance_numba` by the features; the derivative is 0 outside the grid."""
+    """Calculate the gradient of `distance_numba` in the features; it is 0 outside the grid."""
     batch, channels, height, width = features.shape
     lines, shifts, lead, stride = _lines(features, offsets)
+    # The kernel meets each pair from its second pixel too and reads the pull `shift` places
+    # before it: in front of the grid that must be 0.
     framed = pad(grad, (0, stride - width, lead // stride, 0)).contiguous()
     pulls = framed.flatten(2).numpy()
     gradient = torch.empty(batch, channels, height, stride)
@@ -177,7 +184,7 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
 
     Args:
         features: (B, D, h, w) floating point, any h and w from 1. Half precision is
-            calculated and answered in float32.
+            converted to float32, and so is the result.
         radius: as in `neighbor_offsets`.
         reduction: "mean" or "sum" over the D channels.
 
@@ -186,7 +193,7 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
 
     Raises:
         ValueError: features of another shape, not floating point or not finite (those that are
-            being trained are not looked at), an unknown reduction, a radius under 1.
+            being trained are not checked), an unknown reduction, a radius under 1.
 
     Source: Ahn & Kwak, CVPR 2018, equation 3.
     """
@@ -200,10 +207,11 @@ def pairwise_affinity(features: Tensor, radius: float = 5, reduction: str = "mea
 
 
 def affinity_of(features: Tensor, radius: float, reduction: str) -> Tensor:
-    """Predict affinities without a look at the values: who calls it names image and stage."""
+    """Predict affinities, values unchecked: the caller can name the image and the stage."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     scale = features.shape[1] if reduction == "mean" else 1
     distance: Tensor = _PairDistance.apply(features, radius)
+    # Whatever a kernel leaves there, and the 0 of plain torch, would leave exp as an affinity.
     beyond = outside(features, displacements(radius))
     return torch.exp(distance / -scale).masked_fill(beyond, 0)
 
@@ -238,12 +246,12 @@ def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255)
     offsets = displacements(radius)
     reach = math.ceil(radius) - 1
     height, width = labels.shape[-2:]
-    first = labels.to(torch.int32)[:, None]
+    first = labels.to(torch.int32)[:, None]  # uint8 could not hold every ignore_index
     # The frame around the grid is neutral, which rules out the pairs that leave it.
     framed = pad(first, (reach, reach, 0, reach), value=ignore_index)
     second = torch.cat(
         [framed[..., dy : dy + height, reach + dx : reach + dx + width] for dy, dx in offsets]
-        or [first[:, :0]],
+        or [first[:, :0]],  # radius 1 has no pair, and cat takes no empty list
         dim=1,
     )
     known = (first != ignore_index) & (second != ignore_index)
@@ -272,6 +280,7 @@ def cropped_pairs(pairs: Tensor, radius: float = 5) -> Tensor:
     reach = math.ceil(radius) - 1
     height, width = pairs.shape[-2:]
     result = torch.zeros_like(pairs)
+    # Both slices are empty where the grid is too small.
     rows, columns = slice(0, max(height - reach, 0)), slice(reach, max(width - reach, reach))
     result[..., rows, columns] = pairs[..., rows, columns]
     return result
@@ -294,7 +303,7 @@ def affinity_loss(affinity: Tensor, targets: PairTargets) -> AffinityLoss:
 
     Raises:
         ValueError: affinities and targets of different shapes, targets that are not bool,
-            affinities outside of [0, 1] (those that are being trained are not looked at).
+            affinities outside of [0, 1] (those that are being trained are not checked).
 
     Source: Ahn & Kwak, CVPR 2018, equations 4 to 6; the small constants are the public code's.
     """
@@ -309,6 +318,8 @@ def affinity_loss(affinity: Tensor, targets: PairTargets) -> AffinityLoss:
         )
 
     def mean_over(mask: Tensor, values: Tensor) -> Tensor:
+        # The 1e-5 keeps values finite where the mask is False: 0 times infinity would be NaN.
+        # values[mask] in its place would make the CPU wait for the GPU to count.
         return (mask * values).sum() / (mask.sum() + 1e-5)
 
     attract = -torch.log(affinity + 1e-5)

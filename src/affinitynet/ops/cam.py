@@ -36,7 +36,7 @@ def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def apply_weights(features: Tensor, weight: Tensor) -> Tensor:
-    """Read the maps off without a look at the values: who calls it names image and stage."""
+    """Read the maps off, values unchecked: the caller can name the image and the stage."""
     return conv2d(features, weight.reshape(*weight.shape[:2], 1, 1)).relu()
 
 
@@ -61,5 +61,5 @@ def normalize_cams(cams: Tensor) -> Tensor:
 
 
 def scale_to_one(cams: Tensor) -> Tensor:
-    """Scale the maps without a look at the values: who calls it names image and stage."""
+    """Scale the maps, values unchecked: the caller can name the image and the stage."""
     return cams / (cams.amax(dim=(-2, -1), keepdim=True) + 1e-5)

@@ -19,14 +19,14 @@ def background_map(cams: Tensor, alpha: float) -> Tensor:
 
     Args:
         cams: (..., C, H, W) in [0, 1], any C from 0.
-        alpha: exponent over 0.
+        alpha: exponent above 0.
 
     Returns:
         (..., 1, H, W).
 
     Raises:
         ValueError: maps of fewer than three dimensions, not floating point or not finite; an
-            alpha that is not over 0.
+            alpha that is not above 0.
 
     Source: Ahn & Kwak, CVPR 2018, equation 2.
     """
@@ -34,8 +34,9 @@ def background_map(cams: Tensor, alpha: float) -> Tensor:
         raise ValueError(f"cams are (..., C, H, W), not {tuple(cams.shape)}")
     check_exponent(alpha, "alpha")
     check_values(cams, "cams")
-    if cams.shape[-3] == 0:
+    if cams.shape[-3] == 0:  # amax refuses an axis of no length
         return cams.new_ones((*cams.shape[:-3], 1, *cams.shape[-2:]))
+    # Calibrated maps may pass one, and a negative number has no fractional power: NaN.
     return (1 - cams.amax(-3, keepdim=True)).clamp(min=0) ** alpha
 
 
@@ -83,6 +84,7 @@ def confident_labels(
         raise ValueError(f"cams must be (C, H, W) with C below {NEUTRAL}, not {tuple(maps.shape)}")
     check_values(maps, "cams", 0, 1)
     maps = maps.float()
+    # (2, C + 1, H, W), not normalized: the CRF takes them as the public code gives them.
     scores = torch.stack(
         [torch.cat([background_map(maps, alpha), maps]) for alpha in (low_alpha, high_alpha)]
     )
@@ -98,6 +100,8 @@ def confident_labels(
     )
     # The largest label by comparisons of bytes: torch's argmax takes several times as long.
     low, high = refined
+    # Where the background wins against the low alpha, the pixel stays neutral; of equal labels
+    # the first wins, as with argmax.
     labels = torch.full(low.shape[1:], NEUTRAL, dtype=torch.uint8, device=low.device)
     best = low[0]
     for label in range(1, len(low)):

@@ -58,6 +58,7 @@ def patch_statistics(patches: Tensor, channels: Sequence[int]) -> tuple[Tensor, 
         mean (D,) and scale (D,), the scale above 0.
     """
     mean, deviation = patches.mean(0), patches.std(0)
+    # A map that is the same everywhere has no deviation: its patches stay at zero.
     lengths = [part.norm().clamp(min=1e-6) for part in torch.split(deviation, list(channels))]
     scale = [length.expand(count) for length, count in zip(lengths, channels, strict=True)]
     return mean, torch.cat(scale)
@@ -86,6 +87,7 @@ def nearest_distance(patches: Tensor, bank: Tensor, neighbors: int = 3) -> Tenso
         distances = torch.addmm(squares, part, columns, alpha=-2)
         nearest = distances.topk(neighbors, 1, largest=False).values
         nearest = nearest + (part * part).sum(1, keepdim=True)
+        # Rounding can bring the square of a short distance below zero.
         found.append(nearest.clamp(min=0).sqrt().mean(1))
     return torch.cat(found) if found else patches.new_zeros(0)
 
@@ -109,6 +111,7 @@ def coreset(patches: Tensor, count: int, generator: Generator, *, dimensions: in
     """
     if len(patches) <= count:
         return torch.arange(len(patches))
+    # Drawn on the CPU, so that the same rows are chosen on every device.
     directions = torch.randn(patches.shape[1], dimensions, generator=generator)
     points = patches @ directions.to(patches)
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
@@ -138,7 +141,7 @@ def calibration(scores: Sequence[Tensor], quantile: float = 0.99) -> tuple[float
         for image in scores
     ]
     zero, one = torch.stack(rows).quantile(0.5, dim=0).tolist()
-    return zero, max(one, zero + 1e-6)
+    return zero, max(one, zero + 1e-6)  # all scores may be equal
 
 
 def calibrate(scores: Tensor, zero: float, one: float) -> Tensor:

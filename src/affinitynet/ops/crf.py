@@ -32,7 +32,7 @@ def dense_crf(
     sides: K -> n K n with n = 1 / sqrt(K 1). A pixel's message to itself is included.
 
     Args:
-        image: (H, W, channels) or grey (H, W), values as bilateral_srgb measures them: uint8 or
+        image: (H, W, channels) or gray (H, W), values as bilateral_srgb measures them: uint8 or
             float, any number of channels. With a batch (B, H, W, channels).
         probabilities: (L, H, W), any L from 1; need not sum to one. Extra dimensions in front,
             (A, L, H, W), are A label sets of the one image, which share its lattices. With a
@@ -54,9 +54,9 @@ def dense_crf(
 
     Source: Krähenbühl & Koltun, NeurIPS 2011; parameters as in Ahn & Kwak's public code.
     """
-    scores = as_tensor(probabilities).detach()
+    scores = as_tensor(probabilities).detach()  # the mean field has no derivative
     pixels = as_tensor(image).to(scores.device)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # gray
     batched = pixels.ndim == 4
     fits = (
         pixels.ndim in (3, 4)
@@ -71,15 +71,15 @@ def dense_crf(
             "image (H, W, channels) takes (L, H, W), a batch of them takes (B, L, H, W)"
         )
     if min(gaussian_sxy, bilateral_sxy, bilateral_srgb) <= 0:
-        raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be over 0")
+        raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be above 0")
     if min(iterations, gaussian_compat, bilateral_compat) < 0:
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
     _check_finite(scores)
 
     L, H, W = scores.shape[-3:]
-    # A new tensor: on the CPU the mean field writes its answer over it.
+    # A new tensor: on the CPU the mean field writes its result over it.
     unary = scores.float().clamp(1e-5, 1).log_().neg_()
-    sets = unary.contiguous().reshape(len(pixels) if batched else 1, -1, L, H * W)
+    sets = unary.contiguous().reshape(len(pixels) if batched else 1, -1, L, H * W)  # (B, A, L, N)
     settings = Settings(
         iterations,
         gaussian_sxy,
@@ -117,6 +117,7 @@ def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:
             f"logits {tuple(logits.shape)} and CRF {tuple(crf_probabilities.shape)} must match"
         )
     target = crf_probabilities.detach()
+    # xlogy, since 0 log 0 is 0 here and NaN in floating point.
     entropy = torch.special.xlogy(target, target)
     loss: Tensor = (entropy - target * logits.log_softmax(1)).sum(1).mean()
     return loss

@@ -42,10 +42,13 @@ def fill_from_surroundings(image: Tensor, hole: Tensor) -> Tensor:
     kept = (~hole).to(image.dtype)[None]
     sums, weights = image * kept, kept
     filled, open_ = image.clone(), hole.clone()
+    # Squares of 2 r + 1 pixels: the triangle of two of them is that wide at half its height.
     radius = max(1, max(image.shape[1:]) // 32)
     while open_.any():
         colors, share = _blur(sums, radius), _blur(weights, radius)
         now = open_ & (share[0] > _KEPT)
+        # The hole and all outside of the image are 0 in the sums: dividing by the share that is
+        # left takes them out of the mean.
         filled[:, now] = (colors / share.clamp(min=_KEPT))[:, now]
         open_ &= ~now
         radius *= 2
@@ -55,6 +58,7 @@ def fill_from_surroundings(image: Tensor, hole: Tensor) -> Tensor:
 def _blur(maps: Tensor, radius: int) -> Tensor:
     """Average (C, H, W) twice over squares, with zeros around the image: a triangle's weights."""
     for side in (-2, -1):  # a square is two lines, which takes far fewer steps
+        # Odd, to have a middle, and no longer than it takes for each pixel to see all others.
         length = min(2 * radius + 1, 2 * maps.shape[side] - 1)
         kernel = (length, 1) if side == -2 else (1, length)
         padding = (length // 2, 0) if side == -2 else (0, length // 2)

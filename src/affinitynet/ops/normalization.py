@@ -23,7 +23,7 @@ class Normalization:
     def apply(self, images: Tensor) -> Tensor:
         """Normalize RGB images ``(..., 3, H, W)``, uint8 or floating 0..255, to float32.
 
-        The answer is on the device of ``images``; the mean color becomes exactly 0.
+        The result is on the device of ``images``; the mean color becomes exactly 0.
         """
         pixels = images.to(torch.float32)
         mean = pixels.new_tensor(self.mean).view(3, 1, 1)

@@ -42,6 +42,7 @@ def build_lattice(features: Tensor) -> Lattice:
     elevated[:, 0] = running
     # The nearest point of remainder 0; the order of the residuals tells the simplex around it.
     nearest = (elevated * (1 / D)).round()
+    # Stable: of equal residuals the first coordinate ranks first, as in the reference.
     order = (elevated - nearest * D).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(D).to(order).expand(N, D))
     rank += nearest.sum(1, keepdim=True).long()
@@ -51,7 +52,7 @@ def build_lattice(features: Tensor) -> Lattice:
     nearest += shift
     ranked = torch.empty_like(elevated).scatter_(1, rank, (elevated - nearest * D) * (1 / D))
     weights = torch.empty_like(elevated)
-    weights[:, 0] = ranked[:, d] + (1 - ranked[:, 0])
+    weights[:, 0] = ranked[:, d] + (1 - ranked[:, 0])  # the d + 1 weights of a pixel sum to one
     weights[:, 1:] = ranked[:, :d].flip(1) - ranked[:, 1:].flip(1)
 
     bounds = [bound.double().cpu().numpy() for bound in features.aminmax(dim=0)]
@@ -64,7 +65,9 @@ def build_lattice(features: Tensor) -> Lattice:
     points, corners = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     neighbors = corners.new_zeros(D, len(points) + 1, 2)
     for axis in range(D):
+        # A step along an axis is one up in every coordinate and d + 1 down in this one.
         ahead = points + (step - D * strides[axis])
+        # A key after the last has no place; the comparison below finds that it is another one.
         place = torch.searchsorted(points, ahead).clamp_(max=len(points) - 1)
         here = (points[place] == ahead).nonzero()[:, 0]
         neighbors[axis, here + 1, 1] = place[here] + 1
@@ -123,9 +126,11 @@ def key_strides(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[
     scale = elevation_scale(d).astype(np.float64)
     low, high = low * scale, high * scale
     cells = []
+    # Coordinate i of E f is the sum of f_j from j = i on, less i f_(i-1).
     for i in range(d):
         top = high[i:].sum() - (i * low[i - 1] if i else 0)
         bottom = low[i:].sum() - (i * high[i - 1] if i else 0)
+        # From there on float32 has less than 6 bits left for where in its cell a pixel lies.
         if not max(abs(top), abs(bottom)) < 2**18:
             raise ValueError(
                 "the dense CRF's features must be finite and below about 50,000 deviations: "
@@ -133,7 +138,10 @@ def key_strides(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[
             )
         cells.append(math.ceil(top - bottom) + 6 * (d + 1))
     strides = [math.prod(cells[:i]) for i in range(d)]
+    # Below, a sum of products fits into 63 bits and its sign. The odd number is a multiplier that
+    # Steele and Vigna (2021) found to spread well.
     if math.prod(cells) >= 2**62:
         strides = [pow(0xD1342543DE82EF95, i + 1, 2**64) for i in range(d)]
+    # numpy's int64 wraps around: the same 64 bits, read with a sign.
     signed = [(stride + 2**63) % 2**64 - 2**63 for stride in strides]
     return np.array([*signed, 0], np.int64)

@@ -1,7 +1,7 @@
 """From activation maps and affinities to labels: walk, enlarge, refine, label.
 
-Each step is one function of tensors, so that whoever decides alpha, beta, the CRF or a threshold
-again goes through the same steps as the first time: the walk on the grid of the affinities, its
+Each step is one function of tensors, so that choosing alpha, beta, the CRF or a threshold
+again takes the same steps as the first time: the walk on the grid of the affinities, its
 scores brought to image size, the dense CRF, and the largest score of each pixel.
 """
 
@@ -32,7 +32,7 @@ def pad_to_stride(maps: Tensor, stride: int) -> Tensor:
     Source: github.com/jiwoon-ahn/psa, which pads its images to multiples of 8 likewise.
     """
     if stride < 1:
-        raise ValueError(f"stride is {stride}, but a cell takes at least 1 pixel")
+        raise ValueError(f"stride must be at least 1, not {stride}")
     height, width = maps.shape[-2:]
     return F.pad(maps, (0, -width % stride, 0, -height % stride))
 
@@ -56,8 +56,8 @@ def walk_scores(
     Args:
         cams: (K, H, W) in [0, 1], any K from 0.
         affinity: (P, h, w) or (1, P, h, w) in [0, 1], h = ceil(H / stride), w = ceil(W / stride).
-        alpha: exponent of the background, over 0; the smaller, the stronger the background.
-        beta: exponent of the affinities, over 0.
+        alpha: exponent of the background, above 0; the smaller, the stronger the background.
+        beta: exponent of the affinities, above 0.
         steps: of the walk, from 0.
         radius: that of the affinities.
         stride: image pixels a side of a cell.
@@ -73,6 +73,7 @@ def walk_scores(
     Source: Ahn & Kwak, CVPR 2018, section 3.4; padding and averages as in their public code.
     """
     graph = affinity if affinity.ndim == 4 else affinity[None]
+    # A stride of 0 divides nothing here and is refused by pad_to_stride.
     grid = tuple(-(-length // max(stride, 1)) for length in cams.shape[-2:])
     if cams.ndim != 3 or graph.ndim != 4 or len(graph) != 1 or graph.shape[2:] != grid:
         raise ValueError(
@@ -81,7 +82,7 @@ def walk_scores(
             f"and w = ceil(W / {stride})"
         )
     if alpha <= 0:
-        raise ValueError(f"alpha must be over 0, not {alpha}")
+        raise ValueError(f"alpha must be above 0, not {alpha}")
     cams = _single_or_double(cams)
     maps = pad_to_stride(torch.cat([background_map(cams, alpha), cams]), stride)
     cells = F.avg_pool2d(maps[None], stride)
@@ -187,4 +188,5 @@ def label_scores(scores: Tensor) -> Tensor:
 
 
 def _single_or_double(maps: Tensor) -> Tensor:
+    # Maps and scores kept on disk may be float16, too coarse to calculate with.
     return maps.to(torch.promote_types(maps.dtype, torch.float32))

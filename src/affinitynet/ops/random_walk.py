@@ -39,7 +39,7 @@ def random_walk(
         maps: (B, K, h, w), any K; floating point.
         affinity: (B, P, h, w) in [0, 1] for the P displacements of `neighbor_offsets(radius)`.
             Entries of pairs that leave the grid are not read.
-        beta: exponent over 0; the larger, the more weak edges stop the walk.
+        beta: exponent above 0; the larger, the more weak edges stop the walk.
         steps: t, from 0 to 1e9.
         radius: that of the affinities.
 
@@ -64,6 +64,7 @@ def random_walk(
     check_exponent(beta, "beta")
     check_count(steps, "steps", MOST_STEPS)
     check_values(maps, "maps")
+    # Not read, so pairs that leave the grid may hold anything.
     check_values(affinity.detach().masked_fill(outside(affinity, offsets), 0), "affinity", 0, 1)
     dtype = torch.promote_types(torch.promote_types(maps.dtype, affinity.dtype), torch.float32)
     coefficients = power_coefficients(int(steps), _TOLERANCE[dtype])
@@ -74,6 +75,7 @@ def random_walk(
             "move maps and affinity to the CPU"
         )
     maps, affinity = maps.to(inner), affinity.to(inner)
+    # The kernel has no derivative.
     recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
     if maps.is_cpu and dtype == torch.float32 and not recorded:
         walked = walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
@@ -82,6 +84,7 @@ def random_walk(
     return walked.to(dtype)
 
 
+# All images of a run ask for the same ones.
 @lru_cache(maxsize=16)
 def power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
     """Expand x^power in Chebyshev polynomials, as far as the tolerance asks.
@@ -97,6 +100,7 @@ def power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
         ratio = (power - ahead) / (power + ahead + 2) * (2 if ahead == 0 else 1)
         chances += [0.0, chances[ahead] * ratio]
         if chances[-1] < 1e-20:
+            # Far below any tolerance; without it a billion steps would make half a billion terms.
             break
     total = math.fsum(chances)
     degree, tail = len(chances) - 1, 0.0
@@ -202,7 +206,7 @@ class _Polynomial(torch.autograd.Function):
         result = torch.zeros_like(maps)
         states = _chebyshev(weights, weights.sum((1, 2)), maps, len(coefficients) - 1)
         for coefficient, state in zip(coefficients, states, strict=True):
-            if coefficient:
+            if coefficient:  # every second one is 0
                 result.add_(state, alpha=coefficient)
         return result
 
@@ -213,6 +217,7 @@ class _Polynomial(torch.autograd.Function):
         coefficients: Sequence[float] = ctx.coefficients
         degree = weights.sum((1, 2))
         highest, side = len(coefficients) - 1, weights.shape[1]
+        # Calculated again: kept from the forward pass they would hold memory until now.
         states = list(_chebyshev(weights, degree, maps, highest))
         # a_k, the adjoint of state k, follows a_k = c_k g + 2 T' a_{k+1} - a_{k+2}, with T once
         # instead of twice on the way from state 0 to 1. T' = D T D^-1, so D^-1 a_k is kept.

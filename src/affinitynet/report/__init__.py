@@ -1,4 +1,4 @@
-"""What a run folder has to tell: one HTML file, a table for the terminal, a figure of strips.
+"""What a run folder tells: one HTML file, a table for the terminal, a figure of strips.
 
 Reads finished files only; never a model, and importing it costs no torch.
 """

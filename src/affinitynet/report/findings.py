@@ -40,6 +40,7 @@ def print_findings(findings: CheckReport) -> None:
             f"\n{findings.images:,} different images, {least} to {most} pixels wide "
             f"(median {usual:g}), {low} to {high} high (median {middle:g})"
         )
+    # Text, as names may hold brackets that rich would read as markup.
     for warning in findings.warnings:
         console.print(Text(f"\nwarning: {warning}"), soft_wrap=True)
     if not findings.problems:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample
+from affinitynet.data.judgements import class_table, read_judgements
 from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
 from affinitynet.progress import warn
@@ -51,12 +52,20 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
         if status.state == "stale":
             warn(f"{status.name} is {status}; the report shows what it made before")
     stages = read_stages(run_folder, freshness.stages, states)
+    judgements = read_judgements(run_folder, freshness.stages)
     sections = [_training_section(run_folder, manifest, recipe, samples)]
     sections += _prediction_sections(run_folder, manifest, recipe, (samples + 1) // 2)
     page = _template().render(
         facts=read_facts(run_folder, manifest, recipe, freshness.stages),
         stages=stages,
-        warnings=[(row.name, text) for row in stages for text in row.warnings],
+        judgements=judgements,
+        judged_classes=_judged(class_table(run_folder)),
+        warnings=[
+            (row.name, text)
+            for row in stages
+            for text in row.warnings
+            if (row.name, text) not in judgements
+        ],
         sheet=_with_classes(read_figures(run_folder), manifest),
         sections=sections,
         css=Markup(_package_text("style.css")),
@@ -165,6 +174,11 @@ def _begun(run_folder: Path, sample: Sample) -> bool:
     """Tell whether any stage made something of the image yet."""
     outputs = (PSEUDO, CONFIDENT, CAMS)
     return any(output_path(run_folder / a.folder, sample.id, a.suffix).is_file() for a in outputs)
+
+
+def _judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a class table of which anything is known."""
+    return [row for row in rows if row["ap"] is not None or row["empty"] is not None]
 
 
 def _with_classes(sheet: FigureSheet, manifest: Manifest) -> FigureSheet:

@@ -25,8 +25,8 @@ _FIRST_COLORS = (
     (120, 212, 246),
 )
 _GOLDEN_ANGLE = 0.381966  # of a turn: hues of consecutive labels stay far apart
-_DIM = 0.5
-_FILL = 0.62
+_DIM = 0.5  # brightness of the photograph under labels and maps
+_FILL = 0.62  # share of a class's color where it is laid on
 _STRIPE = 8  # period of the neutral hatching, pixels
 
 
@@ -45,6 +45,7 @@ def fit(height: int, width: int, side: int) -> tuple[int, int]:
 
     Aspect ratio is kept to the pixel; no side falls below 1.
     """
+    # Beyond three times a small image shows its pixels and nothing more.
     factor = min(side / max(height, width), 3.0)
     return max(1, round(height * factor)), max(1, round(width * factor))
 
@@ -57,6 +58,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 def resize_labels(labels: npt.NDArray[np.integer], size: tuple[int, int]) -> npt.NDArray[np.int64]:
     """Resize (H, W) labels to `size` (height, width) by nearest neighbor, centers aligned."""
+    # By the middle of each new pixel: without the half the labels would shift against the image.
     rows, columns = (
         np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
         for new, old in zip(size, labels.shape, strict=True)
@@ -78,7 +80,7 @@ def draw_labels(image: Pixels, labels: npt.NDArray[np.integer], ignore_index: in
     """Lay (H, W) labels over the dimmed (H, W, 3) image.
 
     Background shows the dimmed image; classes are filled, with a light line around; neutral and
-    void pixels (`ignore_index`) are hatched grey.
+    void pixels (`ignore_index`) are hatched gray.
     """
     canvas = _dimmed(image)
     for label in np.unique(labels):
@@ -101,13 +103,14 @@ def draw_labels(image: Pixels, labels: npt.NDArray[np.integer], ignore_index: in
 def draw_maps(
     image: Pixels, classes: npt.NDArray[np.integer], maps: npt.NDArray[np.floating]
 ) -> Pixels:
-    """Let activation maps glow over the dimmed (H, W, 3) image.
+    """Draw activation maps over the dimmed (H, W, 3) image.
 
     classes: (K,) 0-based; maps: (K, H, W) in 0..1. Each pixel takes the color of its strongest
     class, mixed in by that class's value.
     """
     canvas = _dimmed(image)
     if len(classes):
+        # Maps of other programs may pass one; a picture has no room for it.
         strength = np.clip(np.nan_to_num(maps.astype(np.float32)), 0, 1)
         colors = np.array([class_color(int(c) + 1) for c in classes], dtype=np.float32)
         weight = 0.9 * strength.max(axis=0)[..., None]
@@ -116,9 +119,10 @@ def draw_maps(
 
 
 def _dimmed(image: Pixels) -> npt.NDArray[np.float32]:
-    """Grey and darker, so that only what is laid over it has color."""
-    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return np.repeat((_DIM * grey + 18)[..., None], 3, axis=2)
+    """Gray and darker, so that only what is laid over it has color."""
+    # The weights of luma (BT.601), with which Pillow converts to gray as well.
+    gray = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return np.repeat((_DIM * gray + 18)[..., None], 3, axis=2)
 
 
 def _edges(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -130,5 +134,6 @@ def _edges(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
 
 
 def _to_bytes(canvas: npt.NDArray[np.float32]) -> Pixels:
+    # + 0.5, since astype cuts the fraction off.
     pixels: Pixels = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
     return pixels

@@ -41,7 +41,7 @@ def write_strip(
         if name not in known:
             raise UserError(
                 f"{run_folder}: its manifest has no image {name!r}; ids look like "
-                f"{manifest.samples[0].id!r}."
+                f"{manifest.samples[0].id!r}"
             )
     recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
     masks, columns = final_masks(recipe).folder, training_columns(recipe)
@@ -53,7 +53,7 @@ def write_strip(
         if any(strip.panels[number].picture is not None for strip in strips)
     ]
     if not filled:
-        raise UserError(f"{run_folder}: nothing to draw for {len(ids)} image ids.")
+        raise UserError(f"{run_folder}: nothing to draw for {len(ids)} image ids")
     labels = sorted(frozenset().union(*(strip.labels for strip in strips)))
     legend = [(class_color(label), manifest.classes[label - 1]) for label in labels]
     poster = _compose(strips, columns, filled, masks, legend, caption)
@@ -93,6 +93,7 @@ def _compose(
         left = _MARGIN
         for number, panel, wide in zip(columns, row, widths, strict=True):
             _draw_cell(sheet, panel, (left, top, left + wide, top + high))
+            # Beside the final mask alone, which is what the score is of.
             if every[number][1] == masks and strip.scored.iou is not None:
                 _draw_badge(pen, (left, top), f"IoU {100 * strip.scored.iou:.0f}")
             left += wide + _GAP
@@ -119,7 +120,7 @@ def _height(panel: Panel) -> int:
 
 
 def _draw_cell(sheet: Image.Image, panel: Panel, box: tuple[int, int, int, int]) -> None:
-    """Paste a picture into its cell; an empty cell is grey and says why."""
+    """Paste a picture into its cell; an empty cell is gray and says why."""
     if panel.picture is not None:
         sheet.paste(Image.fromarray(np.ascontiguousarray(panel.picture)), box[:2])
         return

@@ -55,6 +55,7 @@ def image_iou(
     counted = truth != ignore_index
     mask, truth = mask[counted], truth[counted]
     labels = np.union1d(mask, truth)
+    # A neutral pixel of the mask is in the union of its true label only: wrong, but no label.
     labels = labels[labels != ignore_index]
     if not truth.size or not labels.size:
         return None
@@ -74,6 +75,7 @@ def score(folder: Path, manifest: Manifest, sample: Sample) -> Scored:
     try:
         truth = load_truth(manifest, sample)
         return Scored(sample, image_iou(read_labels(path), truth, manifest.ignore_index))
+    # A report is made of what can be read; `check` and `evaluate` name what can't.
     except (UserError, ValueError):
         return Scored(sample, None)
 
@@ -94,6 +96,7 @@ def select(
         lacking = f"{what}s yet" if any(sample.mask for sample in pool) else "ground truth"
         rule = f"{len(chosen)} of {len(pool)} images, spread evenly over the list (no {lacking})."
         return Selection((Group("", chosen),), rule, ())
+    # By id where scores are equal, so that the same images are chosen each time.
     ranked.sort(key=lambda entry: (-(entry.iou or 0.0), entry.sample.id))
     of = f"the {len(ranked)} images with ground truth"
     if len(candidates) < len(pool):
@@ -110,6 +113,7 @@ def _thirds(ranked: list[Scored], count: int) -> tuple[Group, ...]:
     """Cut the best, the middle and the worst out of a ranking, best first within each."""
     if len(ranked) <= count:
         return (Group("All, best first", tuple(ranked)),)
+    # What three doesn't divide goes to the best first, then to the worst.
     best, worst = (count + 2) // 3, (count + 1) // 3
     middle = count - best - worst
     rest = ranked[best : len(ranked) - worst]

@@ -132,6 +132,7 @@ def _draw_cams(
         indices, maps = load_cams(path, classes=classes)
     except UserError:
         raise _MissingError("not readable") from None
+    # Drawn at the cell's size, not the image's: a report holds many of them.
     back = _backdrop(image, maps.shape[1:], side)
     drawn = draw_maps(back, indices, resize_maps(maps, back.shape[:2]))
     return drawn, {int(index) + 1 for index in indices}
@@ -158,13 +159,14 @@ def _read_mask(
         mask = load_truth(manifest, sample) if source == TRUTH else read_labels(path)
     except UserError:
         raise _MissingError("not readable") from None
+    # Files may have been changed since; a color for such a label would claim a class.
     if ((mask > len(manifest.classes)) & (mask != manifest.ignore_index)).any():
         raise _MissingError("labels of other classes")
     return mask
 
 
 def _backdrop(image: Pixels | None, shape: tuple[int, ...], side: int) -> Pixels:
-    """Give the image to draw over; where it is gone an even grey of the mask's `shape`."""
+    """Give the image to draw over; where it is gone an even gray of the mask's `shape`."""
     if image is None:
         return np.full((*fit(shape[0], shape[1], side), 3), 96, dtype=np.uint8)
     return resize_image(image, fit(image.shape[0], image.shape[1], side))

@@ -67,6 +67,7 @@ def _class_table(classes: Sequence[str], figures: Sequence[Figure]) -> Table:
     for figure in figures:
         title = f"{figure.stage.replace('_', ' ')}\n{figure.split}"
         table.add_column(Text(title), justify="right")
+    # From a row a figure to a row a condition.
     by_condition = zip(*map(_conditions, figures), strict=True)
     for name, values in zip(CONDITIONS, by_condition, strict=True):
         table.add_row(name, *values, style="dim")

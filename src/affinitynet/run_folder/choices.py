@@ -14,9 +14,16 @@ from affinitynet.run_folder.folder import RECIPE, read_json, write_json
 from affinitynet.run_folder.recipe import Recipe
 
 CHOICES = "choices.json"
-LONG_SIDE = 480  # what photographs are brought to: more takes longer than it gains
+LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
 LEAST_SIDE = 256  # below it the deepest map has too few cells
-RARE = 5  # times as many images has the commonest class: then rare ones are drawn more often
+# Steps of 8 images: times the root of the number of images, at least and at most. Masks are harder
+# to learn than tags, pairs of cells easier, as every crop has thousands of them.
+STEPS = {
+    "classifier": (17, 150, 3000),
+    "affinity": (14, 150, 3000),
+    "segmenter": (40, 300, 6000),
+}
+RARE = 5  # where one class has over this many times the images of another, rare ones are drawn more
 
 
 class Facts(NamedTuple):
@@ -44,7 +51,7 @@ def choose(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
 
 
 def settle(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, Choice]]:
-    """Return the recipe with nothing left open, and what was chosen anew.
+    """Return the recipe with nothing left open, and what was chosen now.
 
     The values of a run folder that is there already are kept.
 
@@ -54,6 +61,7 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, Choice]]:
     if not recipe.choose:
         return recipe, {}
     file = recipe.out / RECIPE
+    # The run's stages were made with these, however many images have come since.
     if file.is_file():
         before = Recipe.load(file, out=recipe.out)
         return _with(recipe, {key: _get(before, key) for key in recipe.choose}), {}
@@ -75,19 +83,24 @@ def read_choices(root: Path) -> dict[str, Choice]:
 
 def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
     """By the root of the number of images: small sets need more epochs, large ones fewer."""
-    batch = recipe.classifier.batch_size
-    steps = min(max(round(17 * math.sqrt(facts.images) * 8 / batch, -1), 150), 3000)
-    epochs = steps * batch / max(facts.images, 1)
-    reason = f"{facts.images} training images: {epochs:.2g} times each"
-    return {"classifier.steps": Choice(int(steps), reason)}
+    chosen = {}
+    for section, (factor, least, most) in STEPS.items():
+        batch = getattr(recipe, section).batch_size
+        steps = min(max(round(factor * math.sqrt(facts.images) * 8 / batch, -1), least), most)
+        epochs = steps * batch / max(facts.images, 1)
+        reason = f"{facts.images} training images: {epochs:.2g} times each"
+        chosen[f"{section}.steps"] = Choice(int(steps), reason)
+    return chosen
 
 
 def _sizes(facts: Facts) -> dict[str, Choice]:
     """One size for training, crops and maps: a network knows objects at the size it saw."""
+    # Without a readable image the usual size.
     sides = sorted(max(size) for size in facts.sizes) or [LONG_SIDE]
     median = sides[len(sides) // 2]
     middle = min(max(median, LEAST_SIDE), LONG_SIDE)
     low, high = round(0.75 * middle), round(1.25 * middle)
+    # Whole cells at the largest stride, 32.
     crop = max(32, round(0.8 * middle / 32) * 32)
     scales = tuple(round(middle / median * factor, 3) for factor in (0.5, 1.0, 1.5))
     reason = f"the median long side is {median} pixels"
@@ -102,12 +115,13 @@ def _sizes(facts: Facts) -> dict[str, Choice]:
 
 def _balance(facts: Facts) -> dict[str, Choice]:
     counts = {name: count for name, count in facts.counts.items() if count}
-    if not counts:
-        return {"classifier.balance": Choice(False, "no image has a tag")}
-    rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    uneven = counts[commonest] > RARE * counts[rarest]
-    reason = f"{counts[rarest]} images of {rarest}, {counts[commonest]} of {commonest}"
-    return {"classifier.balance": Choice(uneven, reason)}
+    choice = Choice(False, "no image has a tag")
+    if counts:
+        rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        uneven = counts[commonest] > RARE * counts[rarest]
+        reason = f"{counts[rarest]} images of {rarest}, {counts[commonest]} of {commonest}"
+        choice = Choice(uneven, reason)
+    return {"classifier.balance": choice, "segmenter.balance": choice}
 
 
 def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

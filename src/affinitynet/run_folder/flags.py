@@ -68,6 +68,7 @@ def nearest_settings(model: type[BaseModel], name: str, also: Collection[str] = 
     also: further names that were possible there.
     """
     names = [*also, *setting_names(model)]
+    # With a section the whole name counts: `wlak.beta` is nearest to `walk.beta`.
     if "." in name and (found := close_names(name, names)):
         return f"did you mean {found[0]}?"
     last_parts = {known.rpartition(".")[2] for known in names}
@@ -99,6 +100,7 @@ def split_flags(
             room = 0
         elif word.startswith("--"):
             key = name[2:].replace("-", "_")
+            # `--no-such-flag` gets one word as well; it is refused below, by its whole name.
             room = _most_words(model, key)
             found[key] = found.get(key, []) if room > 1 else []
             if equals:
@@ -106,6 +108,7 @@ def split_flags(
                 room -= 1
         else:
             found[key].append(word)
+            # A bracketed list is whole.
             room = 0 if word.startswith("[") else room - 1
     for key, given in found.items():
         if key not in (*setting_names(model), *FORMER):

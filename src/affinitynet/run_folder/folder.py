@@ -46,6 +46,7 @@ def check_relative(path: str, what: str) -> None:
     if (
         any(part in ("", ".", "..") for part in parts)
         or "\\" in path
+        # On Windows "C:" starts a new path, whatever it is joined to.
         or _DRIVE.match(path)
         or not path.isprintable()
     ):
@@ -64,6 +65,7 @@ def output_path(folder: Path, sample_id: str, suffix: str = ".png") -> Path:
     """
     check_relative(sample_id, "The image id")
     path = folder / f"{sample_id}{suffix}"
+    # The parent: the file itself may be a link, since the rename replaces it.
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path.parent} leads out of {folder} through a symbolic link: remove it")
     return path
@@ -74,9 +76,9 @@ def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to; rename it to `path` when all went well.
 
     The temporary name keeps the suffix, so that writers which look at it still work. The content is
-    on the disk before the name is, so that a power cut leaves the old file or the new one. Of a
-    `record`, which speaks for files written before it, the name is brought to the disk as well:
-    for every image's file that would cost as much as its arithmetic.
+    on the disk before the name is, so that a power cut leaves the old file or the new one. The name
+    of a `record`, which vouches for files written before it, is brought to the disk as well: for
+    every image's file that would cost as much as its arithmetic.
 
     Raises:
         UserError: the disk is full, or the file can't be written there.
@@ -95,9 +97,10 @@ def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
             raise
         raise UserError(
             f"{path}: can't be written ({cause.strerror or cause}); "
-            "mend that and start again: finished work is kept"
+            "fix that and start again: finished work is kept"
         ) from error
     finally:
+        # Gone already if it was renamed.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
@@ -161,9 +164,9 @@ def discard(path: Path) -> None:
 
 
 def remove_leftovers(root: Path, folders: Iterable[str]) -> None:
-    """Delete what processes that ended left half written or half deleted, here and in `folders`.
+    """Delete what ended processes left half written or half deleted, here and in `folders`.
 
-    Files of a process that still works, or of another machine, stay: nobody deletes another's.
+    Files of a process that still works, or of another machine, stay: no process deletes another's.
     """
     folders = tuple(folders)
     for folder in folders:
@@ -191,10 +194,11 @@ def _lives(process: int) -> bool:
     if sys.platform == "win32":  # where `kill` would end it, and an open file can't be deleted
         return False
     try:
+        # Signal 0 is not sent: the system only says whether there is such a process.
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
+    except (PermissionError, OverflowError):  # another user's, or no process id: leave its file
         return True
     return True
 
@@ -221,17 +225,18 @@ def read_json(path: Path, stage: str = "") -> Any:
 
 def damaged(path: Path, stage: str, how: str) -> UserError:
     """Make the error for a file of a run folder that can't be used, with the way to remake it."""
-    return UserError(f"{path}: {how}; make it anew with --redo {stage or 'and its stage'}")
+    return UserError(f"{path}: {how}; make it again with --redo {stage or 'and its stage'}")
 
 
 def fingerprint(value: Any) -> str:
-    """Name a JSON-able value by 16 hex digits: equal values, equal names, on every machine."""
+    """Hash a JSON-able value to 16 hex digits: equal values give the same on every machine."""
+    # One spelling for equal values: the order of keys and spaces must not count.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_name(file: Path) -> str:
-    """Name a file by its content, in 16 hex digits; "missing" where there is none."""
+    """Hash a file's content to 16 hex digits; "missing" where there is no file."""
     if not file.is_file():
         return "missing"
     with file.open("rb") as handle:
@@ -239,7 +244,7 @@ def file_name(file: Path) -> str:
 
 
 def folder_name(folder: Path, suffixes: Iterable[str]) -> str:
-    """Name the files of these suffixes below a folder by names and content, in 16 hex digits."""
+    """Hash names and content of the files of these suffixes below a folder to 16 hex digits."""
     wanted = tuple(suffixes)
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in wanted)
     return fingerprint([[file.relative_to(folder).as_posix(), file_name(file)] for file in files])

@@ -1,13 +1,13 @@
-"""What of a run is done, partial, stale or imported: the one place that says it.
+"""What in a run is done, partial, stale or imported: the one place that decides it.
 
 A stage's files are made from *ingredients*: settings, the images and tags of splits, ground truth,
 weights and files of the user's, and the stages before. They are one flat mapping, written down in
-the stage's plan; its hash is the stage's fingerprint. A stage is stale when its ingredients are
-others now than its plan says.
+the stage's plan; its hash is the stage's fingerprint. A stage is stale when its ingredients
+now differ from its plan.
 
 Ingredients outside the run folder are *looked up* by a run that is about to use them, and by
-`status --verify`. Whoever only reads the run folder (status, report, export) takes them as they
-are *recorded*, which needs no look at any image.
+`status --verify`. Code that only reads the run folder (status, report, export) takes them as they
+are *recorded*, and opens no image.
 """
 
 import json
@@ -44,31 +44,31 @@ class StageStatus:
         return self.state in ("done", "imported")
 
     def __str__(self) -> str:
-        """Say it as `affinitynet status` does."""
+        """Return the state in words, as `affinitynet status` prints it."""
         return f"{self.state} {self.detail}".rstrip()
 
 
 class Outside(Protocol):
-    """Names the ingredients that lie outside the run folder, each by its content.
+    """Fingerprints the ingredients that lie outside the run folder, each by its content.
 
     None means that there is no such thing: no images play that role.
     """
 
     def images(self, stage: Stage, role: str) -> str | None:
-        """Name the images and tags of a role's split."""
+        """Fingerprint the images and tags of a role's split."""
 
     def truth(self, stage: Stage, role: str) -> str | None:
-        """Name the ground truth of a role's split."""
+        """Fingerprint the ground truth of a role's split."""
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
-        """Name the weights file that the setting `key` gives."""
+        """Fingerprint the weights file that the setting `key` gives."""
 
     def files(self, stage: Stage, key: str, source: str) -> str:
-        """Name the files that the setting `key` brings in."""
+        """Fingerprint the files that the setting `key` brings in."""
 
 
 class Recorded:
-    """Takes what lies outside as the plans in the run folder name it."""
+    """Takes the fingerprints of what lies outside from the plans in the run folder."""
 
     def __init__(self, root: Path) -> None:
         """Read all plans of the run folder `root`."""
@@ -79,21 +79,21 @@ class Recorded:
             self._known |= plan.settings if plan else {}
 
     def images(self, stage: Stage, role: str) -> str | None:
-        """Name the images and tags of a role's split as recorded."""
+        """Return the recorded fingerprint of the images and tags of a role's split."""
         return self._get(stage, IMAGES + role)
 
     def truth(self, stage: Stage, role: str) -> str | None:
-        """Name the ground truth of a role's split as recorded."""
+        """Return the recorded fingerprint of the ground truth of a role's split."""
         return self._get(stage, TRUTH + role)
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
-        """Name the weights as recorded; a file of another name is another file."""
+        """Return the weights' recorded fingerprint; a file of another name is another file."""
         recorded = self._get(stage, key) or ""
         name = Path(weights).name
         return recorded if recorded.startswith(f"{name} ") else f"{name} not seen yet"
 
     def files(self, stage: Stage, key: str, source: str) -> str:
-        """Name the imported files as recorded."""
+        """Return the recorded fingerprint of the imported files."""
         return self._get(stage, key) or f"{source} not seen yet"
 
     def _get(self, stage: Stage, key: str) -> str | None:
@@ -115,6 +115,7 @@ class Freshness:
         for stage in self.stages:
             found = self._ingredients(stage, outside)
             self.ingredients[stage.name] = found
+            # With its name: stages of equal ingredients make different files.
             self.fingerprints[stage.name] = fingerprint([stage.name, found])
 
     def plan(self, stage: Stage) -> Plan:
@@ -151,6 +152,7 @@ class Freshness:
         if plan is None:
             return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
         if plan.fingerprint != self.fingerprints[stage.name]:
+            # Before looking at the record: files of other ingredients are stale, finished or not.
             changes = difference(plan.settings, self.ingredients[stage.name])
             return StageStatus(stage.name, "stale", f"({changes})")
         record = folder.record()
@@ -164,9 +166,11 @@ class Freshness:
     def _ingredients(self, stage: Stage, outside: Outside) -> dict[str, Any]:
         recipe = self.recipe
         found = chosen_settings(recipe, stage.settings)
+        # A fingerprint holds those before it, so that a change reaches all stages behind.
         found |= {f"{AFTER}{name}": self.fingerprints[name] for name in stage.reads}
         backbones = {"backbone": recipe.backbone, "segmenter.backbone": recipe.segmenter.backbone}
         for key, backbone in backbones.items():
+            # Only stages that build the network depend on its weights.
             if backbone and key.partition(".")[0] in stage.settings:
                 weights = backbone.weights
                 if weights not in ("imagenet", "none"):
@@ -186,7 +190,7 @@ class Freshness:
 
 
 def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the recipe's sections or single settings of these names, by names with dots."""
+    """Return the recipe's sections or single settings of these names, by dotted name."""
     values = recipe.model_dump(mode="json")
     return flat({key: _pick(values, key) for key in keys})
 
@@ -195,11 +199,12 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say in words what changed from one mapping of ingredients to the other."""
     changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
     own = [_change(key, was, now) for key in changed if not key.startswith(AFTER)]
+    # What stands after AFTER are hashes, which tell a reader nothing.
     return "; ".join(own) or "an earlier stage changed"
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into one, by names with dots."""
+    """Turn nested mappings into one, with dotted names."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

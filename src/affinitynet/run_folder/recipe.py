@@ -32,6 +32,9 @@ Chosen = Literal[
     "classifier.crop",
     "classifier.balance",
     "cams.scales",
+    "affinity.steps",
+    "segmenter.steps",
+    "segmenter.balance",
 ]
 
 
@@ -77,6 +80,7 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _default_folder(cls, values: Any) -> Any:
+        # Before validation, since the default depends on another setting, the name.
         if isinstance(values, dict) and not values.get("out"):
             return {**values, "out": Path("runs") / str(values.get("name", "affinitynet"))}
         return values
@@ -102,9 +106,11 @@ class Recipe(Settings):
         """
         path = _find_recipe(Path(path))
         values = _read_yaml(path)
+        # The name chooses the default run folder: a recipe without one is named as its file.
         values.setdefault("name", path.stem)
         for key, value in overrides.items():
             _assign(values, key, value)
+        # After the overrides: what they set is not left open.
         _close(values)
         try:
             return cls.model_validate(values)
@@ -146,6 +152,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
+            # A section that the recipe sets to null: the override fills it.
             inner = values[section] = {}
         values = inner
     values[last] = value
@@ -167,6 +174,7 @@ def _close(values: dict[str, Any]) -> None:
 def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     """Turn the first of pydantic's complaints into one line, with the nearest known name."""
     first = error.errors(include_url=False)[0]
+    # pydantic puts the names of its validators among the parts.
     place = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
@@ -176,6 +184,7 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     if not place:  # a check over several sections names its settings itself
         return said
     if first["type"] == "literal_error":
+        # pydantic gives the choices only as a sentence: "'a', 'b' or 'c'".
         choices = [part.strip("' ") for part in first["ctx"]["expected"].split(" or ")]
         choices = [c.strip("' ") for part in choices for c in part.split(",")]
         hint = did_you_mean(str(first["input"]), choices, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What the run folder says of each stage: what it is made from, how far it is, what came of it."""
+"""What the run folder says about each stage: what it is made from, how far it is, its results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class Plan(Paper):
 
 
 class Record(Paper):
-    """What a finished stage says of itself (`stage.json`)."""
+    """What a finished stage says about itself (`stage.json`)."""
 
     stage: str
     fingerprint: str
@@ -97,6 +97,7 @@ class StageFolder:
             shard = self._read(Shard, self._shard(number))
         except UserError:  # made again, which costs no more than looking at its images
             return False
+        # Of another list of images it says nothing.
         return shard == Shard(first=ids[0], images=len(ids))
 
     def _shard(self, number: int) -> Path:

@@ -327,6 +327,11 @@ class WalkSettings(Settings):
     refine: bool = Field(
         True, description="apply a dense CRF after the walk (the paper's text; its code does not)"
     )
+    guard: bool = Field(
+        False,
+        description="a class that the walk spreads over the image, or of whose seeds it leaves "
+        "less than a tenth, keeps its seeds in that image",
+    )
     keep: tuple[Literal["affinities", "scores"], ...] = Field(
         ("affinities", "scores"),
         description="files to keep per image: affinities allow another walk without the network, "
@@ -371,6 +376,24 @@ class SegmenterSettings(TrainingSettings):
     output_stride: Literal[8, 16] = Field(16, description="of the encoder, if it can be chosen")
     scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = Field(
         (0.5, 2.0), description="resize by a random factor in this range in training"
+    )
+    crops: Literal["random", "objects"] = Field(
+        "random",
+        description="where training crops lie: random, or objects, three of four around a pixel of "
+        "a class of the pseudo mask, each class alike, for small objects",
+    )
+    balance: bool = Field(
+        False, description="draw images of rare classes more often, by the root of how rare"
+    )
+    loss: Literal["cross_entropy", "dice", "lovasz"] = Field(
+        "cross_entropy",
+        description="cross entropy alone, or with soft Dice or Lovasz-Softmax beside it, which "
+        "count a small class as much as a large one",
+    )
+    class_weights: Literal["none", "root"] = Field(
+        "none",
+        description="of the cross entropy: none, or root, by the inverse root of each class's "
+        "pixels in the pseudo masks, at most 10",
     )
     boundary_weight: float = Field(
         0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"

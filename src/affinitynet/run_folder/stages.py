@@ -20,7 +20,7 @@ CHOICE = "choice.json"  # in that of `choose_cams`
 
 
 class Conditions(NamedTuple):
-    """Under which conditions masks were made, as a row of figures says it."""
+    """The conditions under which masks were made, as a row of figures shows them."""
 
     tags: bool
     crf: bool
@@ -64,6 +64,7 @@ def _cam_tta(recipe: Recipe) -> str:
 
 def _confident_conditions(recipe: Recipe) -> Conditions:
     if recipe.confident.source != "cams":
+        # Made by another program, or drawn by hand: nothing is known of an augmentation.
         return Conditions(tags=True, crf=False, tta="unknown")
     return Conditions(tags=True, crf=recipe.confident.crf.iterations > 0, tta=_cam_tta(recipe))
 
@@ -80,14 +81,25 @@ def _segmenter_conditions(recipe: Recipe) -> Conditions:
 
 
 def _final_conditions(recipe: Recipe) -> Conditions:
+    # The segmenter's labels, restricted to the image's tags.
     return _segmenter_conditions(recipe)._replace(tags=True, crf=recipe.relabel.refine)
 
 
 CLASSIFIER = Artifact("classifier")
 CAMS = Artifact("cams", ".npz", "CAM", "cam", lambda r: Conditions(True, False, _cam_tta(r)))
 # With `cams.source = auto`: what each source makes, before one of them becomes `cams`.
-CAMS_CLASSIFIER = Artifact("cams_classifier", ".npz")
-CAMS_CONTRAST = Artifact("cams_contrast", ".npz")
+CAMS_CLASSIFIER = Artifact(
+    "cams_classifier",
+    ".npz",
+    row="cams_classifier",
+    conditions=lambda r: Conditions(True, False, _augmentation(r.cams.scales, r.cams.flip)),
+)
+CAMS_CONTRAST = Artifact(
+    "cams_contrast",
+    ".npz",
+    row="cams_contrast",
+    conditions=lambda r: Conditions(True, False, "none"),
+)
 CONFIDENT = Artifact("confident", ".png", "Confident", "confident", _confident_conditions)
 AFFINITY = Artifact("affinity")
 AFFINITIES = Artifact("affinities", ".npz")
@@ -171,6 +183,7 @@ def _train_classifier(recipe: Recipe) -> Stage:
 
 def _compute_cams(recipe: Recipe) -> Stage:
     imported = is_imported(recipe.cams.source)
+    # What else the section says is of no effect on maps from files.
     own = ("cams.source", "cams.classes", "cams.splits")
     return Stage(
         "compute_cams",
@@ -189,6 +202,7 @@ def _compute_contrast(recipe: Recipe) -> Stage:
         "compute_contrast",
         (CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS,),
         ("train_classifier",) if learnt else (),
+        # The classifier's fingerprint holds its backbone already.
         (*own, "contrast") if learnt else (*own, "contrast", "backbone"),
         (*recipe.cams.splits, "figures"),
     )
@@ -227,6 +241,7 @@ def _train_affinity(recipe: Recipe) -> Stage:
             roles=("train", "figures"),
             source=recipe.affinity.source,
         )
+    # Without a classifier in the run the network starts from the backbone's weights.
     start = recipe.affinity.start == "classifier" and trains_classifier(recipe)
     return Stage(
         "train_affinity",
@@ -248,6 +263,7 @@ def _propagate(recipe: Recipe) -> Stage:
             source=source,
         )
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
+    # Those from files are there already, as the artifact of train_affinity.
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
         kept = (*kept, AFFINITIES)
     reads = (makes_cams(recipe), "train_affinity")
@@ -311,10 +327,12 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     described = {stage.name: stage for stage in (make(recipe) for make in _STAGES)}
     last = described.pop("evaluate")
     needed = {"relabel" if recipe.relabel.enabled else "train_segmenter"}
+    # From the end: all that read a stage come behind it, so one pass finds every need.
     for stage in reversed(described.values()):
         if stage.name in needed:
             needed.update(stage.reads)
     stages = tuple(stage for stage in described.values() if stage.name in needed)
+    # All that has a row of figures; nothing else changes what is measured.
     measured = tuple(s.name for s in stages if any(artifact.row for artifact in s.artifacts))
     return (*stages, Stage(**{**vars(last), "reads": measured}))
 
@@ -347,6 +365,7 @@ def find_stage(name: str, stages: Sequence[Stage]) -> Stage:
 def with_all_behind(first: Stage, stages: Iterable[Stage]) -> tuple[Stage, ...]:
     """Return a stage and all that read it, directly or not, in order."""
     found = [first]
+    # `stages` are in order, so one pass finds indirect readers too.
     for stage in stages:
         if any(earlier.name in stage.reads for earlier in found):
             found.append(stage)
@@ -354,7 +373,7 @@ def with_all_behind(first: Stage, stages: Iterable[Stage]) -> tuple[Stage, ...]:
 
 
 def folders_of(stage: Stage, stages: Iterable[Stage]) -> tuple[str, ...]:
-    """Return the folders to delete before a stage is made anew, that of its records first.
+    """Return the folders to delete before a stage is made again, that of its records first.
 
     Those that only another form of the recipe would have it fill belong to them too, unless they
     are another stage's now.
@@ -366,7 +385,7 @@ def folders_of(stage: Stage, stages: Iterable[Stage]) -> tuple[str, ...]:
 
 
 def provenance(recipe: Recipe, stages: Iterable[Stage]) -> str:
-    """Say in words what of a run comes from outside, "" where nothing does."""
+    """Say which parts of a run come from outside, "" where nothing does."""
     parts = [f"{stage.artifacts[0].folder} from {stage.source}" for stage in stages if stage.source]
     if recipe.confident.source == "truth" and recipe.affinity.source == "learnt":
         parts.append("confident from the ground truth, an upper bound")

@@ -1,4 +1,4 @@
-"""What a figure depends on beside settings and data: library versions and the machine."""
+"""What a figure depends on besides settings and data: library versions and the machine."""
 
 import importlib.metadata
 import os
@@ -16,5 +16,5 @@ def versions() -> dict[str, str]:
 
 
 def _gpu() -> str:
-    torch = sys.modules.get("torch")  # a stage that needed none loaded it: then it used no GPU
+    torch = sys.modules.get("torch")  # not loaded: no stage used a GPU
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "no GPU"

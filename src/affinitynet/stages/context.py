@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from affinitynet.data import Manifest, Sample
+from affinitynet.data.judgements import failed_seeds, read_seeds
 from affinitynet.data.roles import samples_of
 from affinitynet.data.transforms import Pixels
 from affinitynet.data.verdicts import failed_classes
@@ -35,7 +36,19 @@ class Context:
 
     @cached_property
     def failed(self) -> tuple[int, ...]:
-        """The classes whose maps are no use, as held-out images say that they were not learned."""
+        """The classes whose maps are no use: not learned, as held-out images say, or empty seeds.
+
+        None where all fail: who goes on anyway wants to see their masks.
+        """
+        if not self.recipe.classifier.hold_out:
+            return ()
+        mined = any(stage.name == "mine_confident" for stage in self.stages)
+        seeds = read_seeds(self.root) if mined else []
+        return self.unlearned if not seeds else failed_seeds(seeds)
+
+    @property
+    def unlearned(self) -> tuple[int, ...]:
+        """The classes that held-out images say were not learned, and whose maps ask for that."""
         source = self.recipe.cams.source
         if source not in ("classifier", "auto") or not self.recipe.classifier.hold_out:
             return ()

@@ -20,6 +20,8 @@ from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import write_json
 from affinitynet.run_folder.stages import (
     CAMS,
+    CAMS_CLASSIFIER,
+    CAMS_CONTRAST,
     CONFIDENT,
     EVALUATION,
     FIGURES,
@@ -80,8 +82,8 @@ def _measured(context: Context) -> Iterator[Artifact]:
 def _rows(
     context: Context, artifact: Artifact, split: str, samples: Sequence[Sample]
 ) -> Iterator[dict[str, Any]]:
-    if artifact == CAMS:
-        yield from _cam_rows(context, split, samples)
+    if artifact in (CAMS, CAMS_CLASSIFIER, CAMS_CONTRAST):
+        yield from _cam_rows(context, artifact, split, samples)
         return
     folder = context.folder(artifact)
     confusion = confusion_of_folder(context.manifest, samples, folder, artifact.row)
@@ -138,7 +140,9 @@ def describe_row(
     }
 
 
-def _cam_rows(context: Context, split: str, samples: Sequence[Sample]) -> Iterable[dict[str, Any]]:
+def _cam_rows(
+    context: Context, artifact: Artifact, split: str, samples: Sequence[Sample]
+) -> Iterable[dict[str, Any]]:
     """Measure the CAMs at the background score that the truth shows to be best, and at a fixed."""
     settings = context.recipe.evaluate
     start, stop, step = settings.sweep
@@ -147,7 +151,9 @@ def _cam_rows(context: Context, split: str, samples: Sequence[Sample]) -> Iterab
     counts = sweep_counts(
         context.manifest,
         samples,
-        lambda sample: load_cams(context.file(CAMS, sample), classes=len(context.manifest.classes)),
+        lambda sample: load_cams(
+            context.file(artifact, sample), classes=len(context.manifest.classes)
+        ),
         thresholds,
     )
     scored = [
@@ -158,7 +164,7 @@ def _cam_rows(context: Context, split: str, samples: Sequence[Sample]) -> Iterab
     fixed = min(scored, key=lambda item: abs(item[0] - settings.cam_background))
     for (threshold, figures), chosen in ((best, "background threshold"), (fixed, None)):
         place = {"threshold": round(threshold, 4), "chosen": chosen}
-        yield _start_row(context, CAMS, split, samples, **place) | figures
+        yield _start_row(context, artifact, split, samples, **place) | figures
 
 
 def _with_truth(samples: Iterable[Sample]) -> tuple[Sample, ...]:

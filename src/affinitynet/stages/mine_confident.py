@@ -1,5 +1,7 @@
 """Stage 3: CAMs and dense CRF -> confident/<id>.png: background, classes, 255 neutral."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,14 @@ from numpy.typing import NDArray
 
 from affinitynet.data import Sample, load_image, load_truth, write_labels
 from affinitynet.data.cams import load_cams
+from affinitynet.data.emptiness import empty_masks, empty_seeds, say_empty, too_many
+from affinitynet.data.judgements import (
+    NOT_LEARNED,
+    all_failed,
+    failed_seeds,
+    judge_classes,
+    next_step,
+)
 from affinitynet.data.labels import to_labels
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
@@ -19,24 +29,76 @@ from affinitynet.stages.images import check_size, make_each
 
 def work(context: Context) -> dict[str, Any]:
     """Write the confident areas of every training image."""
-    mine = _from_truth if context.recipe.confident.source == "truth" else _from_cams
+    truth = context.recipe.confident.source == "truth"
+    seeds = [] if truth else _judge_seeds(context)
+    failed = failed_seeds(seeds)
+    mine = _from_truth if truth else partial(_from_cams, failed=failed)
+    samples = context.samples("train", "figures")
     counts = make_each(
         context,
         "mine_confident",
         CONFIDENT,
-        context.samples("train", "figures"),
+        samples,
         load=lambda sample: None,
         compute=lambda sample, _: None,
         finish=lambda sample, _: write_labels(
             context.file(CONFIDENT, sample), mine(context, sample), context.manifest.palette
         ),
     )
-    truth = context.recipe.confident.source == "truth"
+    empty = empty_masks(
+        samples, lambda sample: context.file(CONFIDENT, sample), context.manifest.classes, failed
+    )
+    judgements = [] if truth else _say(context, seeds, empty)
     warning = "confident areas come from ground truth: an upper bound, not a result"
-    return {**counts, "warnings": [warning] if truth else []}
+    return {
+        **counts,
+        "seeds": seeds,
+        "empty": empty,
+        "judgements": judgements,
+        "warnings": [warning] if truth else judgements,
+    }
 
 
-def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
+def _judge_seeds(context: Context) -> list[dict[str, Any]]:
+    """Count empty seeds, and say of each class whether it fails; none does without hold_out."""
+    try:
+        rows = empty_seeds(
+            context.samples("train"),
+            lambda sample: context.file(CAMS, sample),
+            context.manifest.classes,
+            context.recipe.confident.low_alpha,
+        )
+    except UserError as error:
+        raise UserError(f"mine_confident: {error}") from error
+    empty = [index for index, row in enumerate(rows) if too_many(row)]
+    judged = context.recipe.classifier.hold_out > 0  # the paper's recipes take classes as they are
+    return judge_classes(rows, context.unlearned, empty if judged else ())
+
+
+def _say(context: Context, seeds: Sequence[dict[str, Any]], empty: dict[str, Any]) -> list[str]:
+    """Name the classes that fail, and those whose small objects the confident areas lose."""
+    fate = "goes on all the same" if all_failed(seeds) else "is neutral in its images"
+    lines = []
+    for row in seeds:
+        if row["failed"] or too_many(row):
+            lines.append(
+                f"class {row['class']} {fate if row['failed'] else 'has poor maps'}: "
+                f"{_why(row)}; {next_step(context.recipe, row)}"
+            )
+    spoken = {row["class"] for row in seeds if row["failed"] or too_many(row)}
+    kept = {**empty, "classes": [row for row in empty["classes"] if row["class"] not in spoken]}
+    advice = "the affinity network learns little of it: it is small, or its maps are weak"
+    return [*lines, *say_empty(kept, "confident areas", advice)]
+
+
+def _why(row: dict[str, Any]) -> str:
+    count = f"empty seeds in {row['empty']} of {row['images']} images"
+    return f"{NOT_LEARNED}, {count}" if row["failed"] == NOT_LEARNED else count
+
+
+def _from_cams(
+    context: Context, sample: Sample, failed: Sequence[int] = ()
+) -> NDArray[np.integer[Any]]:
     settings = context.recipe.confident
     image, file = load_image(sample.image), context.file(CAMS, sample)
     classes, cams = load_cams(file, classes=len(context.manifest.classes))
@@ -50,7 +112,7 @@ def _from_cams(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
         **settings.crf.model_dump(),
     ).numpy()
     ignore = context.manifest.ignore_index
-    return without_failed(to_labels(local, classes, ignore), context.failed, ignore)
+    return without_failed(to_labels(local, classes, ignore), failed, ignore, sample.tags)
 
 
 def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:

@@ -5,7 +5,7 @@ Kept beside them are `scores/<id>.npz`, what the walk made of the maps on its gr
 from them, so that a decision made again from the files gives the same masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.cams import load_cams
+from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.grids import load_affinity, save_affinity, save_scores
 from affinitynet.data.labels import to_labels
 from affinitynet.data.sources.enlarge import grid_stride
@@ -22,6 +23,7 @@ from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AffinityNet, image_affinity
 from affinitynet.ops.affinity import cropped_pairs
+from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
 from affinitynet.ops.propagation import (
     enlarge_scores,
     label_scores,
@@ -31,6 +33,7 @@ from affinitynet.ops.propagation import (
 from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS, PSEUDO, SCORES, WALK
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import check_size, make_each
+from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
 
 
 class Walkable(NamedTuple):
@@ -74,18 +77,35 @@ def _with_network(context: Context) -> dict[str, Any]:
 
 
 def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
-    return make_each(
+    samples, areas = context.samples("train", "figures"), dict[str, Areas]()
+
+    def finish(sample: Sample, computed: Walkable) -> None:
+        areas[sample.id] = _finish(context, sample, computed)
+
+    counts = make_each(
         context,
         "propagate",
         PSEUDO,
-        context.samples("train", "figures"),
+        samples,
         load=lambda sample: torch.from_numpy(load_image(sample.image)),
         compute=compute,
-        finish=lambda sample, computed: _finish(context, sample, computed),
+        finish=finish,
     )
+    return {**counts, **_judge(context, samples, areas)}
 
 
-def _finish(context: Context, sample: Sample, walkable: Walkable) -> None:
+def _judge(context: Context, samples: Sequence[Sample], areas: dict[str, Areas]) -> dict[str, Any]:
+    """Hold the masks against the seeds; `areas` are those of the images made in this call."""
+    names, failed = context.manifest.classes, context.failed
+    found = (areas.get(sample.id) or read_areas(context, sample) for sample in samples)
+    rows = summarize(found, names, failed)
+    empty = empty_masks(samples, lambda sample: context.file(PSEUDO, sample), names, failed)
+    said = judgements(rows, context.recipe.walk.guard)
+    said += say_empty(empty, "pseudo masks", "compare walk/ and pseudo/ with cams/ in the report")
+    return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
+
+
+def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
     image, affinity, radius, stride = walkable
     settings = context.recipe.walk
     file = context.file(CAMS, sample)
@@ -106,17 +126,24 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> None:
     if SCORES.folder in kept:
         save_scores(context.file(SCORES, sample), classes.tolist(), scores.numpy())
     spread = enlarge_scores(scores.float(), stride, (image.shape[0], image.shape[1]))
+    seeds = seed_scores(torch.from_numpy(cams), settings.alpha)
+    seed_labels, walk_labels = label_scores(seeds), label_scores(spread)
+    trusted = spread
+    if settings.guard:
+        wrong = wrong_classes(seed_labels, walk_labels, len(classes))
+        trusted = fall_back(spread, seeds, wrong) if wrong.any() else spread
     refined = (
-        refine_scores(image, spread, **settings.crf.model_dump()) if settings.refine else spread
+        refine_scores(image, trusted, **settings.crf.model_dump()) if settings.refine else trusted
     )
     ignore = context.manifest.ignore_index
-    for artifact, maps in ((WALK, spread), (PSEUDO, refined)):  # the stage's own file last
-        labels = to_labels(label_scores(maps).numpy().astype(np.uint8), classes, ignore)
-        write_labels(
-            context.file(artifact, sample),
-            without_failed(labels, context.failed, ignore),
-            context.manifest.palette,
-        )
+    masks = []
+    # The stage's own file last. `walk` holds the walk as it is: what the guard did is between them.
+    for artifact, local in ((WALK, walk_labels), (PSEUDO, label_scores(refined))):
+        labels = to_labels(local.numpy().astype(np.uint8), classes, ignore)
+        labels = without_failed(labels, context.failed, ignore, sample.tags)
+        write_labels(context.file(artifact, sample), labels, context.manifest.palette)
+        masks.append(labels)
+    return measure(classes.tolist(), seed_labels, *masks)
 
 
 def stride_of(grid: tuple[int, ...], image: tuple[int, ...]) -> int:

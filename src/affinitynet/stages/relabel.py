@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, read_labels, write_labels
+from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
@@ -39,6 +40,8 @@ def work(context: Context) -> dict[str, Any]:
 
         found = _judge(context, _sampled(samples, len(context.manifest.classes)), compute)
         unlearnt = {label for label, share in found.items() if share < FOUND}
+        # No label told the segmenter of a failed class: its images stay neutral where they are.
+        kept = unlearnt | {index + 1 for index in context.failed}
         counts = make_each(
             context,
             "relabel",
@@ -46,17 +49,22 @@ def work(context: Context) -> dict[str, Any]:
             samples,
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
             compute=compute,
-            finish=lambda sample, computed: _finish(context, sample, *computed, unlearnt),
+            finish=lambda sample, computed: _finish(context, sample, *computed, kept),
         )
     names = context.manifest.classes
+    judgements = [
+        f"the segmenter finds {names[label - 1]} in only {found[label]:.0%} of the images whose "
+        "labels have it: those images keep their pseudo masks"
+        for label in sorted(unlearnt)
+    ]
+    empty = empty_masks(samples, lambda sample: context.file(MASKS, sample), names, context.failed)
+    judgements += say_empty(empty, "final masks", "compare masks/ with pseudo/ in the report")
     return {
         **counts,
         "found": {names[label - 1]: round(share, 3) for label, share in sorted(found.items())},
-        "warnings": [
-            f"the segmenter finds {names[label - 1]} in only {found[label]:.0%} of the images "
-            "whose labels have it: those images keep their pseudo masks"
-            for label in sorted(unlearnt)
-        ],
+        "empty": empty,
+        "judgements": judgements,
+        "warnings": judgements,
     }
 
 
@@ -70,11 +78,11 @@ def restrict(probabilities: Tensor, tags: Iterable[int]) -> Tensor:
 
 
 def _finish(
-    context: Context, sample: Sample, image: Tensor, scores: Tensor, unlearnt: set[int]
+    context: Context, sample: Sample, image: Tensor, scores: Tensor, kept: set[int]
 ) -> None:
     manifest = context.manifest
     labels: NDArray[np.integer[Any]]
-    if unlearnt & {tag + 1 for tag in sample.tags}:
+    if kept & {tag + 1 for tag in sample.tags}:
         labels = read_labels(context.file(PSEUDO, sample))
     else:
         labels = _decide(context, sample, image, scores)

@@ -1,5 +1,6 @@
 """Stage 4: confident areas -> affinity/, the network that knows what belongs together."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, CONFIDENT, train
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import load_labelled
 from affinitynet.training import discard_checkpoint, fit
+
+VANISHED = 3.0  # loss of pairs that belong together: a mean affinity below 0.05
 
 
 @dataclass
@@ -111,4 +114,29 @@ def work(context: Context) -> dict[str, Any]:
     )
     save_model(folder, model, describe_affinity_net(recipe.backbone, recipe.affinity))
     discard_checkpoint(folder)
-    return {**figures, "images": len(samples)}
+    judgements = judge(figures, recipe.affinity)
+    return {
+        **figures,
+        "images": len(samples),
+        "judgements": judgements,
+        "warnings": judgements,
+    }
+
+
+def judge(figures: dict[str, float], settings: AffinitySettings) -> list[str]:
+    """Say in a line whether the network learned less than one affinity for all pairs would tell.
+
+    An affinity of 1/2 everywhere has a loss of log 2 in each of the three parts, and no other
+    constant has less in all. Where the affinities of pairs that belong together stay at zero,
+    whose loss is 11.5, the gradient has vanished.
+    """
+    if figures["total"] < math.log(2):
+        return []
+    said = (
+        f"the affinity network learned nothing: its loss is {figures['total']:.2f}, the same "
+        f"affinity for all pairs has {math.log(2):.2f}"
+    )
+    worst = max(figures["background"], figures["foreground"])
+    if worst > VANISHED and settings.distance == "sum":
+        return [f"{said}; affinities stay at zero: set affinity.distance = mean"]
+    return [f"{said}; train longer (affinity.epochs, now {settings.epochs})"]

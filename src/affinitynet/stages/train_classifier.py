@@ -114,13 +114,15 @@ def work(context: Context) -> dict[str, Any]:
         figures |= judge(context, model, held)
     discard_checkpoint(folder)
     chance = chance_loss(tag_frequencies(samples, len(classes), weights))
-    warnings = [
-        *notes,
-        *_rare(tag_frequencies(samples, len(classes)) * len(samples), classes),
-        *_unlearnt(figures["loss"], chance),
-        *_failed(figures.get("tags", [])),
-    ]
-    return {**figures, "chance": chance, "images": len(samples), "warnings": warnings}
+    rare = _rare(tag_frequencies(samples, len(classes)) * len(samples), classes)
+    judgements = [*_unlearnt(figures["loss"], chance), *_failed(figures.get("tags", []))]
+    return {
+        **figures,
+        "chance": chance,
+        "images": len(samples),
+        "judgements": judgements,
+        "warnings": [*notes, *rare, *judgements],
+    }
 
 
 def split_samples(context: Context) -> tuple[tuple[Sample, ...], tuple[Sample, ...], list[str]]:

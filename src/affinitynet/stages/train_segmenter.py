@@ -5,17 +5,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affinitynet.data import Manifest, Sample, load_image, write_labels
+from affinitynet.data import Manifest, Sample, load_image, read_labels, write_labels
+from affinitynet.data.label_statistics import count_labels, judge_segmenter
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
+    LabelMap,
     sample_generator,
     segmentation_augment,
 )
+from affinitynet.data.verdicts import rarity_weights
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
@@ -28,6 +32,7 @@ from affinitynet.models.segmenter import (
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.ops.normalization import Normalization
+from affinitynet.ops.segmentation_loss import lovasz_softmax_loss, root_weights, soft_dice_loss
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import SegmenterSettings
 from affinitynet.run_folder.stages import (
@@ -38,7 +43,7 @@ from affinitynet.run_folder.stages import (
     trains_classifier,
 )
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import load_labelled, make_each
+from affinitynet.stages.images import for_each, load_labelled, make_each
 from affinitynet.training import discard_checkpoint, fit, needs_larger_batch
 
 
@@ -59,8 +64,12 @@ class MaskedImages:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Load and augment one image, by (seed, epoch, index) alone."""
-        image, labels = load_labelled("train_segmenter", self.samples[index], self.files[index])
+        """Load and augment one image, by (seed, epoch, index) alone.
+
+        Index i + k len(self) is image i in its k-th other augmentation.
+        """
+        place = index % len(self.samples)
+        image, labels = load_labelled("train_segmenter", self.samples[place], self.files[place])
         return segmentation_augment(
             image,
             labels,
@@ -68,6 +77,7 @@ class MaskedImages:
             normalization=self.normalization,
             size=self.settings.crop,
             scale=self.settings.scale_range,
+            crops=self.settings.crops,
             jitter=PAPER_JITTER if self.settings.jitter else NO_JITTER,
             ignore_index=self.ignore_index,
         )
@@ -80,22 +90,41 @@ def segmentation_losses(
     settings: SegmenterSettings,
     normalization: Normalization,
     ignore_index: int,
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Cross entropy on labelled pixels, and the weighted boundary loss where asked for."""
+    """Cross entropy on labelled pixels, and beside it the losses that the settings ask for.
+
+    `weights` (C + 1,) makes it a mean in which a pixel counts as its class. What is beside it is
+    summed: Dice or Lovasz-Softmax, and the weighted boundary loss.
+    """
     images, labels = batch
-    logits = model(images).float()
-    entropy = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
-    entropy = entropy / (labels != ignore_index).sum().clamp(min=1)
-    if not settings.boundary_weight:
-        return {"loss": entropy}
-    pixels = normalization.invert(images).permute(0, 2, 3, 1)
-    refined = dense_crf(pixels, logits.detach().softmax(1), **settings.crf.model_dump())
-    boundary = boundary_loss(logits, refined)
-    return {
-        "loss": entropy + settings.boundary_weight * boundary,
-        "entropy": entropy,
-        "boundary": boundary,
-    }
+    logits, labels = model(images).float(), labels.long()
+    entropy = _cross_entropy(logits, labels, ignore_index, weights)
+    beside: dict[str, Tensor] = {}
+    if settings.loss != "cross_entropy":
+        loss = {"dice": soft_dice_loss, "lovasz": lovasz_softmax_loss}[settings.loss]
+        beside[settings.loss] = loss(logits, labels, ignore_index)
+    total = entropy + sum(beside.values())
+    if settings.boundary_weight:
+        pixels = normalization.invert(images).permute(0, 2, 3, 1)
+        refined = dense_crf(pixels, logits.detach().softmax(1), **settings.crf.model_dump())
+        beside["boundary"] = boundary_loss(logits, refined)
+        total = total + settings.boundary_weight * beside["boundary"]
+    return {"loss": total, "entropy": entropy, **beside} if beside else {"loss": entropy}
+
+
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None
+) -> Tensor:
+    labelled = labels != ignore_index
+    if weights is not None:
+        weights = weights.to(logits.device)
+    entropy = F.cross_entropy(logits, labels, weights, ignore_index=ignore_index, reduction="sum")
+    if weights is None:
+        return entropy / labelled.sum().clamp(min=1)
+    # Of no pixel the sum is 0, as the entropy is.
+    total = weights[labels.where(labelled, 0)].where(labelled, 0.0).sum()
+    return entropy / total.clamp(min=weights.min())
 
 
 def work(context: Context) -> dict[str, Any]:
@@ -113,7 +142,9 @@ def work(context: Context) -> dict[str, Any]:
         recipe.seed,
     )
     folder = context.folder(SEGMENTER)
-    figures = fit(
+    weights = class_weights(context) if settings.class_weights == "root" else None
+    balance = rarity_weights(samples, len(manifest.classes)) if settings.balance else None
+    figures: dict[str, Any] = fit(
         "train_segmenter",
         net,
         dataset,
@@ -122,17 +153,70 @@ def work(context: Context) -> dict[str, Any]:
             settings=settings,
             normalization=net.normalization,
             ignore_index=manifest.ignore_index,
+            weights=weights,
         ),
         settings,
         folder=folder,
         seed=recipe.seed,
         hardware=context.hardware,
+        weights=balance,
     )
+    if weights is not None:
+        names = ("background", *manifest.classes)
+        figures["class_weights"] = dict(zip(names, weights.tolist(), strict=True))
     description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
     predict_split(context, Segmenter(net, description))
     discard_checkpoint(folder)
-    return {**figures, "images": len(samples)}
+    entropy = figures.get("entropy", figures["loss"])
+    judgements = _judge(context, entropy if _counts_pixels(settings) else None)
+    return {
+        **figures,
+        "images": len(samples),
+        "judgements": judgements,
+        "warnings": judgements,
+    }
+
+
+def _counts_pixels(settings: SegmenterSettings) -> bool:
+    """Tell whether each pixel of the masks counts alike, as in their own entropy."""
+    alike = settings.class_weights == "none" and settings.crops == "random"
+    return alike and not settings.balance
+
+
+def _judge(context: Context, loss: float | None) -> list[str]:
+    """Hold the segmenter against its labels; `loss` is its cross entropy in the last epoch."""
+    taught, predicted = (
+        count_labels(
+            (context.file(artifact, sample) for sample in context.samples(role)),
+            context.manifest.ignore_index,
+        )
+        for artifact, role in ((PSEUDO, "train"), (PREDICTIONS, "val"))
+    )
+    return judge_segmenter(loss, taught, predicted, context.manifest.classes)
+
+
+def class_weights(context: Context) -> Tensor:
+    """Count the pixels of each class in the pseudo masks of train; return `root_weights` (C + 1,).
+
+    Raises:
+        UserError: a mask can't be read.
+    """
+    counts = np.zeros(len(context.manifest.classes) + 1, dtype=np.int64)
+
+    def count(_: Sample, labels: LabelMap) -> None:
+        found = np.bincount(labels.ravel(), minlength=len(counts))
+        counts[:] += found[: len(counts)]  # behind the classes there is the neutral label alone
+
+    for_each(
+        "train_segmenter, weights of classes",
+        context.samples("train"),
+        load=lambda sample: read_labels(context.file(PSEUDO, sample)),
+        compute=count,
+        finish=lambda sample, _: None,
+        workers=context.recipe.workers,
+    )
+    return root_weights(counts.tolist())
 
 
 def check_net(recipe: Recipe, manifest: Manifest) -> None:

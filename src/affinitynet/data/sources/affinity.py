@@ -10,7 +10,7 @@ from affinitynet.data.grids import radius_of
 from affinitynet.data.npz import open_npz
 from affinitynet.data.sources.enlarge import Size, grid_stride
 
-_ADVICE = "write it anew, as np.savez(path, affinity=...)"
+_ADVICE = "write it again, as np.savez(path, affinity=...)"
 _ROUNDING = 1e-6  # by which a cosine may pass 1
 
 

@@ -1,9 +1,9 @@
-"""Class activation maps that another program made: psa's, IRN's, one's own.
+"""Class activation maps that another program made: psa's, IRN's or your own.
 
     psa   <id>.npy: {class number: (H, W)}
     IRN   <id>.npy: {keys: (K,), cam: (K, ceil(H / 4), ceil(W / 4)), high_res: (K, H, W)}
     npz   <id>.npz: an array (H, W) a class, by its name; or keys (K,) and cams (K, H, W)
-    PNG   <id>/<class>.png: 8 or 16 bits of grey for 0 to 1
+    PNG   <id>/<class>.png: 8 or 16 bits of gray for 0 to 1
 
 Class numbers count from 0, without background.
 """
@@ -22,7 +22,7 @@ from affinitynet.data.sources.find import check_inside
 from affinitynet.data.unpickle import load_dictionary
 from affinitynet.errors import UserError, did_you_mean
 
-_ADVICE = "write it anew"
+_ADVICE = "write it again"
 _STACKS = ("high_res", "cams", "cam")  # the best first: IRN's cam is high_res at stride 4
 Array = npt.NDArray[Any]
 _Key = str | int
@@ -62,6 +62,7 @@ def read_cams(
     """
     found: dict[int, Array] = {}
     ignored = []
+    # 8 bytes a pixel and class: nothing larger can be maps of this image.
     for key, values in _entries(path, 8 * max(len(names), 1) * size[0] * size[1]):
         name = _class_name(path, key, names, classes)
         if name not in classes:
@@ -123,7 +124,7 @@ def _read_png(file: Path, folder: Path) -> Array:
         if image.format != "PNG" or image.mode not in ("L", "I", "I;16", "I;16B", "I;16L"):
             raise UserError(
                 f"{file}: is a {image.format} of mode {image.mode}; "
-                "save the map as PNG of 8 or 16 bits of grey"
+                "save the map as PNG of 8 or 16 bits of gray"
             )
         values = np.asarray(image)
         most = 255 if image.mode == "L" else 65535
@@ -139,6 +140,7 @@ def _array(path: Path, key: Any, value: Any) -> Array:
 def _number(path: Path, key: Any) -> _Key:
     if isinstance(key, str):
         return key
+    # True is an int too.
     if isinstance(key, bool) or not isinstance(key, int | np.integer) or abs(int(key)) > _MOST:
         raise UserError(f"{path}: holds a key that is neither a class number nor a name; {_ADVICE}")
     return int(key)
@@ -165,6 +167,7 @@ def _checked(path: Path, key: _Key, values: Array, size: Size) -> npt.NDArray[np
             f"{path}: entry {key!r} is {values.dtype} of shape {values.shape}; "
             "write a map (H, W) of floating point numbers"
         )
+    # A float64 too large for float32 becomes infinite, which the next check refuses.
     with np.errstate(over="ignore"):
         cam: npt.NDArray[np.float32] = values.astype(np.float32)
     if not np.isfinite(cam).all():

@@ -1,4 +1,4 @@
-"""Where in a folder of other people's files the one of an image is."""
+"""Find an image's file in a folder of other people's files."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ _FORMS: dict[Kind, tuple[str, ...]] = {
 
 
 def by_last_part(ids: Iterable[str]) -> dict[str, list[str]]:
-    """Image ids by what follows their last '/', for `find_source`."""
+    """Group image ids by what follows their last '/', for `find_source`."""
     found: dict[str, list[str]] = defaultdict(list)
     for sample_id in ids:
         found[sample_id.rpartition("/")[2]].append(sample_id)

@@ -21,7 +21,7 @@ def read_labels_source(
     """Read a label PNG in the data set's labels: 0 background, c + 1 class c, neutral.
 
     Args:
-        path: a palette or grey PNG: 0 background, n + 1 the class `names[n]`, and 255 (65535 from
+        path: a palette or gray PNG: 0 background, n + 1 the class `names[n]`, and 255 (65535 from
             255 classes on) neutral.
         names: the classes in the order of the file's numbers.
         classes: the data set's classes.
@@ -33,7 +33,7 @@ def read_labels_source(
 
     Raises:
         UserError: the file can't be read, has another size, or a number that stands for no class
-            or for one which the image is not tagged with, as numbers counted otherwise do.
+            or for one which the image is not tagged with, as where numbers are counted another way.
     """
     raw = read_labels(path)
     if raw.shape != size:
@@ -50,6 +50,7 @@ def read_labels_source(
             f"{_NUMBERS}"
         )
     tagged = {classes[tag] for tag in tags}
+    # Neutral first: the file may have another number for it than the data set.
     table = np.full(65536, neutral, np.uint16)
     table[0] = 0
     for value in present:

@@ -1,4 +1,4 @@
-"""Weights files that people have, into the networks they belong to."""
+"""Load weights files of other programs into the networks that they belong to."""
 
 from affinitynet.models.weights.layouts import Weights
 from affinitynet.models.weights.loading import (

@@ -108,6 +108,7 @@ def _read_blob(blob: Any, where: str) -> Tensor:
         shape = tuple(blob.shape.dim)
     else:
         shape = (blob.num, blob.channels, blob.height, blob.width)
+    # Files of networks trained in double precision have the numbers there.
     values = blob.data or blob.double_data
     if min(shape, default=0) < 1 or math.prod(shape) != len(values):
         raise UserError(

@@ -50,6 +50,7 @@ class Weights:
 def _paper_backbone(tensors: Mapping[str, Tensor], prefix: str) -> ResNet38 | VGG16 | None:
     """Build, without memory, the paper's backbone that has these tensors, at their width."""
     networks: tuple[tuple[str, Callable[[float], ResNet38 | VGG16]], ...] = (
+        # The first layer has 64 channels at full width: the rest follows from how many it has here.
         ("conv1a.weight", lambda width: ResNet38(width)),
         ("conv1_1.weight", lambda width: VGG16(width=width)),
     )
@@ -85,6 +86,7 @@ def recognize(tensors: Mapping[str, Tensor], origin: str, heads: bool = True) ->
     ``origin`` begins the kind's name ("psa", "MXNet", "Caffe"); without ``heads``, the last layer
     is dropped (ImageNet's classes are of no use here).
     """
+    # First, since our own files need no renaming whatever network they hold.
     if all(name.startswith(("backbone.", "head.")) for name in tensors):
         return Weights(OURS, dict(tensors), {name: name for name in tensors})
     found = _paper_backbone(tensors, "")
@@ -93,6 +95,7 @@ def recognize(tensors: Mapping[str, Tensor], origin: str, heads: bool = True) ->
     backbone = shapes_of(found)
     head: dict[str, str] = {}
     kind = f"{origin} {type(found).__name__}"
+    # The affinity network before the classifier: both have the backbone's layers.
     if heads and all(f"{name}.weight" in tensors for name in ("f8_3", "f8_4", "f8_5", "f9")):
         head, kind = _AFFINITY_HEAD, f"{kind} affinity"
     elif heads and "fc8.weight" in tensors:

@@ -1,4 +1,4 @@
-"""From a weights file to a network, with a word on what fitted."""
+"""From a weights file to a network, with a report of what fitted."""
 
 import pickle
 from collections.abc import Container, Iterable, Mapping
@@ -42,7 +42,7 @@ class ConversionReport:
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say it in a few lines, for a terminal."""
+        """Format the report for a terminal."""
         return "\n".join(
             (
                 f"kind: {self.kind}",
@@ -76,7 +76,7 @@ def load_weights(path: str | Path) -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
+        raise UserError(f"{path}: no such weights file; correct the path")
     suffix = path.suffix.lower()
     if suffix == ".params":
         weights = _recognize_mxnet(read_mxnet(path))
@@ -96,6 +96,7 @@ def load_weights(path: str | Path) -> Weights:
 def _recognize_mxnet(arrays: Mapping[str, Tensor]) -> Weights:
     names = {name: resnet38_name(name) for name in arrays}
     known = {ours: _float32(arrays[name]) for name, ours in names.items() if ours is not None}
+    # Names that are none of ResNet-38's: they are reported as dropped.
     unknown = tuple(name for name, ours in names.items() if ours is None)
     if not known:
         return recognize({name: _float32(array) for name, array in arrays.items()}, "MXNet")
@@ -113,11 +114,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return {name: _float32(tensor) for name, tensor in load_file(path).items()}
     except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); get it again"
+        ) from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
+        # weights_only: a checkpoint from elsewhere may build tensors but run no code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -125,11 +129,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged pickle or archive can raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable PyTorch file ({reason})") from error
+        raise UserError(f"{path}: not a readable PyTorch file ({reason}); get it again") from error
+    # Checkpoints may be wrapped more than once.
     while isinstance(content, dict) and (key := _wrapper(content)) is not None:
         content = content[key]
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: holds no state dict")
+        raise UserError(f"{path}: holds no state dict; save a model's state_dict()")
     tensors = {
         str(name).removeprefix("module."): _float32(value)  # DataParallel's prefix
         for name, value in content.items()
@@ -145,6 +150,7 @@ def _wrapper(content: Mapping[object, object]) -> str | None:
 
 
 def _float32(tensor: Tensor) -> Tensor:
+    # Half precision is for storing; counters keep their integers.
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
@@ -153,7 +159,7 @@ def _check_shapes(path: Path, weights: Weights, shapes: Mapping[str, tuple[int, 
         if name in shapes and tuple(tensor.shape) != shapes[name]:
             raise UserError(
                 f"{path}: {weights.sources[name]} has the shape {tuple(tensor.shape)} where the "
-                f"network has {shapes[name]}; it is another network's file"
+                f"network has {shapes[name]}; give this network's file"
             )
 
 
@@ -174,6 +180,7 @@ def _load(module: nn.Module, path: Path, weights: Weights) -> ConversionReport:
             f"the network has {_listed(tuple(shapes))}"
         )
     _check_shapes(path, weights, shapes)
+    # Not strict: heads that differ are reported, not refused.
     module.load_state_dict(weights.tensors, strict=False)
     used = tuple(name for name in weights.tensors if name in shapes)
     unused = tuple(source for name, source in weights.sources.items() if name not in shapes)
@@ -183,7 +190,7 @@ def _load(module: nn.Module, path: Path, weights: Weights) -> ConversionReport:
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> ConversionReport:
-    """Load into a backbone what fits of any known weights file.
+    """Load whatever fits from any known weights file into a backbone.
 
     A state dict that is none of the known ones is taken for that of the network inside: a timm
     file goes into ``backbone.net``, whose names it has.
@@ -194,6 +201,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> ConversionReport:
     """
     path = Path(path)
     weights = load_weights(path)
+    # Only the network itself can say whether these names are its own.
     if weights.kind == PLAIN:
         return _load(backbone, path, _as_named_in(backbone, weights))
     own = {

@@ -139,6 +139,7 @@ def resnet38_name(name: str) -> str | None:
         value = _BN_VALUES.get(bare.removeprefix("bn7_"))
         return None if value is None else f"bn7.{value}"
     match = _UNIT.fullmatch(bare)
+    # Convolutions have a weight and nothing else, BatchNorm all but a weight.
     if match is None or (match["kind"] == "res") != (match["value"] == "weight"):
         return None
     unit = f"b{match['level']}" + (f"_{match['index']}" if match["index"] else "")

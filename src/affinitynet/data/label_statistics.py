@@ -1,0 +1,80 @@
+"""What labels alone say: how often each occurs, and how well one guesses them without looking."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from affinitynet.data.labels import read_labels
+
+LOOKED = 0.95  # of the entropy: above it, looking at the images has gained nothing
+EXPECTED = 5  # images that should show a class: fewer, and its absence says nothing
+
+
+class LabelCounts(NamedTuple):
+    """Of label maps: how many there are, pixels of each label, images that show it."""
+
+    maps: int
+    pixels: dict[int, int]
+    images: dict[int, int]
+
+
+def count_labels(files: Iterable[Path], ignore_index: int) -> LabelCounts:
+    """Count the labels of files, without the neutral one.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    maps, pixels, images = 0, Counter[int](), Counter[int]()
+    for file in files:
+        labels, counts = np.unique(read_labels(file), return_counts=True)
+        found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+        found.pop(ignore_index, None)
+        pixels.update(found)
+        images.update(found.keys())
+        maps += 1
+    return LabelCounts(maps, dict(pixels), dict(images))
+
+
+def label_entropy(counts: LabelCounts) -> float:
+    """Return -sum_k p_k log p_k in nats, p the labels' shares of the pixels.
+
+    It is the least cross entropy that the same prediction for every pixel can have.
+    """
+    values = np.array(list(counts.pixels.values()), float)
+    shares = values / values.sum() if len(values) else values
+    return float(-(shares * np.log(shares)).sum())
+
+
+def judge_segmenter(
+    loss: float | None, taught: LabelCounts, predicted: LabelCounts, classes: Sequence[str]
+) -> list[str]:
+    """Say what is wrong with a segmenter by its labels and its predictions, a line each.
+
+    It learned nothing where its cross entropy is no less than the labels' own entropy; with `loss`
+    None, where classes were weighted and the two can't be compared, that is not asked. It misses a
+    class that it never predicts, though as often as in its labels at least five images would show
+    it.
+    """
+    said = []
+    entropy = label_entropy(taught)
+    if loss is not None and 0 < LOOKED * entropy < loss:
+        said.append(
+            f"the segmenter learned nothing from its images: its cross entropy is {loss:.3g}, "
+            f"guessing by the labels' frequency has {entropy:.3g}; train longer "
+            "(segmenter.epochs), or look at its labels in pseudo/"
+        )
+    said += [
+        f"the segmenter says {classes[label - 1]} in none of {predicted.maps} val images, its "
+        f"labels in {count} of {taught.maps} training images; train longer (segmenter.epochs), or "
+        "use the final masks of tagged images only"
+        for label, count in sorted(taught.images.items())
+        if label and label not in predicted.images and _expected(count, taught, predicted)
+    ]
+    return said
+
+
+def _expected(count: int, taught: LabelCounts, predicted: LabelCounts) -> bool:
+    return count / taught.maps * predicted.maps >= EXPECTED

@@ -1,0 +1,226 @@
+"""The batches of a training: their order, and the processes that load them.
+
+One loader serves all epochs, so processes start once, and load the next epoch while the last one
+is written. What a sample is depends on (seed, epoch, index) alone, not on who loads it.
+
+Processes that load are a danger to a program that is stopped: forked while Ctrl-C is sent, they
+have hung with it, and orphaned they hold what they inherited. So Ctrl-C is held back while they
+start, they ignore it, and each ends at once when it is told to or its parent is gone.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from affinitynet.errors import UserError
+
+PATIENCE = 0.3  # seconds that a process which loads has for the image it is at, when all end
+
+
+class EpochDataset(Protocol):
+    """A data set whose random augmentation depends on (seed, epoch, index) alone.
+
+    Whoever loads sets `epoch` before asking for a sample. With weights it is asked for images
+    again in an epoch: index i + k len is image i once more, in another augmentation.
+    """
+
+    epoch: int
+
+    def __len__(self) -> int:
+        """Count the samples."""
+
+    def __getitem__(self, index: int) -> Any:
+        """Return one augmented sample."""
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of all that is drawn in one epoch."""
+    return seed * 1_000_003 + epoch
+
+
+@dataclass(frozen=True)
+class Order(Sampler[list[tuple[int, int]]]):
+    """The batches of some epochs, each sample by (epoch, index).
+
+    Args:
+        images: how many there are.
+        batch: images of a batch; with fewer images than that, all of them are one batch.
+        epochs: those to go through.
+        steps: the number of batches of an epoch.
+        weights: draw each image with a chance in proportion to its own, with replacement; without,
+            an epoch has each image once.
+    """
+
+    images: int
+    batch: int
+    seed: int
+    epochs: range
+    steps: Callable[[int], int]
+    weights: Sequence[float] | None = None
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return sum(self.steps(epoch) for epoch in self.epochs)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield batch after batch, epoch after epoch."""
+        for epoch in self.epochs:
+            order = self._draw(epoch)
+            for step in range(self.steps(epoch)):
+                chosen = order[step * self.batch : (step + 1) * self.batch]
+                yield [(epoch, index) for index in chosen]
+
+    def _draw(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        # A loader draws a seed before its order: this keeps the order of loaders made each epoch.
+        torch.empty((), dtype=torch.int64).random_(generator=generator)
+        if self.weights is None:
+            return torch.randperm(self.images, generator=generator).tolist()
+        chances = torch.tensor(self.weights, dtype=torch.float64)
+        drawn = torch.multinomial(chances, self.images, True, generator=generator)
+        seen: Counter[int] = Counter()
+        order = []
+        for image in drawn.tolist():
+            order.append(image + seen[image] * self.images)
+            seen[image] += 1
+        return order
+
+
+@contextmanager
+def loading(
+    name: str, dataset: EpochDataset, order: Order, workers: int, device: torch.device
+) -> Iterator[Iterator[Any]]:
+    """Give the batches of an order on a device, loaded by so many processes; 0 loads here.
+
+    The processes live until the end of the context, however that comes.
+
+    Raises:
+        UserError: that of a sample, as it is; or a process that loads was ended from outside.
+    """
+    told, tell = multiprocessing.Pipe(duplex=False)
+    pinned = device.type == "cuda"
+    source: Dataset[Any] = _Handing(dataset)  # type: ignore[assignment]
+    loader = DataLoader(
+        source,
+        batch_sampler=order,
+        generator=torch.Generator(),  # its own, so that it draws nothing of the dropout's
+        collate_fn=_collate,
+        num_workers=workers if len(order) else 0,
+        pin_memory=pinned,
+        worker_init_fn=partial(_begin, told),
+    )
+    batches: Any = None
+    try:
+        with _interrupts_held_back():
+            batches = iter(loader)
+        yield _each(batches, device)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"{name}: a process that loads images was ended from outside, as when memory or "
+            "/dev/shm is full; go on with fewer --workers (0 loads without processes)"
+        ) from error
+    finally:
+        with _interrupts_held_back():
+            _end(batches, tell)
+            told.close()
+            tell.close()
+
+
+def _each(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        yield _put(batch, device)
+
+
+def _put(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: _put(part, device) for key, part in batch.items()}
+    return [_put(part, device) for part in batch] if isinstance(batch, list | tuple) else batch
+
+
+def _end(batches: Any, tell: Connection) -> None:
+    """End the processes: those that wait at once, those at work when they had their time.
+
+    Left to itself torch gives each five seconds.
+    """
+    shut_down = getattr(batches, "_shutdown_workers", None)
+    if shut_down is None:  # no processes
+        return
+    # Only afterwards: a process that is ended while it looks at torch's event leaves that locked.
+    late = threading.Timer(PATIENCE, partial(tell.send_bytes, b"end"))
+    late.daemon = True
+    late.start()
+    try:
+        shut_down()
+    finally:
+        late.cancel()
+        late.join()
+
+
+def _begin(told: Connection, worker: int) -> None:
+    """Prepare a process that loads, before its first sample."""
+    # The terminal sends Ctrl-C to all processes; the one that started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
+
+
+def _end_with_parent(told: Connection) -> None:
+    """Wait for the word to end, or for the end of the parent, which torch looks for each 5 s."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    with suppress(OSError):
+        wait([parent.sentinel, told])
+    os._exit(0)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Have Ctrl-C wait, here and in processes that start here, which begin with it held back."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(frozen=True)
+class _Handing:
+    """Hands a user's error on as a value: a loading process would dress it in a traceback."""
+
+    dataset: EpochDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        self.dataset.epoch, index = place
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: list[Any]) -> Any:
+    error = next((sample for sample in samples if isinstance(sample, UserError)), None)
+    return error or default_collate(samples)

@@ -1,0 +1,93 @@
+"""Losses of a segmentation network in which a small class weighs as much as a large one."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MOST_WEIGHT = 10.0  # a class of a millionth of the pixels must not drown all others
+
+
+def root_weights(counts: Sequence[int], most: float = MOST_WEIGHT) -> Tensor:
+    """Weigh classes by the inverse root of how many pixels they have: 1 for the commonest.
+
+    w_c = min(most, sqrt(max_k n_k / n_c)). The root is halfway between pixels that all count alike
+    and classes that all count alike; the latter makes a network say rare classes far too often. A
+    class without a pixel has weight 1, which nothing is multiplied by.
+
+    Args:
+        counts: pixels of each class, background first.
+        most: the largest weight, at least 1.
+
+    Returns:
+        (C + 1,) float32.
+    """
+    pixels = torch.tensor(counts, dtype=torch.float64)
+    weights = (pixels.max() / pixels.clamp(min=1)).sqrt().clamp(max=most)
+    return torch.where(pixels > 0, weights, 1.0).float()
+
+
+def soft_dice_loss(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Soft Dice loss, the mean over the classes that the labels of the batch have.
+
+    1 - 2 sum_i p_ic y_ic / sum_i (p_ic + y_ic) for class c, over the labelled pixels of the whole
+    batch (Milletari et al., V-Net, 3DV 2016). Classes without a label say nothing here: theirs
+    would be 1 however little the network says of them.
+
+    Args:
+        logits: (B, C + 1, H, W), any floating type.
+        labels: (B, H, W), any integer type.
+        ignore_index: label of the pixels that don't count.
+
+    Returns:
+        A float32 scalar in [0, 1]; 0 where no pixel is labelled.
+    """
+    probabilities, targets = _labelled(logits, labels, ignore_index)
+    overlap = (probabilities * targets).sum((0, 2))
+    sizes = targets.sum((0, 2))
+    both = probabilities.sum((0, 2)) + sizes
+    present = sizes > 0
+    losses = torch.where(present, 1 - 2 * overlap / both.clamp(min=1e-6), 0.0)
+    return losses.sum() / present.sum().clamp(min=1)
+
+
+def lovasz_softmax_loss(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Lovasz-Softmax: a surrogate of 1 - IoU, the mean over the classes that the labels have.
+
+    The errors |y_ic - p_ic| of a class are sorted, the largest first, and the k-th is weighted by
+    how much the Jaccard loss grows when its pixel is wrong as well as those before it (Berman et
+    al., CVPR 2018, algorithm 1).
+
+    Args:
+        logits: (B, C + 1, H, W), any floating type.
+        labels: (B, H, W), any integer type.
+        ignore_index: label of the pixels that don't count.
+
+    Returns:
+        A float32 scalar in [0, 1]; 0 where no pixel is labelled.
+    """
+    probabilities, targets = _labelled(logits, labels, ignore_index)
+    losses = [probabilities.sum() * 0]  # a batch without a label still has a gradient
+    for label in targets.sum((0, 2)).nonzero().flatten().tolist():
+        truth = targets[:, label].flatten()
+        # Where nothing is labelled both are 0: no error, so sorted behind all that count.
+        errors = (truth - probabilities[:, label].flatten()).abs()
+        ordered, order = errors.sort(descending=True, stable=True)
+        losses.append(torch.dot(ordered, _jaccard_steps(truth[order])))
+    return torch.stack(losses).sum() / max(1, len(losses) - 1)
+
+
+def _jaccard_steps(truth: Tensor) -> Tensor:
+    """Return what each pixel of (N,) adds to the Jaccard loss when all before it are wrong."""
+    size = truth.sum()
+    loss = 1 - (size - truth.cumsum(0)) / (size + (1 - truth).cumsum(0))
+    return torch.diff(loss, prepend=loss.new_zeros(1))
+
+
+def _labelled(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return probabilities and 0/1 targets, both (B, C + 1, H W), 0 where nothing is labelled."""
+    labelled = (labels != ignore_index).flatten(1)[:, None]
+    probabilities = logits.float().softmax(1).flatten(2) * labelled
+    classes = torch.arange(logits.shape[1], device=labels.device)[None, :, None]
+    targets = (labels.flatten(1)[:, None] == classes) & labelled
+    return probabilities, targets.to(probabilities.dtype)
