@@ -20,6 +20,7 @@ __all__ = [
     "predict_folder",
     "read_dataset",
     "run",
+    "write_recipe",
     "write_report",
 ]
 
@@ -38,6 +39,7 @@ _HOMES = {
     "predict_folder": "affinitynet.pipeline",
     "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
+    "write_recipe": "affinitynet.data.new_recipe",
     "write_report": "affinitynet.report",
 }
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from affinitynet import ops
     from affinitynet.data import Manifest, Sample, read_dataset
     from affinitynet.data.check import check_dataset
+    from affinitynet.data.new_recipe import write_recipe
     from affinitynet.errors import UserError
     from affinitynet.export import export_run
     from affinitynet.models.segmenter import Segmenter

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
 from affinitynet.command_line import interrupts
-from affinitynet.command_line.init import INIT, Layout, Tags, init
+from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
@@ -43,16 +43,9 @@ def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
 
     The exit code is 2 if a run on it would fail.
     """
-    from affinitynet.data import read_dataset
     from affinitynet.data.check import check_dataset
 
-    try:
-        manifest = read_dataset(data, format=format, tags=tags)
-    except UserError as error:
-        if json:
-            _print_json({"ready": False, "to_fix": [str(error)]})
-        raise
-    findings = check_dataset(manifest)
+    findings = check_dataset(read_or_say(data, format, tags, _print_json if json else None))
     if json:
         _print_json(findings.as_dict())
     else:

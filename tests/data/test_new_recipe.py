@@ -15,6 +15,8 @@ from affinitynet.data import read_dataset
 from affinitynet.data.facts import facts_of
 from affinitynet.data.new_recipe import write_recipe
 from affinitynet.errors import UserError
+from affinitynet.pipeline import Run
+from affinitynet.preflight import check_place, check_roles
 from affinitynet.run_folder.choices import choose
 from affinitynet.run_folder.recipe import Recipe
 
@@ -159,3 +161,16 @@ def test_the_recipe_is_plain_yaml(photos, tmp_path):
     assert max(map(len, text.splitlines())) < 400
     with pytest.raises(UserError, match="no such data set folder"):
         write_recipe(tmp_path / "none", tmp_path / "s.yaml")
+
+
+def test_the_file_of_the_tags_stands_for_its_folder(photos, tmp_path):
+    """A recipe whose data is a file passes what a run checks before it begins."""
+    table = photos / "labels.csv"
+    file = write_recipe(table.rename(photos / "tags.tsv"), tmp_path / "r.yaml")
+    recipe = Recipe.load(file, out=photos / "run")
+    assert (recipe.data, recipe.name) == (photos / "tags.tsv", "tags")
+    run = Run.create(recipe)
+    check_place(run.recipe, run.manifest)
+    check_roles(run.recipe, run.manifest)
+    assert run.manifest.root == photos
+    assert len(run.manifest.split("train")) == 9

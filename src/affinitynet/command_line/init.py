@@ -1,9 +1,14 @@
-"""`affinitynet init`: a recipe for a data set."""
+"""`affinitynet init`: a recipe for a data set; and what `check` shares with it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from affinitynet.command_line.parser import argument, choice
+from affinitynet.errors import UserError
+
+if TYPE_CHECKING:
+    from affinitynet.data import Manifest
 
 Layout = Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat", "mvtec"]
 Tags = Literal["auto", "table", "annotations", "masks"]
@@ -17,10 +22,29 @@ INIT = (
 
 
 def init(data: Path, out: Path, format: Layout, tags: Tags) -> None:
-    """Write a commented recipe for a data set, every choice made from the data.
+    """Write a commented recipe that is made for a data set.
 
-    It is own_images with what fits the images; edit it, and give it to affinitynet run.
+    It is own_images with every choice made from the data, and the reason beside it. Edit it, and
+    give it to affinitynet run.
     """
     from affinitynet.data.new_recipe import write_recipe
 
     print(write_recipe(data, out, format=format, tags=tags))
+
+
+def read_or_say(
+    data: Path, format: Layout, tags: Tags, say: Callable[[dict[str, Any]], None] | None
+) -> "Manifest":
+    """Read a data set; where that fails, `say` first what is to fix, as plain data.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    from affinitynet.data import read_dataset
+
+    try:
+        return read_dataset(data, format=format, tags=tags)
+    except UserError as error:
+        if say is not None:
+            say({"ready": False, "to_fix": [str(error)]})
+        raise

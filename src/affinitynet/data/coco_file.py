@@ -1,6 +1,7 @@
 """COCO annotation files: read once and checked, so that what reads them can rely on their keys."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,10 @@ def load_annotations(path: Path) -> dict[str, Any]:
 
 def find_base(root: Path, folder: str, entries: list[dict[str, Any]], files: Files) -> Path | None:
     """Return the folder that file names are relative to, the first that has one of the images."""
-    places = [root / folder, root / "images" / folder, root / "images", root]
+    places = (root / folder, root / "images" / folder, root / "images", root)
     # data/ is FiftyOne's; any other folder may be one's own.
-    places += sorted(path for path in root.iterdir() if path.is_dir() and path not in places)
-    for base in places:
+    others = (path for path in sorted(root.iterdir()) if path.is_dir() and path not in places)
+    for base in chain(places, others):
         if any(files.find(base, entry["file_name"]) is not None for entry in entries):
             return base
     return None

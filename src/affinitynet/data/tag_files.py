@@ -81,10 +81,7 @@ def find_tag_files(root: Path, only: str = "") -> TagFiles:
     unread: dict[Path, str] = {}
     own = _recognized(root, only, unread)
     below = {
-        folder: found
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not is_hidden(folder.name)
-        if (found := _recognized(folder, only, unread))
+        folder: found for folder in _folders(root) if (found := _recognized(folder, only, unread))
     }
     table = [file for file in own if file.path.name == TABLE]
     if table:
@@ -110,6 +107,16 @@ def as_tag_file(path: Path, format: str = "auto") -> TagFile:
     if format not in ("auto", found):
         raise UserError(f"{path}: is of the format {found}, not {format}; leave --format out")
     return TagFile(path, found)
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Yield the folders that may hold tag files: those in the root, and splits one level below."""
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and not is_hidden(folder.name):
+            yield folder
+            # By their names first: a folder may hold a hundred thousand images.
+            inner = (path for path in folder.iterdir() if known_split(path.name))
+            yield from (path for path in sorted(inner) if path.is_dir())
 
 
 def _recognized(folder: Path, only: str, unread: dict[Path, str]) -> list[TagFile]:

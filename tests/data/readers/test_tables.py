@@ -266,9 +266,11 @@ def test_mistakes_in_json_lines(photos, line, message):
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 @pytest.mark.parametrize("column", ["label", "labels", "tags"])
-def test_hugging_faces_image_folder(pictures, tags, name, column):
+@pytest.mark.parametrize("data", ["", "data/"])
+def test_hugging_faces_image_folder(pictures, tags, name, column, data):
     """`imagefolder`: a metadata file in each split's folder; file_name is relative to it."""
-    root = pictures("train/0001.png", "train/sub/0002.png", "test/0003.png")
+    files = ("train/0001.png", "train/sub/0002.png", "test/0003.png")
+    root = pictures(*(f"{data}{file}" for file in files))
     content = {
         "train": [("0001.png", ["weld"]), ("sub/0002.png", [])],
         "test": [("0003.png", ["weld"])],
@@ -278,11 +280,11 @@ def test_hugging_faces_image_folder(pictures, tags, name, column):
             lines = [f"file_name,{column}", *(f"{file},{''.join(labels)}" for file, labels in rows)]
         else:
             lines = [json.dumps({"file_name": file, column: labels}) for file, labels in rows]
-        (root / split / name).write_text("\n".join(lines) + "\n")
+        (root / data / split / name).write_text("\n".join(lines) + "\n")
     manifest = read_dataset(root)
     assert tags(manifest) == {
-        "train": {"train/0001": ("weld",), "train/sub/0002": ()},
-        "test": {"test/0003": ("weld",)},
+        "train": {f"{data}train/0001": ("weld",), f"{data}train/sub/0002": ()},
+        "test": {f"{data}test/0003": ("weld",)},
     }
 
 
