@@ -1,5 +1,6 @@
 """What makes a stage stale, what is refused before anything is deleted, and what is left alone."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -308,6 +309,10 @@ def test_cams_that_are_not_finite_are_refused(home: Path) -> None:
     tensors = load_file(weights)
     tensors["head.fc.weight"].fill_(float("nan"))
     save_file(tensors, weights)
+    description = weights.with_name("model.json")
+    values = json.loads(description.read_text())
+    values["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    description.write_text(json.dumps(values))
     with pytest.raises(
         UserError, match=r"compute_cams, image .*NaN or infinite values: train with a lower"
     ):

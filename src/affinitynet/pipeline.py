@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from affinitynet.data import Manifest
+from affinitynet.data import Manifest, contents
 from affinitynet.data.facts import facts_of
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
@@ -20,6 +20,7 @@ from affinitynet.errors import UserError
 from affinitynet.preflight import (
     check_alone,
     check_classes,
+    check_contents,
     check_function,
     check_judged,
     check_place,
@@ -190,6 +191,7 @@ class Run:
             check_tools(self.recipe, self.manifest, names)
             for state in states:
                 _refuse_stale(self.recipe.out, state)
+            check_contents(self.recipe, self.manifest, kept, states)
             check_classes(self.manifest, names)
             check_truth(self.recipe, self.manifest, names)
             note_start(self.recipe, names)
@@ -197,6 +199,7 @@ class Run:
             replaced = [stage for stage in redone if stage.name != anew]
             set_stages_aside(self.recipe.out, replaced, self.stages)
             self._write_inputs()
+            contents.record_images(self.recipe, self.manifest)
             for number, stage in enumerate(stages, 1):
                 title = f"[{number}/{len(self.stages)}] {stage.name}"
                 self._do(stage, freshness, title, anew=stage.name == anew)
@@ -231,9 +234,17 @@ class Run:
     def _verified(self, freshness: Freshness, stage: Stage) -> StageStatus:
         """Return a stage's state; one that is finished is stale if a file of it is gone."""
         state = freshness.status(stage, self._count)
+        if state.state != "to do" and (
+            images := contents.changed_images(self.recipe, self.manifest)
+        ):
+            said = f"(these images were replaced: {contents.say_some(images)})"
+            return StageStatus(stage.name, "stale", said)
         if not state.finished or not stage.suffix:
             return state
         done, total = self._count(stage)
+        if done == total and (masks := contents.changed_masks(self.recipe, self.manifest, stage)):
+            said = f"(changed since they were made: {contents.say_some(masks)})"
+            return StageStatus(stage.name, "stale", said)
         if done == total:
             return state
         return StageStatus(
@@ -269,6 +280,7 @@ class Run:
         )
         if anew:  # not before: until the new file is there, the old plan speaks of the old one
             folder.start(plan)
+        contents.record_masks(self.recipe, self.manifest, stage)
         folder.finish(record)
         forget_stage(self.recipe.out, stage, self.stages)
         say(f"{title}: done in {seconds:.0f} s")

@@ -1,7 +1,7 @@
 """What is checked before a run or a long stage begins, and before anything is deleted."""
 
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from affinitynet.data.check import (
     only_class,
     partial_truth,
 )
+from affinitynet.data.contents import changed_images, changed_masks, say_some
 from affinitynet.data.judgements import all_failed, next_step, read_seeds
 from affinitynet.data.manifest import OLD_RUN_FILE, check_run_folder, is_run_folder
 from affinitynet.data.read import detect_format
@@ -19,6 +20,7 @@ from affinitynet.data.verdicts import read_verdicts, why_stop
 from affinitynet.errors import UserError
 from affinitynet.progress import say
 from affinitynet.run_folder.folder import fingerprint, read_json, write_json
+from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.settings import FILES, FUNCTION, DatasetSettings
 from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
@@ -217,6 +219,30 @@ def check_classes(manifest: Manifest, todo: Set[str]) -> None:
             f"{manifest.root}: the only class is {name!r}, and every image has it, so there is "
             "nothing to tell it from; add images without it, with no tag"
         )
+
+
+def check_contents(
+    recipe: Recipe, manifest: Manifest, kept: Sequence[Stage], states: Sequence[StageStatus]
+) -> None:
+    """Refuse to go on with images or masks that were changed after stages had used or made them.
+
+    Raises:
+        UserError: which, and what to do.
+    """
+    if all(state.state == "to do" for state in states):
+        return
+    if images := changed_images(recipe, manifest):
+        first = kept[0].name
+        raise UserError(
+            f"{recipe.out}: these images were replaced since the run began: {say_some(images)}; "
+            f"put the old ones back, or make all anew with --redo {first}"
+        )
+    for stage, state in zip(kept, states, strict=True):
+        if state.finished and (masks := changed_masks(recipe, manifest, stage)):
+            raise UserError(
+                f"{recipe.out}: changed since {stage.name} made them: {say_some(masks)}; make them "
+                f"anew with --redo {stage.name}; masks of your own come in by files:FOLDER"
+            )
 
 
 def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:

@@ -1,5 +1,6 @@
 """One training loop for all three networks, resumable to the same weights."""
 
+import hashlib
 import math
 import os
 import pickle
@@ -21,6 +22,7 @@ from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
 
+_MARK = b"affinitynet sha256 "  # begins the last bytes of a checkpoint
 # What torch raises on a damaged checkpoint.
 _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.PickleError)
 
@@ -293,8 +295,29 @@ def _save(path: Path, model: nn.Module, optimizer: Any, epochs: int, means: dict
         "optimizer": optimizer.state_dict(),
     }
     # Given a file, torch keeps the reason of a failed write; given a path, it loses it.
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+    with atomic_write(path) as temporary:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+        with temporary.open("r+b") as file:
+            checksum = hashlib.file_digest(file, "sha256").digest()
+            file.write(_MARK + checksum)  # behind a zip file's end, where its readers look past it
+
+
+def _check(path: Path) -> None:
+    """Compare a checkpoint with the checksum at its end: torch takes flipped bits for weights.
+
+    Raises:
+        ValueError: it differs, or there is none.
+    """
+    end = len(_MARK) + hashlib.sha256().digest_size
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        left = path.stat().st_size - end
+        while left > 0 and (part := file.read(min(left, 1 << 20))):
+            whole.update(part)
+            left -= len(part)
+        if file.read() != _MARK + whole.digest():
+            raise ValueError("the checksum differs")
 
 
 def _resume(
@@ -303,6 +326,7 @@ def _resume(
     if not path.is_file():
         return 0, {}
     try:
+        _check(path)
         state = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

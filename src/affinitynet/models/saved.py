@@ -1,5 +1,6 @@
 """A network on disk: `weights.safetensors` beside `model.json`, from which alone it is built."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -15,6 +16,7 @@ from affinitynet.run_folder.settings import BackboneSettings
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
+CHECKSUM = "weights_sha256"  # in the description; earlier versions wrote none
 
 
 class Description(BaseModel):
@@ -41,12 +43,17 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def save_model(folder: Path, model: nn.Module, description: Description) -> None:
-    """Write the network's weights and, after them, what it takes to build it again."""
+    """Write the network's weights and, after them, what it takes to build it again.
+
+    The latter holds the SHA-256 of the former, which is looked at when they are loaded.
+    """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         # Not `save_file`: its files are the owner's alone, and its errors don't say their cause.
-        temporary.write_bytes(save(tensors))
-    write_json(folder / DESCRIPTION, description.model_dump(mode="json"))
+        content = save(tensors)
+        temporary.write_bytes(content)
+    checksum = {CHECKSUM: hashlib.sha256(content).hexdigest()}
+    write_json(folder / DESCRIPTION, description.model_dump(mode="json") | checksum)
 
 
 def load_model(
@@ -64,6 +71,7 @@ def load_model(
         raise UserError(
             f"{folder / DESCRIPTION}: {error}; make it again with --redo {kind.stage}"
         ) from error
+    _check_weights(folder, kind.stage)
     _load_weights(model, folder / WEIGHTS, kind.stage)
     return model.eval(), description
 
@@ -88,6 +96,20 @@ def read_description(folder: Path, kind: type[AnyDescription]) -> AnyDescription
             f"{file}: describes no {network} network that this version can build ({reason}); "
             f"make it again with --redo {kind.stage}"
         ) from error
+
+
+def _check_weights(folder: Path, stage: str) -> None:
+    expected = read_json(folder / DESCRIPTION, stage).get(CHECKSUM)
+    file = folder / WEIGHTS
+    if expected is None or not file.is_file():
+        return
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(
+            f"{file}: cannot be loaded (its content is not what was written: the SHA-256 in "
+            f"{DESCRIPTION} is another); make it anew with --redo {stage}"
+        )
 
 
 def _load_weights(model: nn.Module, file: Path, stage: str) -> None:

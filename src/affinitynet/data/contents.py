@@ -1,0 +1,114 @@
+"""What files held when a run used or made them, so that one that was changed since is noticed.
+
+A file's size and time are looked at first, and its content where they differ: looking at a run
+costs no reading, and copying it no error.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from affinitynet.data.manifest import Manifest
+from affinitynet.data.roles import samples_of
+from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import file_name, output_path, read_json, write_json
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.stages import Stage
+
+CONTENTS = "contents.json"  # in a stage's folder: its masks
+IMAGES = "images.json"  # in a run folder: the images
+_SHOWN = 3
+
+
+def record_images(recipe: Recipe, manifest: Manifest) -> None:
+    """Write down what the images of a run hold; what is recorded and unchanged is not read."""
+    _record(recipe.out / IMAGES, _images(recipe, manifest))
+
+
+def changed_images(recipe: Recipe, manifest: Manifest) -> list[str]:
+    """Name the images that hold something else than when the run began."""
+    return _changed(recipe.out / IMAGES, _images(recipe, manifest), gone=False)
+
+
+def record_masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> None:
+    """Write down what the masks hold that a stage has made."""
+    if masks := _masks(recipe, manifest, stage):
+        _record(recipe.out / stage.folder / CONTENTS, masks)
+
+
+def changed_masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> list[str]:
+    """Name the masks of a finished stage that were changed or deleted since."""
+    masks = _masks(recipe, manifest, stage)
+    return _changed(recipe.out / stage.folder / CONTENTS, masks, gone=True)
+
+
+def say_some(names: Iterable[str]) -> str:
+    """List a few names, and say how many there are."""
+    listed = list(names)
+    return ", ".join(listed[:_SHOWN]) + (
+        f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    )
+
+
+def _images(recipe: Recipe, manifest: Manifest) -> dict[str, Path]:
+    samples = samples_of(recipe, manifest, "train", "val", "figures")
+    return {sample.id: sample.image for sample in samples}
+
+
+def _masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> dict[str, Path]:
+    samples = samples_of(recipe, manifest, *stage.roles)
+    return {
+        f"{artifact.folder}/{sample.id}{artifact.suffix}": output_path(
+            recipe.out / artifact.folder, sample.id, artifact.suffix
+        )
+        for artifact in stage.artifacts
+        if artifact.labels
+        for sample in samples
+    }
+
+
+def _record(record: Path, files: Mapping[str, Path]) -> None:
+    known = _read(record)
+    found = {
+        key: known[key]
+        if _looks_the_same(file, known.get(key))
+        else [*_look(file), file_name(file)]
+        for key, file in files.items()
+        if file.is_file()
+    }
+    if found != known:
+        write_json(record, found)
+
+
+def _changed(record: Path, files: Mapping[str, Path], *, gone: bool) -> list[str]:
+    known = _read(record)
+    changed = []
+    for key, file in files.items():
+        entry = known.get(key)
+        if entry is None or _looks_the_same(file, entry):
+            continue
+        name = file_name(file)
+        if name != entry[2] and (gone or name != "missing"):
+            changed.append(key)
+    return changed
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        found = read_json(record) if record.is_file() else {}
+    except UserError:  # as if there were none: what it would say is only looked at
+        return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 3}
+
+
+def _look(file: Path) -> list[int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return [-1, -1]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _looks_the_same(file: Path, entry: Any) -> bool:
+    return entry is not None and list(entry[:2]) == _look(file)

@@ -1,0 +1,100 @@
+"""An image replaced, a mask edited or deleted by hand: noticed, and never mixed."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+import affinitynet as an
+from affinitynet.data.manifest import Manifest
+from affinitynet.errors import UserError
+from affinitynet.pipeline import Run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(toy, folder / "data")
+    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    an.run(recipe(folder))
+    return folder
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(made, tmp_path / "home"))
+    an.run(recipe(folder))  # says where the copy's data lie
+    return folder
+
+
+def recipe(home: Path) -> an.Recipe:
+    return an.Recipe.load(home / "tiny.yaml", data=home / "data", out=home / "run")
+
+
+def states(home: Path) -> dict[str, str]:
+    return {status.name: str(status) for status in Run.create(recipe(home)).status(verify=True)}
+
+
+def mirror(file: Path) -> None:
+    """Replace a picture by another of its size."""
+    with Image.open(file) as picture:
+        mirrored = ImageOps.mirror(picture)
+    mirrored.save(file)
+    os.utime(file, ns=(1, 1))
+
+
+def edit(file: Path) -> None:
+    """Change one pixel of a mask."""
+    with Image.open(file) as picture:
+        picture.load()
+    picture.putpixel((3, 3), 1 - min(1, int(picture.getpixel((3, 3)) or 0)))
+    picture.save(file)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("left", ["all", "propagate"])
+def test_an_image_replaced_by_one_of_its_size_is_noticed(home: Path, split: str, left: str) -> None:
+    if left == "propagate":  # the run is only half done
+        for folder in ("pseudo", "walk", "segmenter", "predictions", "evaluation"):
+            shutil.rmtree(home / "run" / folder)
+    sample = Manifest.of_run(home / "run").split(split)[1]
+    mirror(sample.image)
+    said = f"these images were replaced.*{sample.id}"
+    with pytest.raises(UserError, match=rf"{said}.*--redo train_classifier"):
+        an.run(recipe(home))
+    assert f"(these images were replaced: {sample.id})" in states(home)["compute_cams"]
+    an.run(recipe(home), redo="train_classifier")
+    assert set(states(home).values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "stage"),
+    [("confident", "mine_confident"), ("pseudo", "propagate"), ("walk", "propagate")],
+)
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+def test_a_mask_changed_by_hand_is_noticed(home: Path, folder: str, stage: str, how: str) -> None:
+    mask = home / "run" / folder / f"{Manifest.of_run(home / 'run').split('train')[1].id}.png"
+    before = mask.read_bytes()
+    edit(mask) if how == "edited" else mask.unlink()
+    with pytest.raises(UserError, match=rf"changed since {stage} made them: {folder}/.*--redo"):
+        an.run(recipe(home))
+    assert states(home)[stage].startswith("stale (")
+    an.run(recipe(home), until=stage, redo=stage)
+    assert mask.read_bytes() == before
+
+
+def test_what_was_only_copied_or_touched_is_the_same(home: Path) -> None:
+    for file in (*(home / "data" / "images").iterdir(), *(home / "run" / "pseudo").glob("*.png")):
+        os.utime(file, ns=(1, 1))
+    assert set(states(home).values()) == {"done"}
+    an.run(recipe(home))
+
+
+def test_a_run_of_a_version_without_these_records_goes_on(home: Path) -> None:
+    (home / "run" / "images.json").unlink()
+    for file in (home / "run").rglob("contents.json"):
+        file.unlink()
+    an.run(recipe(home))
+    assert (home / "run" / "images.json").is_file()
