@@ -298,6 +298,7 @@ def test_an_image_of_another_size_is_named_by_the_next_stage(
     for folder in order[names.index(stage) :]:
         shutil.rmtree(home / "run" / folder)
     Image.open(sample.image).resize((40, 30)).save(sample.image)
+    (home / "run" / "images.json").unlink()  # by which it would be noticed at the start
     with pytest.raises(UserError, match=rf"^{stage}, image {sample.id}: the image is 30 x 40"):
         start(home, workers=workers)
 

@@ -156,7 +156,7 @@ class Freshness:
             changes = difference(plan.settings, self.ingredients[stage.name])
             return StageStatus(stage.name, "stale", f"({changes})")
         record = folder.record()
-        if record is None or record.fingerprint != plan.fingerprint:
+        if record is None:
             detail = "{} of {}".format(*count(stage)) if stage.suffix else ""
             return StageStatus(stage.name, "partial", detail)
         if stage.source:
