@@ -157,7 +157,7 @@ class Run:
             return []
         content = read_json(file, "evaluate")
         if not isinstance(content, dict) or not isinstance(content.get("figures"), list):
-            raise UserError(f"{file}: holds no figures; make it anew with --redo evaluate")
+            raise UserError(f"{file}: holds no figures; make it again with --redo evaluate")
         return list(content["figures"])
 
     def go(self, until: str | None = None, redo: str | None = None, anyway: bool = False) -> None:
@@ -390,7 +390,7 @@ def _refuse_stale(out: Path, status: StageStatus) -> None:
     if status.state == "stale":
         raise UserError(
             f"{out}: stage {status.name} was made with something else {status.detail}; "
-            f"make it and what follows anew with --redo {status.name}, or choose another --out"
+            f"make it and what follows again with --redo {status.name}, or choose another --out"
         )
 
 

@@ -235,13 +235,13 @@ def check_contents(
         first = kept[0].name
         raise UserError(
             f"{recipe.out}: these images were replaced since the run began: {say_some(images)}; "
-            f"put the old ones back, or make all anew with --redo {first}"
+            f"put the old ones back, or make all again with --redo {first}"
         )
     for stage, state in zip(kept, states, strict=True):
         if state.finished and (masks := changed_masks(recipe, manifest, stage)):
             raise UserError(
                 f"{recipe.out}: changed since {stage.name} made them: {say_some(masks)}; make them "
-                f"anew with --redo {stage.name}; masks of your own come in by files:FOLDER"
+                f"again with --redo {stage.name}; masks of your own come in by files:FOLDER"
             )
 
 

@@ -155,7 +155,7 @@ def test_a_run_folder_without_its_manifest_is_usable(home: Path) -> None:
     assert manifest.read_bytes() == before
     manifest.unlink()
     shutil.rmtree(home / "data")
-    with pytest.raises(UserError, match=r"manifest\.jsonl is missing, and can't be made anew"):
+    with pytest.raises(UserError, match=r"manifest\.jsonl is missing, and can't be made again"):
         write_report(home / "run")
 
 

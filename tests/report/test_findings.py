@@ -26,7 +26,7 @@ def test_counts_sizes_and_warnings(builder, capsys):
     )
     assert findings.warnings
     assert all(f"warning: {warning}" in said for warning in findings.warnings)
-    assert not any(line.startswith("problem") for line in said)
+    assert said[-1] == "ready"
 
 
 def test_problems_are_named_and_cut_off(builder, capsys):
@@ -34,10 +34,14 @@ def test_problems_are_named_and_cut_off(builder, capsys):
     manifest.samples[0].image.write_bytes(b"no image")
     findings = check_dataset(manifest)
     print_findings(findings)
-    assert any(line.startswith("problem: train_00: ") for line in lines(capsys))
+    said = lines(capsys)
+    assert "1 problem to fix:" in said
+    assert any(line.startswith("1. train_00: ") for line in said)
+    assert "ready" not in said
     many = tuple(Problem(str(i), "[bold]odd[/bold]") for i in range(1025))
     print_findings(replace(findings, problems=many))
     said = lines(capsys)
-    assert sum(line.startswith("problem") for line in said) == 20
-    assert "problem: 3: [bold]odd[/bold]" in said
+    assert "1,025 problems to fix:" in said
+    assert sum("[bold]odd[/bold]" in line for line in said) == 20
+    assert "4. 3: [bold]odd[/bold]" in said
     assert said[-1] == "and 1,005 problems more"

@@ -33,7 +33,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); write it anew") from error
+        raise UserError(f"{path}: is not valid JSON ({error}); write it again") from error
     if not isinstance(content, dict) or any(not isinstance(content.get(k), list) for k in _NEEDED):
         raise UserError(f"{path}: is no COCO annotation file (it needs lists {', '.join(_NEEDED)})")
     for kind, keys in _NEEDED.items():

@@ -37,13 +37,13 @@ def read_cvat(path: Path) -> Listing:
         where = f"{path}, entry {number}"
         name = (image.get("name") or "").strip()
         if not name:
-            raise UserError(f"{where}: names no image; export the task anew")
+            raise UserError(f"{where}: names no image; export the task again")
         marks = [mark for mark in image if mark.tag in (("tag",) if tagged else SHAPES)]
         labels = [(mark.get("label") or "").strip() for mark in marks]
         if not all(labels):
             raise UserError(
                 f"{where} ({name}): has a {marks[labels.index('')].tag} without a label; "
-                "export the task anew"
+                "export the task again"
             )
         shapes += tagged and any(mark.tag in SHAPES for mark in image)
         split = (image.get("subset") or "").strip()
@@ -76,8 +76,8 @@ def _parse(path: Path) -> Element:
         root: Element = fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
         raise UserError(
-            f"{path}: declares XML entities, which CVAT never does; export it anew"
+            f"{path}: declares XML entities, which CVAT never does; export it again"
         ) from error
     except (ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: is not valid XML ({error}); export it anew") from error
+        raise UserError(f"{path}: is not valid XML ({error}); export it again") from error
     return root

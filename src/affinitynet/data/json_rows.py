@@ -40,7 +40,7 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); write it anew") from error
+        raise UserError(f"{path}: is not valid JSON ({error}); write it again") from error
 
 
 def _entries(path: Path) -> tuple[list[tuple[int, Any]], str]:

@@ -48,7 +48,7 @@ def read_label_studio(path: Path) -> Listing:
     for number, task in enumerate(content, 1):
         where = f"{path}, entry {number}"
         if not isinstance(task, dict):
-            raise UserError(f"{where}: is no task of Label Studio; export the project anew")
+            raise UserError(f"{where}: is no task of Label Studio; export the project again")
         image, answers = (_of_task if full else _of_min)(task, where, controls, others, number)
         if not answers:
             waiting.append(image)
@@ -101,18 +101,18 @@ def _of_task(
 ) -> tuple[str, list[tuple[str, ...]]]:
     data, annotations = task.get("data"), task.get("annotations")
     if not isinstance(data, dict) or not isinstance(annotations, list):
-        raise UserError(f"{where}: has no data or no list of annotations; export the project anew")
+        raise UserError(f"{where}: has no data or no list of annotations; export the project again")
     answers = []
     for annotation in annotations:
         results = annotation.get("result") if isinstance(annotation, dict) else None
         if not isinstance(results, list):
-            raise UserError(f"{where}: has an annotation without a result; export the project anew")
+            raise UserError(f"{where}: has an annotation without a result; export the project again")
         if annotation.get("was_cancelled"):
             continue
         labels: list[str] = []
         for result in results:
             if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
-                raise UserError(f"{where}: has a result without a value; export the project anew")
+                raise UserError(f"{where}: has a result without a value; export the project again")
             if result.get("type") == "choices":
                 controls.setdefault(str(result.get("from_name")), number)
                 labels += _choices(result["value"].get("choices"), where)
@@ -161,7 +161,7 @@ def _min_controls(path: Path, tasks: list[Any]) -> dict[str, int]:
 
 def _choices(value: Any, where: str) -> Iterable[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UserError(f"{where}: has choices that are no list of names; export the project anew")
+        raise UserError(f"{where}: has choices that are no list of names; export the project again")
     return [item.strip() for item in value]
 
 

@@ -28,7 +28,7 @@ def manifest_of(folder: Path) -> Manifest:
         return read_recipe_data(recipe)
     except UserError as error:
         raise UserError(
-            f"{folder}: {RUN_FILE} is missing, and can't be made anew from the data set: {error}"
+            f"{folder}: {RUN_FILE} is missing, and can't be made again from the data set: {error}"
         ) from error
 
 

@@ -107,8 +107,8 @@ def _check_weights(folder: Path, stage: str) -> None:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != expected:
         raise UserError(
-            f"{file}: cannot be loaded (its content is not what was written: the SHA-256 in "
-            f"{DESCRIPTION} is another); make it anew with --redo {stage}"
+            f"{file}: can't be loaded (its content is not what was written: the SHA-256 in "
+            f"{DESCRIPTION} is another); make it again with --redo {stage}"
         )
 
 

@@ -145,7 +145,7 @@ def check_size(image: Sequence[int], made: Sequence[int], file: Path) -> None:
     if tuple(image) != tuple(made):
         raise UserError(
             f"the image is {image[0]} x {image[1]}, but {file} is {made[0]} x {made[1]}: the image "
-            "was replaced; put the old one back, or make all anew with --redo compute_cams"
+            "was replaced; put the old one back, or make all again with --redo compute_cams"
         )
 
 
