@@ -235,7 +235,7 @@ class Run:
         """Return a stage's state; one that is finished is stale if a file of it is gone."""
         state = freshness.status(stage, self._count)
         if state.state != "to do" and (
-            images := contents.changed_images(self.recipe, self.manifest)
+            images := contents.changed_images(self.recipe, self.manifest, stage)
         ):
             said = f"(these images were replaced: {contents.say_some(images)})"
             return StageStatus(stage.name, "stale", said)

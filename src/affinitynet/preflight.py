@@ -229,15 +229,13 @@ def check_contents(
     Raises:
         UserError: which, and what to do.
     """
-    if all(state.state == "to do" for state in states):
-        return
-    if images := changed_images(recipe, manifest):
-        first = kept[0].name
-        raise UserError(
-            f"{recipe.out}: these images were replaced since the run began: {say_some(images)}; "
-            f"put the old ones back, or make all again with --redo {first}"
-        )
     for stage, state in zip(kept, states, strict=True):
+        if state.state != "to do" and (images := changed_images(recipe, manifest, stage)):
+            raise UserError(
+                f"{recipe.out}: these images were replaced since {stage.name} began: "
+                f"{say_some(images)}; put the old ones back, or make all that saw them again with "
+                f"--redo {stage.name}"
+            )
         if state.finished and (masks := changed_masks(recipe, manifest, stage)):
             raise UserError(
                 f"{recipe.out}: changed since {stage.name} made them: {say_some(masks)}; make them "

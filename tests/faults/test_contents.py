@@ -61,12 +61,23 @@ def test_an_image_replaced_by_one_of_its_size_is_noticed(home: Path, split: str,
             shutil.rmtree(home / "run" / folder)
     sample = Manifest.of_run(home / "run").split(split)[1]
     mirror(sample.image)
-    said = f"these images were replaced.*{sample.id}"
-    with pytest.raises(UserError, match=rf"{said}.*--redo train_classifier"):
+    first = {"train": "train_classifier", "val": "compute_cams"}[split]  # that reads it
+    said = f"these images were replaced since {first} began: {sample.id};"
+    with pytest.raises(UserError, match=rf"{said}.*--redo {first}$"):
         an.run(recipe(home))
     assert f"(these images were replaced: {sample.id})" in states(home)["compute_cams"]
-    an.run(recipe(home), redo="train_classifier")
+    an.run(recipe(home), redo=first)
     assert set(states(home).values()) == {"done"}
+
+
+def test_an_image_may_be_mended_that_no_stage_has_read(home: Path) -> None:
+    for folder in (home / "run").iterdir():
+        if folder.is_dir() and folder.name != "classifier":
+            shutil.rmtree(folder)
+    sample = Manifest.of_run(home / "run").split("val")[1]
+    mirror(sample.image)
+    an.run(recipe(home), until="compute_cams")
+    assert states(home)["compute_cams"] == "done"
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,15 @@ _SHOWN = 3
 
 def record_images(recipe: Recipe, manifest: Manifest) -> None:
     """Write down what the images of a run hold; what is recorded and unchanged is not read."""
-    _record(recipe.out / IMAGES, _images(recipe, manifest))
+    _record(recipe.out / IMAGES, _images(recipe, manifest, ("train", "val", "figures")))
 
 
-def changed_images(recipe: Recipe, manifest: Manifest) -> list[str]:
-    """Name the images that hold something else than when the run began."""
-    return _changed(recipe.out / IMAGES, _images(recipe, manifest), gone=False)
+def changed_images(recipe: Recipe, manifest: Manifest, stage: Stage) -> list[str]:
+    """Name the images that hold something else than when a stage that reads them began.
+
+    Others may change: an image of val that was damaged can be mended while train is worked on.
+    """
+    return _changed(recipe.out / IMAGES, _images(recipe, manifest, stage.roles), gone=False)
 
 
 def record_masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> None:
@@ -50,8 +53,8 @@ def say_some(names: Iterable[str]) -> str:
     )
 
 
-def _images(recipe: Recipe, manifest: Manifest) -> dict[str, Path]:
-    samples = samples_of(recipe, manifest, "train", "val", "figures")
+def _images(recipe: Recipe, manifest: Manifest, roles: Iterable[str]) -> dict[str, Path]:
+    samples = samples_of(recipe, manifest, *roles)
     return {sample.id: sample.image for sample in samples}
 
 

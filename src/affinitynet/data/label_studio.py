@@ -106,7 +106,9 @@ def _of_task(
     for annotation in annotations:
         results = annotation.get("result") if isinstance(annotation, dict) else None
         if not isinstance(results, list):
-            raise UserError(f"{where}: has an annotation without a result; export the project again")
+            raise UserError(
+                f"{where}: has an annotation without a result; export the project again"
+            )
         if annotation.get("was_cancelled"):
             continue
         labels: list[str] = []
