@@ -44,7 +44,7 @@ from affinitynet.run_folder.freshness import Freshness, StageStatus, unfinished
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record
 from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
-from affinitynet.run_folder.settings import FUNCTION
+from affinitynet.run_folder.setting_types import FUNCTION
 from affinitynet.run_folder.stages import (
     EVALUATION,
     FIGURES,

@@ -22,7 +22,8 @@ from affinitynet.progress import say
 from affinitynet.run_folder.folder import fingerprint, read_json, write_json
 from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
-from affinitynet.run_folder.settings import FILES, FUNCTION, DatasetSettings
+from affinitynet.run_folder.setting_types import FILES, FUNCTION
+from affinitynet.run_folder.settings import DatasetSettings
 from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
 
 WITH_NETWORK = {

@@ -9,7 +9,7 @@ from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import file_name, folder_name
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.records import StageFolder
-from affinitynet.run_folder.settings import FUNCTION
+from affinitynet.run_folder.setting_types import FUNCTION
 from affinitynet.run_folder.stages import Stage
 
 IMPORTED_SUFFIXES = (".npy", ".npz", ".png")

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from affinitynet.run_folder.folder import fingerprint
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, StageFolder
-from affinitynet.run_folder.settings import is_imported
+from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.stages import FOLDERS, Stage, stages_of
 
 # What the names of ingredients begin with that are no settings.

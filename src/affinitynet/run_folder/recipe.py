@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.flags import find_section, nearest_settings, read_yaml
 from affinitynet.run_folder.folder import check_relative
+from affinitynet.run_folder.setting_types import FILES, Device
 from affinitynet.run_folder.settings import (
-    FILES,
     AffinitySettings,
     BackboneSettings,
     CamSettings,
@@ -18,7 +18,6 @@ from affinitynet.run_folder.settings import (
     ConfidentSettings,
     ContrastSettings,
     DatasetSettings,
-    Device,
     EvaluateSettings,
     PseudoSettings,
     RelabelSettings,

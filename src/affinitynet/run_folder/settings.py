@@ -1,6 +1,5 @@
 """The sections of a recipe: every setting with its bounds and what it means."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,58 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-MOST_THRESHOLDS = 1000  # of a sweep: three counts a class each
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("a range is given as its lower end, then its upper end")
-    return pair
-
-
-def _countable(sweep: tuple[float, float, float]) -> tuple[float, float, float]:
-    start, stop, step = sweep
-    if start > stop or step <= 0:
-        raise ValueError("give start, stop and step: start at most stop, the step above 0")
-    if (stop - start) / step > MOST_THRESHOLDS:
-        raise ValueError(f"more than {MOST_THRESHOLDS} steps: take a larger step")
-    return sweep
-
-
-def _with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
-    if "train" not in roles:
-        raise ValueError("train must be among them: all later stages need its CAMs")
-    return roles
-
-
-FILES = "files:"  # begins a source that is a folder of files
-FUNCTION = "function:"  # begins a source that is a Python function; `an.run` writes it
-
-
-def is_imported(source: str) -> bool:
-    """Tell whether a source brings in what was made outside this run."""
-    return source.startswith((FILES, FUNCTION))
-
-
-def _source(*known: str, function: bool = False) -> AfterValidator:
-    """Accept the sources of these names, `files:FOLDER`, and where asked `function:NAME`."""
-
-    def check(source: str) -> str:
-        by_name = source in known or (function and source.startswith(FUNCTION))
-        if by_name or source.removeprefix(FILES) not in ("", source):
-            return source
-        raise ValueError(f"a source is {', '.join(known)} or files:FOLDER")
-
-    return AfterValidator(check)
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise ValueError("a device is auto, cpu, mps, cuda or cuda:N (cuda:1 is the second card)")
-    return name
-
-
-Device = Annotated[str, AfterValidator(_device)]
+from affinitynet.run_folder.setting_types import ascending, countable, source_of, with_train
 
 
 class Settings(BaseModel):
@@ -161,7 +109,7 @@ class ClassifierSettings(TrainingSettings):
     output_stride: Literal[8, 16, 32] = Field(
         16, description="of timm backbones; the paper's networks have 8"
     )
-    long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ascending)] = Field(
+    long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(ascending)] = Field(
         (256, 512),
         description="resize the long side to a random length in this range before the crop",
     )
@@ -185,7 +133,7 @@ class ClassifierSettings(TrainingSettings):
 class CamSettings(Settings):
     """Stage 2: class activation maps."""
 
-    source: Annotated[str, _source("classifier", "contrast", "auto", function=True)] = Field(
+    source: Annotated[str, source_of("classifier", "contrast", "auto", function=True)] = Field(
         "classifier",
         description="classifier (the paper), contrast (with images that lack the tag), auto (both, "
         "and the better one of each class), or files:FOLDER with CAMs of your own by image name",
@@ -205,7 +153,7 @@ class CamSettings(Settings):
         description="compile the network first: takes half a minute and a C++ compiler, saves a "
         "seventh of the time per image on a CPU",
     )
-    splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(_with_train)] = Field(
+    splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(with_train)] = Field(
         ("train", "val"), description="roles to make CAMs for; those of val serve metrics only"
     )
 
@@ -272,7 +220,7 @@ class ConfidentSettings(Settings):
         "background",
         description="who gets a pixel that both claim: background (the code), foreground (IRN)",
     )
-    source: Annotated[str, _source("cams", "truth")] = Field(
+    source: Annotated[str, source_of("cams", "truth")] = Field(
         "cams",
         description="cams (the paper), files:FOLDER with label maps of your own, or truth: the "
         "ground truth, an upper bound for ablations",
@@ -283,7 +231,7 @@ class ConfidentSettings(Settings):
 class AffinitySettings(TrainingSettings):
     """Stage 4: the affinity network."""
 
-    source: Annotated[str, _source("learnt")] = Field(
+    source: Annotated[str, source_of("learnt")] = Field(
         "learnt", description="learnt (the paper), or files:FOLDER with affinities of your own"
     )
     epochs: int = Field(8, ge=1, description="passes over the training split")
@@ -353,7 +301,7 @@ class WalkSettings(Settings):
 class PseudoSettings(Settings):
     """The masks that train the segmentation network."""
 
-    source: Annotated[str, _source("walk")] = Field(
+    source: Annotated[str, source_of("walk")] = Field(
         "walk", description="walk (the paper), or files:FOLDER with masks of your own"
     )
 
@@ -374,7 +322,7 @@ class SegmenterSettings(TrainingSettings):
         description="weights the encoder starts from: the backbone's or the classifier's",
     )
     output_stride: Literal[8, 16] = Field(16, description="of the encoder, if it can be chosen")
-    scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = Field(
+    scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ascending)] = Field(
         (0.5, 2.0), description="resize by a random factor in this range in training"
     )
     crops: Literal["random", "objects"] = Field(
@@ -424,7 +372,7 @@ class EvaluateSettings(Settings):
     cam_background: float = Field(
         0.2, ge=0, le=1, description="background score of CAMs in the row with a fixed threshold"
     )
-    sweep: Annotated[tuple[float, float, float], AfterValidator(_countable)] = Field(
+    sweep: Annotated[tuple[float, float, float], AfterValidator(countable)] = Field(
         (0.0, 0.6, 0.01),
         description="start, stop and step of the search for the best background score of CAMs",
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.settings import is_imported
+from affinitynet.run_folder.setting_types import is_imported
 
 FIGURES = "figures.json"  # in the folder of `evaluate`
 CHOICE = "choice.json"  # in that of `choose_cams`
