@@ -1,0 +1,62 @@
+"""Types of settings that need more than a bound: ranges, sweeps, roles, sources, devices."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+MOST_THRESHOLDS = 1000  # of a sweep: three counts a class each
+
+
+def ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a range whose ends are the wrong way round."""
+    if pair[0] > pair[1]:
+        raise ValueError("a range is given as its lower end, then its upper end")
+    return pair
+
+
+def countable(sweep: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Refuse a sweep that never ends, or whose steps are more than can be counted."""
+    start, stop, step = sweep
+    if start > stop or step <= 0:
+        raise ValueError("give start, stop and step: start at most stop, the step above 0")
+    if (stop - start) / step > MOST_THRESHOLDS:
+        raise ValueError(f"more than {MOST_THRESHOLDS} steps: take a larger step")
+    return sweep
+
+
+def with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse roles without train."""
+    if "train" not in roles:
+        raise ValueError("train must be among them: all later stages need its CAMs")
+    return roles
+
+
+FILES = "files:"  # begins a source that is a folder of files
+FUNCTION = "function:"  # begins a source that is a Python function; `an.run` writes it
+
+
+def is_imported(source: str) -> bool:
+    """Tell whether a source brings in what was made outside this run."""
+    return source.startswith((FILES, FUNCTION))
+
+
+def source_of(*known: str, function: bool = False) -> AfterValidator:
+    """Accept the sources of these names, `files:FOLDER`, and where asked `function:NAME`."""
+
+    def check(source: str) -> str:
+        by_name = source in known or (function and source.startswith(FUNCTION))
+        if by_name or source.removeprefix(FILES) not in ("", source):
+            return source
+        raise ValueError(f"a source is {', '.join(known)} or files:FOLDER")
+
+    return AfterValidator(check)
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("a device is auto, cpu, mps, cuda or cuda:N (cuda:1 is the second card)")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
