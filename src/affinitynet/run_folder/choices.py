@@ -120,6 +120,8 @@ def _balance(facts: Facts) -> dict[str, Choice]:
         rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         uneven = counts[commonest] > RARE * counts[rarest]
         reason = f"{counts[rarest]} images of {rarest}, {counts[commonest]} of {commonest}"
+        if len(counts) == 1:
+            reason = f"{rarest} is the only class"
         choice = Choice(uneven, reason)
     return {"classifier.balance": choice, "segmenter.balance": choice}
 
