@@ -125,4 +125,4 @@ def test_names_that_differ_only_in_case_are_warned_of(tmp_path):
 def test_rare_classes_are_named_with_their_count(tmp_path):
     samples = [sample(tmp_path, f"{i}", *((0, 1) if i < 19 else (0,))) for i in range(20)]
     report = check(tmp_path, train=samples)
-    assert report.warnings == ("1 classes have fewer than 20 images in train: dog (19)",)
+    assert report.warnings == ("1 class has fewer than 20 images in train: dog (19)",)

@@ -336,6 +336,7 @@ def _rare_classes(manifest: Manifest) -> list[str]:
         return []
     more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
     return [
-        f"{len(rare)} class{'es have' if len(rare) > 1 else ' has'} fewer than {FEW_IMAGES} images in {name}: "
+        f"{len(rare)} class{'es have' if len(rare) > 1 else ' has'} fewer than {FEW_IMAGES} "
+        f"images in {name}: "
         f"{', '.join(rare[:10])}{more}"
     ]
