@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from affinitynet.errors import UserError
 
+End = Any  # of a pipe: Windows has a class of its own for it
 PATIENCE = 0.3  # seconds that a process which loads has for the image it is at, when all end
 
 
@@ -156,7 +157,7 @@ def _put(batch: Any, device: torch.device) -> Any:
     return [_put(part, device) for part in batch] if isinstance(batch, list | tuple) else batch
 
 
-def _end(batches: Any, tell: Connection) -> None:
+def _end(batches: Any, tell: End) -> None:
     """End the processes: those that wait at once, those at work when they had their time.
 
     Left to itself torch gives each five seconds.
@@ -175,14 +176,14 @@ def _end(batches: Any, tell: Connection) -> None:
         late.join()
 
 
-def _begin(told: Connection, worker: int) -> None:
+def _begin(told: End, worker: int) -> None:
     """Prepare a process that loads, before its first sample."""
     # The terminal sends Ctrl-C to all processes; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
 
 
-def _end_with_parent(told: Connection) -> None:
+def _end_with_parent(told: End) -> None:
     """Wait for the word to end, or for the end of the parent, which torch looks for each 5 s."""
     parent = multiprocessing.parent_process()
     assert parent is not None
