@@ -155,6 +155,7 @@ def inspect_truth(manifest: Manifest, sample: Sample, size: tuple[int, int] | No
     except UserError as error:
         return Finding(sample.id, size, (Problem(sample.id, str(error)),))
     shown = {int(v) - 1 for v in np.flatnonzero(np.bincount(truth.ravel()))}
+    # Background and void are no classes (both less 1 here, as all values are).
     shown -= {-1, manifest.ignore_index - 1}
     return Finding(
         sample.id,
@@ -163,6 +164,7 @@ def inspect_truth(manifest: Manifest, sample: Sample, size: tuple[int, int] | No
         not_in_mask=tuple(sorted(set(sample.tags) - shown)),
         not_in_tags=tuple(sorted(shown - set(sample.tags))),
         tagged=bool(sample.tags),
+        # With 16-bit labels 255 is a class as any other.
         binary=manifest.ignore_index == 255 and is_binary(truth),
         unturned=size is not None and _is_unturned(sample, size),
     )
@@ -196,6 +198,7 @@ def _nothing_to_learn(manifest: Manifest) -> list[str]:
 def contradictions_of_masks(found: Iterable[Finding]) -> str:
     """Say that no mask of a tagged image shows a class, as with black and white masks, or ""."""
     masks = [finding for finding in found if finding.tagged and not finding.problems]
+    # One such mask may be right (nothing but void to count); all of them are a habit of drawing.
     if not masks or not all(finding.binary for finding in masks):
         return ""
     return (
@@ -208,6 +211,8 @@ def _inspect(manifest: Manifest, sample: Sample) -> Finding:
     size: tuple[int, int] | None = None
     problems: tuple[Problem, ...] = ()
     try:
+        # Decoded whole: a file that was cut off has a sound head, and would stop the run hours
+        # later.
         height, width = load_image(sample.image).shape[:2]
         size = (height, width)
     except UserError as error:
@@ -237,9 +242,12 @@ def inspect_masks(manifest: Manifest, samples: Sequence[Sample]) -> list[Finding
 
 
 def _is_unturned(sample: Sample, size: tuple[int, int]) -> bool:
+    # COCO's outlines have no EXIF of their own.
     if sample.mask is None or sample.mask.suffix.lower() == ".json":
         return False
     turn = read_orientation(sample.image)
+    # EXIF's 2 to 4 mirror or turn by half and keep the size; 5 to 8 swap the sides, which the check
+    # of sizes finds unless the image is square.
     fits = turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])
     return fits and read_orientation(sample.mask) == 1
 
@@ -296,6 +304,7 @@ def _unlike_tags(manifest: Manifest, found: list[Finding]) -> list[str]:
 def _shared_images(manifest: Manifest) -> list[str]:
     """Images that train and that evaluate: a figure on them says nothing of new images."""
     ids = {name: {s.id for s in split} for name, split in manifest.splits.items()}
+    # VOC's trainval is train and val by definition, so its overlap is no news.
     training = [name for name in ids if name.startswith("train") and name != "trainval"]
     held_out = [name for name in ids if name.startswith(("val", "test"))]
     return [
