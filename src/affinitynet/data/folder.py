@@ -62,6 +62,7 @@ def class_folders(root: Path, known: Collection[str] = ()) -> ClassFolders:
     files = [file for file in there if file.suffix.lower() in UNREAD_SUFFIXES]
     images = [file for file in there if is_image_name(file)]
     base = root
+    # Archives wrap a data set in one folder or two of its own name.
     while inner := _single_folder(base, images, known):
         base = inner
     tops = _by_folder(base, images)
@@ -118,6 +119,7 @@ def read_folder(
             plain = is_background(folder) or compose(folder) in empty
             for image in images:
                 tags_of[image] = set() if plain else {folder}
+        # Within a split: an image that trains and evaluates is for `check` to report, not to unite.
         copies += _unite_copies(tags_of)
         splits[split_of[split]] = _samples(found.base, tags_of, index)
     if not any(tags for split in splits.values() for tags in (s.tags for s in split)):
@@ -211,6 +213,7 @@ def _single_folder(base: Path, images: list[Path], known: Collection[str]) -> Pa
     tops = _by_folder(base, images)
     names = [n for n in tops if n and _is_class(n, known)]
     names = names or [n for n in tops if n.casefold() in ("images", "image", "imgs", "img")]
+    # A single folder named as a known class or background is what it says, not a wrapper.
     if len(names) != 1 or "" in tops or compose(names[0]) in known or is_background(names[0]):
         return None
     inner = base / names[0]
@@ -221,6 +224,8 @@ def _single_folder(base: Path, images: list[Path], known: Collection[str]) -> Pa
 def _unite_copies(tags_of: dict[Path, set[str]]) -> int:
     """Leave the first of each group of identical files, with the tags of all; count the groups."""
     sizes: dict[int, list[Path]] = defaultdict(list)
+    # Reading every image would take minutes, so sizes come first, then the beginnings of files of
+    # one size, then the whole of those that still agree.
     for image in tags_of:
         sizes[image.stat().st_size].append(image)
     groups: dict[tuple[bytes, int], list[Path]] = defaultdict(list)

@@ -94,6 +94,8 @@ def detect_format(root: Path, classes: Sequence[str] | None = None) -> str:
     Raises:
         UserError: none fits, with what was found instead, or two do.
     """
+    # By names of files first: the search of tag files opens them, and class folders need a walk
+    # over all images.
     if layout := _layout_by_files(root):
         return layout
     check_no_run(root)
@@ -159,6 +161,7 @@ def _check_rival(
     Folders by date or place, whose names are no labels, are folders only.
     """
     names = _class_names(found)
+    # COCO's lists are its own format's, never a by-product of sorting into folders.
     if not names or files[0].format == "coco":
         return
     listed = {

@@ -45,6 +45,8 @@ def name_splits(
         split_of = {name: name if split in several else split for name, split in split_of.items()}
         given = {split: names for split, names in given.items() if split not in several}
     for split, spellings in given.items():
+        # Case is a slip of the hand; two words for one split in one table may be meant as two
+        # splits.
         if len({spelling.casefold() for spelling in spellings}) > 1:
             raise UserError(
                 f"{where}: has {' and '.join(spellings)}, which both say {split}; name them alike "

@@ -51,6 +51,7 @@ def _guess(content: bytes) -> str:
         return UTF16[content[:2]]
     # Letters of the Latin script have a zero byte each: the second in little endian.
     for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        # Half, not all: names may be in another script. UTF-8 and cp1252 have no zeros at all.
         zeros = content[place:400:2].count(0)
         if zeros > 4 and zeros > len(content[place:400:2]) // 2:
             return encoding

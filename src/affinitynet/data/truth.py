@@ -32,6 +32,7 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     if table is None:
         table = {v: v for v in (*range(len(manifest.classes) + 1), manifest.ignore_index)}
     size = 256 if raw.dtype == np.uint8 else 65536
+    # A table of all values: one lookup a pixel, instead of a pass over the image for each label.
     known = np.zeros(size, dtype=bool)
     lookup = np.zeros(size, dtype=np.uint16)
     for value, label in table.items():
