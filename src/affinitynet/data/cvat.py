@@ -48,7 +48,7 @@ def read_cvat(path: Path) -> Listing:
             )
         shapes += tagged and any(mark.tag in SHAPES for mark in image)
         split = (image.get("subset") or "").strip()
-        # CVAT's exports call the subset "default" where nobody chose one.
+        # "default" is the subset of images for which nobody chose one.
         split = "" if split.casefold() == "default" else split
         rows.append(Row(number, name, tuple(dict.fromkeys(labels)), split, unit="entry"))
     notes = []
@@ -61,7 +61,7 @@ def read_cvat(path: Path) -> Listing:
         )
     classes = [
         compose(label.findtext("name", "").strip())
-        # Below "meta" only do labels have a name inside.
+        # At any depth: they stand in the task's part of an export, or in the project's.
         for label in root.iter("label")
         if label.find("name") is not None
     ]

@@ -119,7 +119,7 @@ def read_folder(
             plain = is_background(folder) or compose(folder) in empty
             for image in images:
                 tags_of[image] = set() if plain else {folder}
-        # Within a split: an image that trains and evaluates is for `check` to report, not to unite.
+        # Within one split: uniting over two would take the image out of one of them.
         copies += _unite_copies(tags_of)
         splits[split_of[split]] = _samples(found.base, tags_of, index)
     if not any(tags for split in splits.values() for tags in (s.tags for s in split)):

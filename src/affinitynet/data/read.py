@@ -161,7 +161,7 @@ def _check_rival(
     Folders by date or place, whose names are no labels, are folders only.
     """
     names = _class_names(found)
-    # COCO's lists are its own format's, never a by-product of sorting into folders.
+    # COCO's reader makes a manifest, not rows, so it is not among FILES.
     if not names or files[0].format == "coco":
         return
     listed = {

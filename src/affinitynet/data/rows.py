@@ -110,7 +110,7 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     ]
     united = _unite(path, rows, by_tag=not flags)
     read = {*columns.rest, *flags}
-    # Place 0 without a name is not worth a note when it is pandas' index.
+    # A column without a name is an index, as pandas writes it: not worth a note.
     unread = [n for place, n in enumerate(grid.header) if n and place not in read]
     notes = [f"{path.name} has columns that are not read: {', '.join(unread)}"] if unread else []
     names = [grid.header[place] for place in (columns.image, columns.labels) if place is not None]
