@@ -69,7 +69,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
     advice = "choose another --out"
     if out == data:
         raise UserError(f"--out {recipe.out}: is the data set's folder; {advice}")
-    # In other layouts only listed images count, so a run below the data set does no harm.
+    # Where a list names the images, a run below the data set does no harm.
     if out.is_relative_to(data) and _layout(recipe, manifest) == "folder":
         raise UserError(
             f"--out {recipe.out}: lies in the data set, where each folder is a class; {advice}"
@@ -77,7 +77,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
     if (out / OLD_RUN_FILE).is_file():
         check_run_folder(recipe.out)
     for name in FOLDERS:
-        # The stage would take the images for its own leftovers.
+        # Made again, the stage would delete the images.
         if data.is_relative_to(out / name):
             raise UserError(f"--out {recipe.out}: its folder {name} holds the data set; {advice}")
         if (out / name).exists() and not is_run_folder(out):

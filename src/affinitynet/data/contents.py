@@ -89,8 +89,7 @@ def _changed(record: Path, files: Mapping[str, Path], *, gone: bool) -> list[str
     changed = []
     for key, file in files.items():
         entry = known.get(key)
-        # Nothing was recorded by earlier versions, so that without an entry there is nothing to
-        # compare.
+        # Not recorded, so there is nothing to compare it with.
         if entry is None or _looks_the_same(file, entry):
             continue
         name = file_name(file)

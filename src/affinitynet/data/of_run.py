@@ -18,7 +18,7 @@ def manifest_of(folder: Path) -> Manifest:
     check_run_folder(folder)
     if (folder / RUN_FILE).is_file():
         return Manifest.of_run(folder)
-    # The folder may have been moved since: its recipe still names the old place as out.
+    # A run folder may be moved: it is here, whatever its recipe names as out.
     recipe = Recipe.load(folder / RECIPE, out=folder)
     if recipe.data is None:
         raise UserError(

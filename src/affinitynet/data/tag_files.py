@@ -126,7 +126,8 @@ def _recognized(folder: Path, only: str, unread: dict[Path, str]) -> list[TagFil
     for path in _candidates(folder, unread):
         try:
             format = recognize(path)
-        # Said only if nothing else holds the tags: most such files have another purpose.
+        # No error: files of other meanings lie beside tags; `check` says that it is not read, and
+        # why.
         except UserError as error:
             unread[path] = str(error).removeprefix(str(path)).lstrip(":, ")
             continue
