@@ -79,7 +79,7 @@ def _record(record: Path, files: Mapping[str, Path]) -> None:
         for key, file in files.items()
         if file.is_file()
     }
-    # Left alone if equal: a look at a finished run writes nothing.
+    # Left alone if equal: going over a finished run writes nothing.
     if found != known:
         write_json(record, found)
 

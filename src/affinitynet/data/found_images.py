@@ -86,7 +86,7 @@ class FoundImages:
         own = compose(path.relative_to(self._root).as_posix())
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             own = own.rpartition(".")[0]
-        # The slash keeps 1.jpg from fitting 11.jpg.
+        # The slash keeps a/1.jpg from fitting ba/1.jpg.
         return f"/{own}".endswith(f"/{compose(name)}")
 
     def _alike(self, name: str) -> list[Path]:

@@ -12,7 +12,7 @@ from affinitynet.errors import UserError
 
 GOOD = "good"
 TRUTH = "ground_truth"
-# MVTec AD writes the first; sets that were made in its image often the second.
+# MVTec AD writes the first, some other sets in its layout the second.
 _MASKS = ("{}_mask.png", "{}.png")
 
 
