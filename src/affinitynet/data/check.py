@@ -19,6 +19,7 @@ from affinitynet.errors import UserError
 from affinitynet.progress import task
 
 FEW_IMAGES = 20
+# Decoding leaves Python's lock, so that threads are enough.
 _THREADS = 4
 
 
@@ -93,6 +94,8 @@ def check_dataset(manifest: Manifest) -> CheckReport:
             *(Problem("", message) for message in contradictions(manifest, found)),
         ),
         warnings=(
+            # The reader's own first: they say how the data set was understood, on which the others
+            # rest.
             *manifest.notes,
             *partial_truth(manifest, manifest.splits),
             *_unturned(found),
@@ -110,6 +113,7 @@ def check_dataset(manifest: Manifest) -> CheckReport:
 def only_class(manifest: Manifest) -> str | None:
     """Return the only class if every image has it: there is nothing to tell it from."""
     samples = manifest.samples
+    # One image alone tells nothing of its class: it is "every image" whatever it shows.
     alone = len(manifest.classes) == 1 and len(samples) > 1 and all(s.tags for s in samples)
     return manifest.classes[0] if alone else None
 
@@ -120,6 +124,7 @@ def partial_truth(manifest: Manifest, splits: Iterable[str]) -> list[str]:
     for name in splits:
         split = manifest.splits[name]
         without = [sample.id for sample in split if sample.mask is None]
+        # No mask at all is the usual case, and no figure is expected then.
         if without and len(without) < len(split):
             sentences.append(
                 f"{len(without)} of the {len(split)} images of {name} have no mask and are left "
@@ -154,6 +159,7 @@ def inspect_truth(manifest: Manifest, sample: Sample, size: tuple[int, int] | No
             check_size(sample, truth.shape, size)
     except UserError as error:
         return Finding(sample.id, size, (Problem(sample.id, str(error)),))
+    # bincount, as np.unique would sort all pixels.
     shown = {int(v) - 1 for v in np.flatnonzero(np.bincount(truth.ravel()))}
     # Background and void are no classes (both less 1 here, as all values are).
     shown -= {-1, manifest.ignore_index - 1}
@@ -219,6 +225,7 @@ def _inspect(manifest: Manifest, sample: Sample) -> Finding:
         problems = (Problem(sample.id, str(error)),)
     if sample.mask is None:
         return Finding(sample.id, size, problems)
+    # Also without a size: a mask can be bad by itself, and both should be said at once.
     finding = inspect_truth(manifest, sample, size)
     return replace(finding, problems=(*problems, *finding.problems))
 

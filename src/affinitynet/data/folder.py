@@ -135,6 +135,7 @@ def read_folder(
         notes += (f"{root}: the tags are the folders' names{lists}",)
     if copies:
         notes += (f"{root}: {copies} images lie in several class folders; they have all the tags",)
+    # Only a note: "good" may be a class of someone's, and nothing here can tell.
     normal = [n for n in names if n.casefold() in NORMAL]
     if normal:
         notes += (
@@ -181,6 +182,7 @@ def _samples(
 
 def _check_folders(root: Path, folders: list[str], known: Collection[str]) -> None:
     """Refuse folders named like splits that hold images themselves: those have no tags."""
+    # Read as classes, train and val would be what the network learns to tell apart.
     if folders and all(known_split(name) and compose(name) not in known for name in folders):
         raise UserError(
             f"{root}: {' and '.join(folders)} hold images without class folders around them, so "
@@ -212,6 +214,7 @@ def _single_folder(base: Path, images: list[Path], known: Collection[str]) -> Pa
     """Find the folder that wraps the class folders: the only one, without images of its own."""
     tops = _by_folder(base, images)
     names = [n for n in tops if n and _is_class(n, known)]
+    # A folder images/ is no class, but may be what wraps them.
     names = names or [n for n in tops if n.casefold() in ("images", "image", "imgs", "img")]
     # A single folder named as a known class or background is what it says, not a wrapper.
     if len(names) != 1 or "" in tops or compose(names[0]) in known or is_background(names[0]):

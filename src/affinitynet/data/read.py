@@ -109,6 +109,7 @@ def detect_format(root: Path, classes: Sequence[str] | None = None) -> str:
     found = find_tag_files(root)
     known = known_names(root, classes)
     sorted_images = class_folders(root, known)
+    # Folders may be by date or camera, so a file of tags comes before them.
     if found.files:
         _check_rival(root, found.files, sorted_images, known)
         return found.files[0].format
@@ -218,6 +219,7 @@ def _read(
     listings = []
     for file in found.files:
         listing = FILES[format](file.path, known)
+        # The reader sees one file; which split it is, its name or folder says.
         listings.append(replace(listing, split=file.split, base=file.path.parent))
     return read_listings(root, listings, classes, tags, background)
 

@@ -87,6 +87,7 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
             f"{path}: has no column of labels, and no columns of 0 and 1, in {said!r}; it must "
             f"begin with the columns {HOW}"
         )
+    # Before the labels, as their messages name the image.
     images = [_image(path, grid, columns, number, cells) for number, cells in grid.records]
     if flags:
         labels, said = read_indicators(path, grid, flags), "a column of 0 and 1 for each class"

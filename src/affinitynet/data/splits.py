@@ -38,6 +38,8 @@ def name_splits(
     given: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         folded = compose(name).strip().casefold()
+        # Unknown words keep the spelling that comes first, which then is the split's name
+        # everywhere.
         split_of[name] = KNOWN_SPLITS.get(folded) or first.setdefault(folded, name)
         given.setdefault(split_of[name], []).append(name)
     if not unite:

@@ -43,6 +43,7 @@ def decode_text(path: Path) -> tuple[str, str]:
         raise UserError(
             f"{path}: is neither UTF-8, UTF-16 nor cp1252 (byte {error.start}); save it as UTF-8"
         ) from error
+    # decode() leaves line ends as they are, where reading in text mode would turn them.
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 

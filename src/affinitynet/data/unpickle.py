@@ -97,7 +97,7 @@ class _Array(Buildable):
     """numpy's _reconstruct(ndarray, (0,), b'b'), whose content comes later."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
-        # np.matrix and other subclasses would run code of their own in numpy's reader.
+        # A subclass, as np.matrix, would be read as a plain array without a word.
         if kind != Global("numpy", "ndarray"):
             raise RefusedError("an array of a class of its own")
 

@@ -63,6 +63,8 @@ def judge_tags(
         own, count = tagged[:, index], int(tagged[:, index].sum())
         row: dict[str, Any] = {"class": name, "images": len(tagged), "positives": count}
         if min(count, len(tagged) - count) < LEAST:
+            # With a handful of images one lucky guess is far above chance, and one mistake far
+            # below.
             rows.append({**row, "ap": None, "chance": None, "verdict": "not judged"})
             continue
         ap, chance = (
