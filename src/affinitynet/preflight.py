@@ -26,6 +26,7 @@ from affinitynet.run_folder.setting_types import FILES, FUNCTION
 from affinitynet.run_folder.settings import DatasetSettings
 from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
 
+# Stages that need the device: a wrong name should stop a run now, not hours later.
 WITH_NETWORK = {
     "train_classifier",
     "compute_cams",
@@ -68,6 +69,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
     advice = "choose another --out"
     if out == data:
         raise UserError(f"--out {recipe.out}: is the data set's folder; {advice}")
+    # Where a list names the images, a run below the data set does no harm.
     if out.is_relative_to(data) and _layout(recipe, manifest) == "folder":
         raise UserError(
             f"--out {recipe.out}: lies in the data set, where each folder is a class; {advice}"
@@ -75,6 +77,7 @@ def check_place(recipe: Recipe, manifest: Manifest) -> None:
     if (out / OLD_RUN_FILE).is_file():
         check_run_folder(recipe.out)
     for name in FOLDERS:
+        # Made again, the stage would delete the images.
         if data.is_relative_to(out / name):
             raise UserError(f"--out {recipe.out}: its folder {name} holds the data set; {advice}")
         if (out / name).exists() and not is_run_folder(out):
@@ -91,6 +94,7 @@ def check_roles(recipe: Recipe, manifest: Manifest) -> None:
         UserError: an unknown split, by the names of those there are.
     """
     dataset = recipe.dataset
+    # Most data sets have no val, and the default is no wish of anyone.
     val = dataset.val if dataset.val != DatasetSettings().val else None
     for name in (dataset.train, val, dataset.figures):
         if name:
@@ -196,6 +200,7 @@ def check_seeds(recipe: Recipe) -> None:
         UserError: every class fails, and the one thing to try next.
     """
     rows = read_seeds(recipe.out)
+    # Without images held out nobody asked for judgement, as in the paper's recipes.
     if recipe.classifier.hold_out and all_failed(rows):
         shown = [row for row in rows if row["images"]]
         table = ", ".join(
@@ -237,6 +242,7 @@ def check_contents(
                 f"{say_some(images)}; put the old ones back, or make all that saw them again with "
                 f"--redo {stage.name}"
             )
+        # Masks of an unfinished stage are still being written.
         if state.finished and (masks := changed_masks(recipe, manifest, stage)):
             raise UserError(
                 f"{recipe.out}: changed since {stage.name} made them: {say_some(masks)}; make them "
@@ -265,6 +271,7 @@ def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
     if not samples:
         return
     state = {"truth": fingerprint([known, manifest.truth_fingerprint(*known), sorted(samples)])}
+    # Reading the masks of a large data set takes minutes, and a run is often begun again.
     record = recipe.out / TRUTH
     if record.is_file() and read_json(record) == state:
         return

@@ -27,6 +27,7 @@ def init(data: Path, out: Path, format: Layout, tags: Tags) -> None:
     It is own_images with every choice made from the data, and the reason beside it. Edit it, and
     give it to affinitynet run.
     """
+    # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.data.new_recipe import write_recipe
 
     print(write_recipe(data, out, format=format, tags=tags))

@@ -90,6 +90,7 @@ class Parser(argparse.ArgumentParser):
             if flag.startswith("--") and flag not in self.flags:
                 hint = did_you_mean(flag, self.flags)
                 self.error(f"unknown flag {flag}{hint and ': '}{hint}")
+        # Not parse_args, which would join all surplus words into one message of its own form.
         found, surplus = self.parse_known_args(words)
         if surplus:
             self.error(f"unexpected argument {surplus[0]!r}")

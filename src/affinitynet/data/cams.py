@@ -39,9 +39,11 @@ def save_cams(path: Path, classes: Sequence[int], cams: npt.NDArray[np.floating[
         raise ValueError(f"cams are (K, H, W) with K = {len(classes)}, not {maps.shape}")
     if not np.isfinite(maps).all() or (maps < 0).any():
         raise ValueError("cams must be finite and at least 0")
+    # A scale for each map: a weak one keeps all of its 256 values.
     scale = maps.max((1, 2), initial=0)
     # A map of zeros has no scale to divide by.
     shares = maps / np.where(scale > 0, scale, 1)[:, None, None]
+    # rint, as the cast alone would cut off and make every map darker.
     codes = np.rint(np.sqrt(shares) * 255).astype(np.uint8)
     write_npz(path, {"classes": np.array(classes, np.int64), "cams": codes, "scale": scale}, _LEVEL)
 

@@ -66,6 +66,7 @@ def _find_separator(
 def _prove_commas(
     path: Path, unit: str, texts: Sequence[tuple[int, str]], known: Collection[str]
 ) -> None:
+    # Reversed, so that the first line of each text stays.
     different = {compose(text): number for number, text in reversed(texts)}
     parts = {text: {part.strip() for part in text.split(",")} - {""} for text in different}
     times = Counter(part for found in parts.values() for part in found)
@@ -84,11 +85,13 @@ def _as_list(cell: Cell, known: Collection[str]) -> tuple[str, ...] | None:
         return cell
     if compose(cell) in known or not cell or cell[0] + cell[-1] not in ("[]", "()", "{}"):
         return None
+    # JSON first, for its true and null; pandas writes Python's own lists, with single quotes.
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(cell)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+        # Label Studio's CSV writes several choices so.
         if isinstance(value, dict) and set(value) == {"choices"}:
             value = value["choices"]
         if isinstance(value, list | tuple | set) and all(

@@ -19,6 +19,7 @@ from affinitynet.errors import UserError
 from affinitynet.progress import task
 
 FEW_IMAGES = 20
+# Decoding leaves Python's lock, so that threads are enough.
 _THREADS = 4
 
 
@@ -93,6 +94,8 @@ def check_dataset(manifest: Manifest) -> CheckReport:
             *(Problem("", message) for message in contradictions(manifest, found)),
         ),
         warnings=(
+            # The reader's own first: they say how the data set was understood, on which the others
+            # rest.
             *manifest.notes,
             *partial_truth(manifest, manifest.splits),
             *_unturned(found),
@@ -110,6 +113,7 @@ def check_dataset(manifest: Manifest) -> CheckReport:
 def only_class(manifest: Manifest) -> str | None:
     """Return the only class if every image has it: there is nothing to tell it from."""
     samples = manifest.samples
+    # One image alone tells nothing of its class: it is "every image" whatever it shows.
     alone = len(manifest.classes) == 1 and len(samples) > 1 and all(s.tags for s in samples)
     return manifest.classes[0] if alone else None
 
@@ -120,6 +124,7 @@ def partial_truth(manifest: Manifest, splits: Iterable[str]) -> list[str]:
     for name in splits:
         split = manifest.splits[name]
         without = [sample.id for sample in split if sample.mask is None]
+        # No mask at all is the usual case, and no figure is expected then.
         if without and len(without) < len(split):
             sentences.append(
                 f"{len(without)} of the {len(split)} images of {name} have no mask and are left "
@@ -154,7 +159,9 @@ def inspect_truth(manifest: Manifest, sample: Sample, size: tuple[int, int] | No
             check_size(sample, truth.shape, size)
     except UserError as error:
         return Finding(sample.id, size, (Problem(sample.id, str(error)),))
+    # bincount, as np.unique would sort all pixels.
     shown = {int(v) - 1 for v in np.flatnonzero(np.bincount(truth.ravel()))}
+    # Background and void are no classes (both less 1 here, as all values are).
     shown -= {-1, manifest.ignore_index - 1}
     return Finding(
         sample.id,
@@ -163,6 +170,7 @@ def inspect_truth(manifest: Manifest, sample: Sample, size: tuple[int, int] | No
         not_in_mask=tuple(sorted(set(sample.tags) - shown)),
         not_in_tags=tuple(sorted(shown - set(sample.tags))),
         tagged=bool(sample.tags),
+        # With 16-bit labels 255 is a class as any other.
         binary=manifest.ignore_index == 255 and is_binary(truth),
         unturned=size is not None and _is_unturned(sample, size),
     )
@@ -196,6 +204,7 @@ def _nothing_to_learn(manifest: Manifest) -> list[str]:
 def contradictions_of_masks(found: Iterable[Finding]) -> str:
     """Say that no mask of a tagged image shows a class, as with black and white masks, or ""."""
     masks = [finding for finding in found if finding.tagged and not finding.problems]
+    # One such mask may be right (nothing but void to count); all of them are a habit of drawing.
     if not masks or not all(finding.binary for finding in masks):
         return ""
     return (
@@ -208,12 +217,15 @@ def _inspect(manifest: Manifest, sample: Sample) -> Finding:
     size: tuple[int, int] | None = None
     problems: tuple[Problem, ...] = ()
     try:
+        # Decoded whole: a file that was cut off has a sound head, and would stop the run hours
+        # later.
         height, width = load_image(sample.image).shape[:2]
         size = (height, width)
     except UserError as error:
         problems = (Problem(sample.id, str(error)),)
     if sample.mask is None:
         return Finding(sample.id, size, problems)
+    # Also without a size: a mask can be bad by itself, and both should be said at once.
     finding = inspect_truth(manifest, sample, size)
     return replace(finding, problems=(*problems, *finding.problems))
 
@@ -237,9 +249,12 @@ def inspect_masks(manifest: Manifest, samples: Sequence[Sample]) -> list[Finding
 
 
 def _is_unturned(sample: Sample, size: tuple[int, int]) -> bool:
+    # COCO's outlines have no EXIF of their own.
     if sample.mask is None or sample.mask.suffix.lower() == ".json":
         return False
     turn = read_orientation(sample.image)
+    # EXIF's 2 to 4 mirror or turn by half and keep the size; 5 to 8 swap the sides, which the check
+    # of sizes finds unless the image is square.
     fits = turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])
     return fits and read_orientation(sample.mask) == 1
 
@@ -296,6 +311,7 @@ def _unlike_tags(manifest: Manifest, found: list[Finding]) -> list[str]:
 def _shared_images(manifest: Manifest) -> list[str]:
     """Images that train and that evaluate: a figure on them says nothing of new images."""
     ids = {name: {s.id for s in split} for name, split in manifest.splits.items()}
+    # VOC's trainval is train and val by definition, so its overlap is no news.
     training = [name for name in ids if name.startswith("train") and name != "trainval"]
     held_out = [name for name in ids if name.startswith(("val", "test"))]
     return [

@@ -31,6 +31,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for kind in ("instances", "panoptic"):
         for path in sorted((root / "annotations").glob(f"{kind}*.json")):
+            # The first kind stays: a folder with both gets its tags from the instances.
             found.setdefault(path.stem.removeprefix(kind).lstrip("_"), path)
     return found
 
@@ -65,11 +66,14 @@ def read_coco(
     for folder, content in contents.items():
         images = _find_images(root, folder, files[folder], content["images"])
         if images is None:
+            # COCO's annotations come in one download for both splits, its images split by split.
             notes.append(f"{files[folder].name} is left out: none of its images is there")
         else:
             found[folder] = images
     stems = [stem for images in found.values() for stem, _, _ in images]
+    # Roboflow's and one's own splits may each begin at 1.jpg; an id names one image of the run.
     clash = len(set(stems)) < len(stems)
+    # With train2014 beside train2017 the years must stay: both would be called train.
     years = {re.sub(r"_?\d{4}$", "", folder) for folder in found}
     index = class_index(names)
     plain = len(years) == len(found)
@@ -106,6 +110,7 @@ def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> 
     for folder, content in contents.items():
         headings = _headings(content)
         for entry in content["categories"]:
+            # Instance files have no isthing; all of their categories are things.
             if not entry.get("isthing", 1) or entry["id"] in headings:
                 continue
             given = compose(entry["name"].strip())
@@ -131,6 +136,7 @@ def _headings(content: dict[str, Any]) -> set[int]:
         for entry in content["categories"]
         if entry.get("supercategory") != entry["name"]
     }
+    # A heading with an annotation is a class after all, and so is one that names itself alone.
     return {
         entry["id"]
         for entry in content["categories"]
@@ -168,6 +174,7 @@ def _tags_of(content: dict[str, Any], categories: dict[int, str]) -> dict[int | 
     """Image id -> names of the categories its annotations have; background and void are none."""
     tags: dict[int | str, set[str]] = {}
     for item in content["annotations"]:
+        # A panoptic annotation lists its segments; an instance is its own only one.
         for segment in item.get("segments_info", [item]):
             name = categories.get(segment["category_id"])
             if name is not None and not is_background(name) and not is_void(name):
@@ -182,6 +189,8 @@ def _orphans(content: dict[str, Any], file: Path) -> list[str]:
     orphans = [image_id for image_id in found if image_id not in ids]
     if not orphans:
         return []
+    # Tools mix 12, "12" and "000012" (from the file's name). Left out silently, such images would
+    # all say background only.
     alike = {str(known).lstrip("0"): known for known in ids}
     for image_id in orphans:
         known = alike.get(str(image_id).strip().lstrip("0"))
@@ -207,5 +216,7 @@ def _truth_file(
     panoptic = root / "annotations" / f"panoptic_{folder}.json"
     if panoptic.is_file() and panoptic_folder(panoptic) is not None:
         return panoptic
+    # Boxes alone are no ground truth, as they'd render as empty masks; without any annotation an
+    # empty mask is the truth.
     outlined = any(item.get("segmentation") or "segments_info" in item for item in annotations)
     return tags_file if outlined or not annotations else None

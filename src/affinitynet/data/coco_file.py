@@ -17,6 +17,7 @@ _NEEDED: dict[str, dict[str, Kind]] = {
     "categories": {"id": int, "name": str},
     "annotations": {"image_id": _ID},
 }
+# Neither bbox nor segmentation is needed: the category alone is a tag.
 _INSTANCE: dict[str, Kind] = {"category_id": int}
 _PANOPTIC: dict[str, Kind] = {"file_name": str, "segments_info": list}
 _SEGMENT: dict[str, Kind] = {"id": int, "category_id": int}
@@ -32,6 +33,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_text(path))
+    # RecursionError is what the json module raises at brackets nested too deep.
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not valid JSON ({error}); write it again") from error
     if not isinstance(content, dict) or any(not isinstance(content.get(k), list) for k in _NEEDED):
@@ -87,6 +89,7 @@ def _check(entry: Any, keys: dict[str, Kind], where: str) -> None:
         raise UserError(f"{where}: is no JSON object; correct the annotation file")
     for key, kind in keys.items():
         value = entry.get(key)
+        # In Python a bool is an int: true would pass as the id 1.
         if not isinstance(value, kind) or isinstance(value, bool):
             said = f"{key} = {value!r:.60}" if key in entry else f"no {key}"
             raise UserError(f"{where}: has {said}; correct the annotation file")

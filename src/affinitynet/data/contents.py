@@ -79,6 +79,7 @@ def _record(record: Path, files: Mapping[str, Path]) -> None:
         for key, file in files.items()
         if file.is_file()
     }
+    # Left alone if equal: going over a finished run writes nothing.
     if found != known:
         write_json(record, found)
 
@@ -88,6 +89,7 @@ def _changed(record: Path, files: Mapping[str, Path], *, gone: bool) -> list[str
     changed = []
     for key, file in files.items():
         entry = known.get(key)
+        # Not recorded, so there is nothing to compare it with.
         if entry is None or _looks_the_same(file, entry):
             continue
         name = file_name(file)
@@ -109,6 +111,7 @@ def _look(file: Path) -> list[int]:
     try:
         stat = file.stat()
     except OSError:
+        # No size is negative, so a file that is gone looks like no recorded one.
         return [-1, -1]
     return [stat.st_size, stat.st_mtime_ns]
 

@@ -30,6 +30,7 @@ def read_cvat(path: Path) -> Listing:
         raise UserError(
             f"{path}: has {what}, but CVAT's images are needed; export it as 'CVAT for images 1.1'"
         )
+    # Asked of the file, not of each image: beside tagged images, one without a tag says none.
     tagged = any(image.find("tag") is not None for image in images)
     rows = []
     shapes = 0
@@ -47,6 +48,7 @@ def read_cvat(path: Path) -> Listing:
             )
         shapes += tagged and any(mark.tag in SHAPES for mark in image)
         split = (image.get("subset") or "").strip()
+        # "default" is the subset of images for which nobody chose one.
         split = "" if split.casefold() == "default" else split
         rows.append(Row(number, name, tuple(dict.fromkeys(labels)), split, unit="entry"))
     notes = []
@@ -59,6 +61,7 @@ def read_cvat(path: Path) -> Listing:
         )
     classes = [
         compose(label.findtext("name", "").strip())
+        # At any depth: they stand in the task's part of an export, or in the project's.
         for label in root.iter("label")
         if label.find("name") is not None
     ]
@@ -73,6 +76,7 @@ def _parse(path: Path) -> Element:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     try:
+        # Nested entities can blow a small file up to gigabytes.
         root: Element = fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
         raise UserError(

@@ -51,6 +51,7 @@ def _find_delimiter(path: Path, text: str) -> str:
         except UserError:  # a column's name in quotes that goes over several lines
             continue
         if has_image_column(cells):
+            # Known names decide; where they tie, a character that separates anything at all wins.
             found[delimiter] = count_known(cells) * 2 + (len(cells) > 1)
     if not found:
         name = first.split(",")[0].strip().strip('"')

@@ -24,6 +24,7 @@ LEAST = 5  # images of a class below which nothing is said of it
 def background_border(alpha: float) -> float:
     """Return the value m at which a lone map ties with its background: (1 - m)^alpha = m."""
     low, high = 0.0, 1.0
+    # By halving, as there is no closed form: the left side falls and the right one rises.
     for _ in range(60):  # halvings, to the last bit
         middle = (low + high) / 2
         low, high = (middle, high) if (1 - middle) ** alpha > middle else (low, middle)
@@ -45,6 +46,7 @@ def empty_seeds(
     empty: Counter[int] = Counter()
     for sample in samples:
         indices, peaks = load_peaks(file(sample), classes=len(classes))
+        # The peak of each map suffices: a pixel is foreground where its map exceeds the background.
         shown = set(indices[peaks > border].tolist())
         images.update(sample.tags)
         empty.update(tag for tag in sample.tags if tag not in shown)

@@ -23,6 +23,7 @@ def facts_of(recipe: Recipe, manifest: Manifest) -> Facts:
     """
     samples = samples_of(recipe, manifest, "train")
     sizes = []
+    # Evenly spaced: images of one camera or folder often stand together in a list.
     for sample in samples[:: max(1, len(samples) // LOOKED_AT)]:
         with suppress(UserError):
             sizes.append(read_size(sample.image))

@@ -62,6 +62,7 @@ def class_folders(root: Path, known: Collection[str] = ()) -> ClassFolders:
     files = [file for file in there if file.suffix.lower() in UNREAD_SUFFIXES]
     images = [file for file in there if is_image_name(file)]
     base = root
+    # Archives wrap a data set in one folder or two of its own name.
     while inner := _single_folder(base, images, known):
         base = inner
     tops = _by_folder(base, images)
@@ -118,6 +119,7 @@ def read_folder(
             plain = is_background(folder) or compose(folder) in empty
             for image in images:
                 tags_of[image] = set() if plain else {folder}
+        # Within one split: uniting over two would take the image out of one of them.
         copies += _unite_copies(tags_of)
         splits[split_of[split]] = _samples(found.base, tags_of, index)
     if not any(tags for split in splits.values() for tags in (s.tags for s in split)):
@@ -133,6 +135,7 @@ def read_folder(
         notes += (f"{root}: the tags are the folders' names{lists}",)
     if copies:
         notes += (f"{root}: {copies} images lie in several class folders; they have all the tags",)
+    # Only a note: "good" may be a class of someone's, and nothing here can tell.
     normal = [n for n in names if n.casefold() in NORMAL]
     if normal:
         notes += (
@@ -179,6 +182,7 @@ def _samples(
 
 def _check_folders(root: Path, folders: list[str], known: Collection[str]) -> None:
     """Refuse folders named like splits that hold images themselves: those have no tags."""
+    # Read as classes, train and val would be what the network learns to tell apart.
     if folders and all(known_split(name) and compose(name) not in known for name in folders):
         raise UserError(
             f"{root}: {' and '.join(folders)} hold images without class folders around them, so "
@@ -210,7 +214,9 @@ def _single_folder(base: Path, images: list[Path], known: Collection[str]) -> Pa
     """Find the folder that wraps the class folders: the only one, without images of its own."""
     tops = _by_folder(base, images)
     names = [n for n in tops if n and _is_class(n, known)]
+    # A folder images/ is no class, but may be what wraps them.
     names = names or [n for n in tops if n.casefold() in ("images", "image", "imgs", "img")]
+    # A single folder named as a known class or background is what it says, not a wrapper.
     if len(names) != 1 or "" in tops or compose(names[0]) in known or is_background(names[0]):
         return None
     inner = base / names[0]
@@ -221,6 +227,8 @@ def _single_folder(base: Path, images: list[Path], known: Collection[str]) -> Pa
 def _unite_copies(tags_of: dict[Path, set[str]]) -> int:
     """Leave the first of each group of identical files, with the tags of all; count the groups."""
     sizes: dict[int, list[Path]] = defaultdict(list)
+    # Reading every image would take minutes, so sizes come first, then the beginnings of files of
+    # one size, then the whole of those that still agree.
     for image in tags_of:
         sizes[image.stat().st_size].append(image)
     groups: dict[tuple[bytes, int], list[Path]] = defaultdict(list)

@@ -31,6 +31,7 @@ class FoundImages:
         """
         place = f"{listing.path}, {row.place}"
         names = row.names or (_plain(row.image, place),)
+        # A dict, as the three are often one folder, but their order counts.
         bases = dict.fromkeys(
             (listing.base or listing.path.parent, self._root, self._root / "images")
         )
@@ -40,6 +41,7 @@ class FoundImages:
                     return path
         for name in names:
             ending = [path for path in self._named(name) if self._ends(path, name)]
+            # Taking the first would give one image the tags of another without a word.
             if len(ending) > 1:
                 two = " and ".join(str(path.relative_to(self._root)) for path in ending[:2])
                 raise UserError(
@@ -48,6 +50,7 @@ class FoundImages:
             if ending:
                 self._elsewhere[ending[0].parent] += 1
                 return ending[0]
+        # Only a hint: on Linux two files may differ in case alone, so case is never guessed.
         near = [path.name for path in self._alike(names[-1])]
         hint = f"; {near[0]} is: write it so" if near else "; correct its path"
         raise UserError(f"{place}: there is no image {row.image} in {self._root}{hint}")
@@ -68,11 +71,14 @@ class FoundImages:
     def _named(self, name: str) -> list[Path]:
         if self._by_name is None:
             found: dict[str, list[Path]] = defaultdict(list)
+            # Walked only when a name is not a path, as that takes long in a large folder. Masks
+            # have their images' names, and would make each of these ambiguous.
             for path in walk_files(self._root, RUN_FILES):
                 if is_image_name(path) and not path.is_relative_to(self._masks):
                     found[compose(path.stem)].append(path)
             self._by_name = dict(found)
         last = compose(name.rpartition("/")[2])
+        # Only an image's suffix is cut off: a name without one may have dots in it.
         stem = last.rpartition(".")[0] if Path(last).suffix.lower() in IMAGE_SUFFIXES else last
         return self._by_name.get(stem, [])
 
@@ -80,6 +86,7 @@ class FoundImages:
         own = compose(path.relative_to(self._root).as_posix())
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             own = own.rpartition(".")[0]
+        # The slash keeps a/1.jpg from fitting ba/1.jpg.
         return f"/{own}".endswith(f"/{compose(name)}")
 
     def _alike(self, name: str) -> list[Path]:

@@ -30,6 +30,7 @@ def half_disc(radius: int) -> int:
 
 def radius_of(pairs: int) -> int | None:
     """Find the whole radius from 2 whose half disc has that many displacements, or None."""
+    # The file holds no radius: the number of maps tells it, as it grows with every radius.
     counts = {half_disc(radius): radius for radius in range(2, _LARGEST_RADIUS + 1)}
     return counts.get(pairs)
 
@@ -48,6 +49,7 @@ def save_scores(path: Path, classes: Sequence[int], scores: npt.NDArray[np.float
     """
     if scores.ndim != 3 or len(scores) != len(classes) + 1:
         raise ValueError(f"scores are (K + 1, h, w) with K = {len(classes)}, not {scores.shape}")
+    # Too large a score becomes infinite in float16, which the check below reports in words.
     with np.errstate(over="ignore"):
         rounded = np.asarray(scores, np.float16)
     if not np.isfinite(rounded).all() or (rounded < 0).any():
@@ -74,6 +76,7 @@ def load_scores(
         scores = archive.array("scores", np.float16, shape)
         if not np.isfinite(scores).all() or (scores < 0).any():
             raise archive.error("scores", "holds values that are not finite or below 0")
+    # float16 is for the disk: on a CPU it is slow and too coarse to calculate with.
     return indices, scores.astype(np.float32)
 
 

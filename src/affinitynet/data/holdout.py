@@ -48,6 +48,7 @@ def hold_out(
     units: dict[tuple[bool, str], list[Sample]] = {}
     for sample in samples:
         group = groups.get(sample.image) or sample.group
+        # The flag keeps a group apart from an image whose id is the group's name.
         units.setdefault((bool(group), group or sample.id), []).append(sample)
     keyed = [
         (sorted({tag for sample in unit for tag in sample.tags}), float(generator.random()), unit)

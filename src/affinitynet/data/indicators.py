@@ -6,6 +6,7 @@ from pathlib import Path
 from affinitynet.data.grid import Cell, Grid, Record
 from affinitynet.errors import UserError
 
+# 0.0 and 1.0: pandas writes a column so once a cell of it was empty.
 VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
@@ -16,6 +17,7 @@ def indicator_columns(grid: Grid, taken: Collection[int]) -> list[int]:
     """
     found = []
     for place in range(len(grid.header)):
+        # A column without a name is pandas' index, which may well hold 0 and 1.
         if place in taken or not grid.header[place]:
             continue
         values = [_get(cells, place) for _, cells in grid.records]

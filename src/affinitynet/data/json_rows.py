@@ -18,6 +18,7 @@ def read_json_rows(path: Path) -> Grid:
         UserError: a line is no JSON, an entry is no object; names the line or the entry.
     """
     entries, unit = _entries(path)
+    # Objects may lack keys, so the columns are those of all, in the order in which they come.
     header: dict[str, None] = {}
     for number, entry in entries:
         if not isinstance(entry, dict):
@@ -50,6 +51,7 @@ def _entries(path: Path) -> tuple[list[tuple[int, Any]], str]:
             raise UserError(f"{path}: is no list of objects, one for each image; write it so")
         return list(enumerate(content, 1)), "entry"
     entries = []
+    # Not splitlines(): JSON may hold other line separators within its texts.
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             try:
@@ -73,5 +75,6 @@ def _cell(value: Any) -> Cell | None:
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
+        # true and false are flags of a class here, as 1 and 0 in a table.
         return str(int(value))
     return value.strip() if isinstance(value, str) else json.dumps(value)

@@ -30,6 +30,7 @@ def judge_classes(
 
 def next_step(recipe: Recipe, row: dict[str, Any]) -> str:
     """Say the one thing to try next for a class that fails, by its row of seeds."""
+    # First, as no setting makes up for images that are not there.
     if row["images"] < FEW:
         return "tag more images that show it: 20 or more"
     if row["failed"] == NOT_LEARNED:
@@ -40,6 +41,7 @@ def next_step(recipe: Recipe, row: dict[str, Any]) -> str:
         return f"train twice as long: --classifier.{length} {2 * number} --redo train_classifier"
     if recipe.cams.source == "classifier":
         return "try maps by contrast: --cams.source auto"
+    # A larger exponent makes the background weaker, so that lower peaks pass it.
     alpha = 2 * recipe.confident.low_alpha
     return f"let weaker maps count: --confident.low_alpha {alpha:g} --redo mine_confident"
 
@@ -66,6 +68,7 @@ def failed_seeds(seeds: Sequence[dict[str, Any]]) -> tuple[int, ...]:
 
 def all_failed(seeds: Sequence[dict[str, Any]]) -> bool:
     """Tell whether every class that has training images fails."""
+    # A class without training images has no seeds to fail by.
     shown = [row for row in seeds if row["images"]]
     return bool(shown) and all(row["failed"] for row in shown)
 
@@ -83,6 +86,7 @@ def class_table(root: Path) -> list[dict[str, Any]]:
     tags = {row["class"]: row for row in read_verdicts(root)}
     seeds = {row["class"]: row for row in read_seeds(root)}
     rows = []
+    # Seeds come later in a run and have a row for each class; before them there are only verdicts.
     for name in seeds or tags:
         tag, seed = tags.get(name, {}), seeds.get(name, {})
         verdict = EMPTY if seed.get("failed") == EMPTY else tag.get("verdict", "not judged")

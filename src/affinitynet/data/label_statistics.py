@@ -60,6 +60,7 @@ def judge_segmenter(
     it.
     """
     said = []
+    # An entropy of 0 is one label everywhere: there is nothing to learn, so nothing to judge.
     if 0 < LOOKED * entropy < loss:
         said.append(
             f"the segmenter learned nothing from its images: its cross entropy is {loss:.3g}, "

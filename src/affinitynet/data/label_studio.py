@@ -11,6 +11,7 @@ from affinitynet.data.rows import Listing, Row
 from affinitynet.errors import UserError
 
 _HASH = re.compile(r"^[0-9a-f]{8}-")  # Label Studio writes it before the names of uploads
+# What Label Studio adds to each task of JSON-MIN itself.
 _MIN_KEYS = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
 _IMAGE_KEYS = ("image", "img", "photo", "picture", "file", "url")
 
@@ -52,6 +53,7 @@ def read_label_studio(path: Path) -> Listing:
         image, answers = (_of_task if full else _of_min)(task, where, controls, others, number)
         if not answers:
             waiting.append(image)
+        # JSON-MIN has an entry for each annotation, so an image may come several times.
         found.setdefault(image, (number, []))[1].extend(answers)
     if len(controls) > 1:
         named = " and ".join(f"{name} (entry {n})" for name, n in controls.items())
@@ -109,6 +111,7 @@ def _of_task(
             raise UserError(
                 f"{where}: has an annotation without a result; export the project again"
             )
+        # Skipped by its annotator: nothing was said of the image, not even that it shows none.
         if annotation.get("was_cancelled"):
             continue
         labels: list[str] = []
@@ -151,6 +154,7 @@ def _min_controls(path: Path, tasks: list[Any]) -> dict[str, int]:
                 sure.setdefault(key, number)
             elif isinstance(value, str) and key not in (*_MIN_KEYS, *_IMAGE_KEYS):
                 texts.setdefault(key, number)
+    # "choice" is the control's name in Label Studio's own template of image classification.
     if sure or "choice" in texts:
         return sure or {"choice": texts["choice"]}
     if len(texts) > 1:
@@ -187,6 +191,8 @@ def _file_names(image: str) -> tuple[str, ...]:
     if address.scheme in ("s3", "gs", "azure-blob", "http", "https") or path.startswith("/"):
         path = path.lstrip("/")
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    # The longest ending first, as it says most; buckets and servers put folders before it that are
+    # not on this disk.
     names = ["/".join(parts[start:]) for start in range(len(parts))]
     names += [_HASH.sub("", parts[-1])] if parts and _HASH.match(parts[-1]) else []
     return tuple(names)

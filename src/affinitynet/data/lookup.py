@@ -45,6 +45,8 @@ class Lookup:
         try:
             file = find_weights(weights, self._recipe.data)
         except UserError:
+            # Of a file with the same name only: weights that were exchanged and then lost are
+            # another matter.
             recorded = self._recorded(stage, key)
             return recorded if recorded.startswith(f"{name} ") else f"{name} missing"
         assert file is not None  # `imagenet` and `none` are never looked up

@@ -144,6 +144,7 @@ class Manifest:
 
         Paths are relative to the root; ``splits`` of an image give its place in each split.
         """
+        # A line an image: a data set of millions is written and read without all of it in one text.
         head = {
             "format": FORMAT,
             "root": str(self.root),

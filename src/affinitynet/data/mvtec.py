@@ -12,11 +12,13 @@ from affinitynet.errors import UserError
 
 GOOD = "good"
 TRUTH = "ground_truth"
+# MVTec AD writes the first, some other sets in its layout the second.
 _MASKS = ("{}_mask.png", "{}.png")
 
 
 def is_mvtec(root: Path) -> bool:
     """Whether a folder has ``train/`` with nothing but ``good``, and ``test/`` with defects."""
+    # With a defect in train/ it is as well a set of class folders with splits.
     return _folders(root / "train") == [GOOD] and bool(set(_folders(root / "test")) - {GOOD})
 
 
@@ -63,6 +65,7 @@ def read_mvtec(
     samples: dict[str, Sample] = {}
     masks: set[Path] = set()
     for path, name in found.items():
+        # With its folders: every folder of MVTec's counts from 000.png.
         sample_id = path.relative_to(root).with_suffix("").as_posix()
         if sample_id in samples:
             raise UserError(f"{path}: would be written as {sample_id}.png, as another; rename one")

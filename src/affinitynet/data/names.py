@@ -29,6 +29,8 @@ def check_name(name: str, what: str) -> str:
     """
     if not name or name != name.strip():
         raise UserError(f"{what} {name!r}: is empty or has spaces around it; correct the name")
+    # Cc: controls, Cs: halves of surrogate pairs, Zl and Zp: ends of lines and paragraphs. Names go
+    # into text files of one a line, which such characters would break.
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
         raise UserError(f"{what} {name!r}: has a control character in it; correct the name")
     return name
@@ -44,13 +46,16 @@ class Files:
     def find(self, base: Path, name: str) -> Path | None:
         """Return the file `base/name`, or the only one whose name is composed the same, or None."""
         path = base / name
+        # The usual case, without listing a folder of a hundred thousand images.
         if path.is_file():
             return path
         path = base
+        # A folder on the way may be spelled in the other form as well, so each part is looked up.
         for part in name.split("/"):
             exact, same = path / part, self.list(path).get(compose(part), [])
             if exact in same:
                 path = exact
+            # On Linux both spellings can lie side by side; neither is then the one that was meant.
             elif len(same) == 1:
                 path = same[0]
             else:

@@ -45,6 +45,7 @@ def write_recipe(
     data = data.expanduser().absolute()
     manifest = read_dataset(data, format=format, tags=tags)
     background = [name for name in manifest.classes if compose(name).casefold() in NORMAL]
+    # Were all classes named so, nothing would be left to learn: then they are classes.
     if len(background) == len(manifest.classes) or manifest.layout not in WITH_BACKGROUND:
         background = []
     if background:
@@ -170,6 +171,8 @@ def _yaml(value: Any) -> str:
     """Write a value as JSON, which YAML reads; a plain word as it is."""
     if isinstance(value, Path):
         value = str(value)
+    # YAML 1.1 reads some plain words as booleans or null (_NO_TEXT): a class named "no" needs
+    # quotes.
     plain = isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]*", value)
     return value if plain and value not in _NO_TEXT else json.dumps(value, ensure_ascii=False)
 

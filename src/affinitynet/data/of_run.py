@@ -18,6 +18,7 @@ def manifest_of(folder: Path) -> Manifest:
     check_run_folder(folder)
     if (folder / RUN_FILE).is_file():
         return Manifest.of_run(folder)
+    # A run folder may be moved: it is here, whatever its recipe names as out.
     recipe = Recipe.load(folder / RECIPE, out=folder)
     if recipe.data is None:
         raise UserError(

@@ -21,6 +21,7 @@ def find_photographs(path: Path, out: Path) -> list[Sample]:
     if not path.exists():
         raise UserError(f"{path}: there is no such image or folder")
     base = path.parent if path.is_file() else path
+    # Resolved, so that a symbolic link or `..` does not hide that both are one folder.
     if base.resolve().is_relative_to(out.resolve()):
         holds = "is" if base.resolve() == out.resolve() else "holds"
         raise UserError(
@@ -62,5 +63,6 @@ def claim_folder(out: Path, model: Path) -> None:
 
 
 def _files_below(folder: Path, out: Path) -> list[Path]:
+    # With --out below the folder, a second run would take the masks of the first for photographs.
     masks = out.resolve()
     return [file for file in walk_files(folder) if masks not in file.resolve().parents]

@@ -94,6 +94,8 @@ def detect_format(root: Path, classes: Sequence[str] | None = None) -> str:
     Raises:
         UserError: none fits, with what was found instead, or two do.
     """
+    # By names of files first: the search of tag files opens them, and class folders need a walk
+    # over all images.
     if layout := _layout_by_files(root):
         return layout
     check_no_run(root)
@@ -107,6 +109,7 @@ def detect_format(root: Path, classes: Sequence[str] | None = None) -> str:
     found = find_tag_files(root)
     known = known_names(root, classes)
     sorted_images = class_folders(root, known)
+    # Folders may be by date or camera, so a file of tags comes before them.
     if found.files:
         _check_rival(root, found.files, sorted_images, known)
         return found.files[0].format
@@ -159,6 +162,7 @@ def _check_rival(
     Folders by date or place, whose names are no labels, are folders only.
     """
     names = _class_names(found)
+    # COCO's reader makes a manifest, not rows, so it is not among FILES.
     if not names or files[0].format == "coco":
         return
     listed = {
@@ -215,6 +219,7 @@ def _read(
     listings = []
     for file in found.files:
         listing = FILES[format](file.path, known)
+        # The reader sees one file; which split it is, its name or folder says.
         listings.append(replace(listing, split=file.split, base=file.path.parent))
     return read_listings(root, listings, classes, tags, background)
 

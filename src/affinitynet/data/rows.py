@@ -15,6 +15,7 @@ from affinitynet.data.names import compose
 from affinitynet.errors import UserError
 
 TABLE = "labels.csv"
+# What pandas, Python and databases write into a cell that holds nothing.
 NOTHING = ("nan", "none", "null", "n/a", "<na>", "[]", "{}", "()", "''", '""')
 
 _SEPARATORS = re.compile(r"[|,\t]|^[\[{('\"].*[\])}'\"]$")
@@ -78,6 +79,7 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     columns = find_columns(path, grid.header)
     if columns.split is None:
         columns = columns._replace(split=split_by_values(path, grid, columns))
+    # With a column of labels, numbers beside it are measurements or flags of something else.
     flags = [] if columns.labels is not None else indicator_columns(grid, columns.rest)
     if columns.labels is None and not flags:
         said = ",".join(grid.header)[:80]
@@ -85,6 +87,7 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
             f"{path}: has no column of labels, and no columns of 0 and 1, in {said!r}; it must "
             f"begin with the columns {HOW}"
         )
+    # Before the labels, as their messages name the image.
     images = [_image(path, grid, columns, number, cells) for number, cells in grid.records]
     if flags:
         labels, said = read_indicators(path, grid, flags), "a column of 0 and 1 for each class"
@@ -108,6 +111,7 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     ]
     united = _unite(path, rows, by_tag=not flags)
     read = {*columns.rest, *flags}
+    # A column without a name is an index, as pandas writes it: not worth a note.
     unread = [n for place, n in enumerate(grid.header) if n and place not in read]
     notes = [f"{path.name} has columns that are not read: {', '.join(unread)}"] if unread else []
     names = [grid.header[place] for place in (columns.image, columns.labels) if place is not None]
@@ -146,6 +150,8 @@ def check_labels(path: Path, rows: Iterable[Row], known: Collection[str]) -> tup
                 f"{path}, {place}: the label {label!r} looks like several; separate labels by "
                 "';' (a class of that name goes into classes.txt)"
             )
+        # A name of two words is common, so that it is refused by nothing and noted only where each
+        # of its words is a label too.
         parts = [part for part in _JOINTS.split(label) if part]
         if len(parts) > 1 and all(part in places for part in parts):
             notes.append(
@@ -190,6 +196,8 @@ def _unite(path: Path, rows: list[Row], by_tag: bool) -> list[Row]:
     for first, *others in groups.values():
         for row in others:
             where = both(row.unit, first.line, row.line)
+            # A row with several labels, none or columns of 0 and 1 says all of its image; a second
+            # such row contradicts it or repeats it by mistake.
             if not by_tag or len(first.labels) != 1 or len(row.labels) != 1:
                 raise UserError(f"{path}: lists {row.image} twice, in {where}; unite them")
             if (first.split, first.group) != (row.split, row.group):

@@ -46,6 +46,8 @@ def confusion_of_folder(
             truth, mask = load_truth(manifest, sample), read_labels(file).astype(np.int64)
             if mask.shape != truth.shape:
                 raise UserError(f"{file}: is {mask.shape}, its ground truth {truth.shape}")
+            # Where confident areas say nothing they are no mistake of precision, but not covered
+            # either.
             neutral = mask == manifest.ignore_index
             if (unknown := mask[(mask >= labels) & ~neutral]).size:
                 raise UserError(f"{file}: label {unknown[0]} is above the {labels - 1} classes")
@@ -84,6 +86,8 @@ def score(counts: Counts) -> dict[str, Any]:
     union = counts.predicted + counts.true - counts.hits
     iou = [float(h / u) if u else None for h, u in zip(counts.hits, union, strict=True)]
     present = [value for value in iou if value is not None]
+    # Background fills most images, so its IoU is high in any result and lifts a mean of few
+    # classes.
     foreground = [value for value in iou[1:] if value is not None]
     return {
         "miou": float(np.mean(present)) if present else None,
@@ -175,4 +179,5 @@ def _strongest(
 
 def _above(binned: NDArray[np.int64]) -> NDArray[np.int64]:
     """(C + 1, bins) -> (thresholds, C + 1): how many scores lie above each threshold."""
+    # Summed from the highest bin down; the lowest bin is above no threshold, and is left out.
     return np.cumsum(binned[:, ::-1], axis=1)[:, ::-1][:, 1:].T.copy()

@@ -38,6 +38,8 @@ def name_splits(
     given: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         folded = compose(name).strip().casefold()
+        # Unknown words keep the spelling that comes first, which then is the split's name
+        # everywhere.
         split_of[name] = KNOWN_SPLITS.get(folded) or first.setdefault(folded, name)
         given.setdefault(split_of[name], []).append(name)
     if not unite:
@@ -45,6 +47,8 @@ def name_splits(
         split_of = {name: name if split in several else split for name, split in split_of.items()}
         given = {split: names for split, names in given.items() if split not in several}
     for split, spellings in given.items():
+        # Case is a slip of the hand; two words for one split in one table may be meant as two
+        # splits.
         if len({spelling.casefold() for spelling in spellings}) > 1:
             raise UserError(
                 f"{where}: has {' and '.join(spellings)}, which both say {split}; name them alike "

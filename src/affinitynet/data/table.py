@@ -49,6 +49,7 @@ def read_listings(
     """
     if tags not in ("auto", "table", "masks"):
         raise UserError(f"dataset.tags = {tags}: a labels.csv data set takes table or masks")
+    # Names are compared composed: macOS writes an accented letter as two characters.
     empty = {compose(name) for name in background}
     known = known_names(root, classes)
     notes: list[str] = []
@@ -57,10 +58,13 @@ def read_listings(
     for listing in listings:
         if not listing.rows:
             raise UserError(f"{listing.path}: lists no images; the data set is empty")
+        # A name in a file's own list of classes is one name, even with a separator in it.
         own = {compose(name) for name in listing.classes}
         notes += [*listing.notes, *check_labels(listing.path, listing.rows, known | empty | own)]
         found |= dict.fromkeys(listing.classes)
         labels |= {label for row in listing.rows for label in row.labels}
+    # Lists of classes come first, in their own order; what only the rows name is sorted, so that
+    # the order of the rows does not decide the classes' numbers.
     found |= dict.fromkeys(sorted(labels))
     names = class_names(root, classes, [name for name in found if compose(name) not in empty])
     words = [_split(listing, row) for listing in listings for row in listing.rows]
@@ -75,6 +79,8 @@ def read_listings(
         for row in listing.rows:
             image = images.find(listing, row)
             sample_id = _sample_id(root, image)
+            # The id names every file that the run writes: 1.jpg and 1.png would overwrite each
+            # other.
             if (first := first_of.setdefault(sample_id, (listing, row)))[1] is not row:
                 raise UserError(_same_id(first, (listing, row), sample_id))
             where = f"{listing.path}, {row.place} ({row.image})"
@@ -138,6 +144,7 @@ def _mask_tags(mask: Path | None, classes: int, where: str) -> tuple[int, ...]:
 
 def _normal(root: Path, names: Sequence[str]) -> tuple[str, ...]:
     normal = [name for name in names if name.casefold() in NORMAL]
+    # Often 0 stands for "none" in such tables, and nothing in the table can tell.
     if all(name.isdecimal() for name in names):
         return (
             f"{root}: the labels are numbers ({', '.join(names[:3])}), and each counts as a class; "
@@ -154,6 +161,7 @@ def _normal(root: Path, names: Sequence[str]) -> tuple[str, ...]:
 def _unlisted(root: Path, samples: Sequence[Sample], lists: str) -> tuple[str, ...]:
     """Note image files without a row and masks without an image: that may not be meant."""
     listed = {path for sample in samples for path in (sample.image, sample.mask)}
+    # Without images/ the walk goes through the root, where an earlier run's folder may lie too.
     folder = root / "images" if (root / "images").is_dir() else root
     masks = root / "masks"
     found: dict[str, list[Path]] = defaultdict(list)

@@ -46,11 +46,13 @@ def recognize(path: Path) -> str:
         UserError: it is none of these; what was found and what it lacks.
     """
     suffix = path.suffix.lower()
+    # VOC writes one XML an image, so that being XML says nothing; the reader itself tells.
     if suffix == ".xml":
         read_cvat(path)
         return "cvat"
     if suffix == ".json":
         content = load_json(path)
+        # Before the lists of objects: an export of Label Studio is a list of objects, too.
         if is_label_studio(content):
             return "labelstudio"
         if isinstance(content, dict) and content.keys() >= COCO_LISTS:
@@ -124,6 +126,8 @@ def _recognized(folder: Path, only: str, unread: dict[Path, str]) -> list[TagFil
     for path in _candidates(folder, unread):
         try:
             format = recognize(path)
+        # No error: files of other meanings lie beside tags; `check` says that it is not read, and
+        # why.
         except UserError as error:
             unread[path] = str(error).removeprefix(str(path)).lstrip(":, ")
             continue
@@ -142,6 +146,7 @@ def _candidates(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
         if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
             kinds.setdefault(path.suffix.lower(), []).append(path)
     for suffix, paths in kinds.items():
+        # One file an image, as many programs write their annotations.
         if len(paths) > MOST:
             unread[paths[0]] = f"it is one of {len(paths)} {suffix} files, too many to list tags"
         else:
@@ -150,6 +155,7 @@ def _candidates(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
 
 def _split_of(path: Path) -> str:
     """The split that a file's name says (train.csv, labels_val.csv), else that of its folder."""
+    # First or last word only: split names inside of others ("my_test_tags") mean something else.
     words = compose(path.stem).replace("-", "_").split("_")
     named = [word for word in (words[0], words[-1]) if known_split(word)]
     return named[0] if named else path.parent.name if known_split(path.parent.name) else ""

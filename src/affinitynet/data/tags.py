@@ -54,6 +54,7 @@ def known_names(root: Path, given: Sequence[str] | None) -> frozenset[str]:
 
 def _checked(names: list[str], source: str) -> tuple[str, ...]:
     names = [check_name(compose(name), f"{source}: the class") for name in names]
+    # labelme's list of labels begins with __ignore__ and _background_.
     while names and (is_background(names[0]) or is_void(names[0])):
         names = names[1:]
     if not names:

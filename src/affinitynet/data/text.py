@@ -43,6 +43,7 @@ def decode_text(path: Path) -> tuple[str, str]:
         raise UserError(
             f"{path}: is neither UTF-8, UTF-16 nor cp1252 (byte {error.start}); save it as UTF-8"
         ) from error
+    # decode() leaves line ends as they are, where reading in text mode would turn them.
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 
@@ -51,6 +52,7 @@ def _guess(content: bytes) -> str:
         return UTF16[content[:2]]
     # Letters of the Latin script have a zero byte each: the second in little endian.
     for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        # Half, not all: names may be in another script. UTF-8 and cp1252 have no zeros at all.
         zeros = content[place:400:2].count(0)
         if zeros > 4 and zeros > len(content[place:400:2]) // 2:
             return encoding

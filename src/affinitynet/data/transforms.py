@@ -57,10 +57,12 @@ def classifier_augment(
     Along an axis where the image is shorter than ``size`` it lies at a random offset among zeros,
     which after the normalization are the mean color.
     """
+    # NumPy leaves the upper end out.
     length = int(generator.integers(long_side[0], long_side[1] + 1))
     scaled = resize_image(image, *_scaled(image, length / max(image.shape[:2])))
     flipped = _flip(generator, scaled)[0]
     pixels = normalization.apply(_jittered(flipped, jitter, generator))
+    # Cut after normalizing: only then is 0 the mean color.
     return _Crop.random(pixels, size, generator).cut(pixels, 0)
 
 
@@ -85,6 +87,7 @@ def affinity_augment(
     pixels = _jittered(torch.from_numpy(image).permute(2, 0, 1), jitter, generator)
     targets = torch.from_numpy(labels.astype(np.int64))[None]
     crop = _Crop.random(pixels, size, generator)
+    # Normalized after the cut, zeros are black; before it, they are the mean color.
     if padding == "black":
         pixels = normalization.apply(crop.cut(pixels, 0))
     else:
@@ -121,6 +124,8 @@ def segmentation_augment(
     crop = (
         _Crop.around(pixels, aim, size, generator) if aim else _Crop.random(pixels, size, generator)
     )
+    # Jitter costs more than the crop, so only what is kept of the image gets it; the canvas comes
+    # last, as jitter would change its fill.
     inside = _jittered(crop.inside(pixels), jitter, generator)
     canvas = crop.lay(normalization.apply(inside), 0)
     return canvas, crop.cut(targets, ignore_index)[0].to(torch.int64)
@@ -157,6 +162,7 @@ def reduce_labels(labels: LabelMap, stride: int, ignore_index: int = 255) -> npt
     padded[:height, :width] = labels
     cells = padded.reshape(rows, stride, columns, stride)
     reduced = np.full((rows, columns), ignore_index, dtype=np.int64)
+    # At most one label has more than half of a cell, so the order of the labels does not matter.
     for label in np.flatnonzero(np.bincount(padded.ravel())):
         share = np.count_nonzero(cells == label, axis=(1, 3))
         reduced[2 * share > stride * stride] = label
@@ -176,6 +182,7 @@ class _Crop:
         """Per axis (start in the image, start in the canvas, length), uniform over all places."""
         axes = []
         for length in image.shape[-2:]:
+            # One draw serves both cases: the image slides behind the window, or in it.
             offset = int(generator.integers(abs(length - size) + 1))
             axes.append((offset, 0, size) if length > size else (0, offset, length))
         return cls(size, *axes)
@@ -188,6 +195,7 @@ class _Crop:
         axes = []
         for length, at in zip(image.shape[-2:], pixel, strict=True):
             if length > size:
+                # The window has to hold the pixel and stay within the image.
                 first, last = max(at - size + 1, 0), min(at, length - size)
                 axes.append((int(generator.integers(first, last + 1)), 0, size))
             else:
@@ -256,7 +264,10 @@ def _jittered(pixels: Tensor, jitter: Jitter, generator: np.random.Generator) ->
         (shift_hue, 0.0, jitter.hue),
     )
     order = generator.permutation(len(changes))
+    # Drawn for all four, also those of strength 0: what follows in the generator does not depend on
+    # the strengths.
     amounts = generator.uniform(-1.0, 1.0, len(changes))
+    # torchvision's changes take floats in 0..1, and uint8 would be rounded after each of them.
     image = pixels.to(torch.float32) / 255.0
     for index in order:
         change, neutral, strength = changes[index]
@@ -275,6 +286,7 @@ def shift_hue(image: Tensor, turns: float) -> Tensor:
     red, green, blue = image.unbind(0)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # Gray has no hue; any finite one does, as it is multiplied by a chroma of 0.
     scale = 1.0 / torch.where(chroma == 0, 1.0, chroma)
     hue = torch.where(value == green, (blue - red) * scale + 2.0, (red - green) * scale + 4.0)
     hue = torch.where(value == red, (green - blue) * scale, hue) + 6.0 * turns

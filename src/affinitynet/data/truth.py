@@ -32,9 +32,11 @@ def load_truth(manifest: Manifest, sample: Sample) -> Labels:
     if table is None:
         table = {v: v for v in (*range(len(manifest.classes) + 1), manifest.ignore_index)}
     size = 256 if raw.dtype == np.uint8 else 65536
+    # A table of all values: one lookup a pixel, instead of a pass over the image for each label.
     known = np.zeros(size, dtype=bool)
     lookup = np.zeros(size, dtype=np.uint16)
     for value, label in table.items():
+        # A table with 65535 for void may meet a mask of 8 bits, which cannot hold that value.
         if value < size:
             known[value] = True
             lookup[value] = _only_label(sample) if label == ONLY_TAG else label
@@ -83,6 +85,7 @@ def _only_label(sample: Sample) -> int:
 
 def _check_turn(mask: Path, image: Path) -> None:
     turn = read_orientation(mask)
+    # Masks are read as they are stored, images upright: a turned mask fits only if both are turned.
     if turn != 1 and turn != read_orientation(image):
         raise UserError(
             f"{mask}: its EXIF orientation turns it, but its image {image.name} is not turned so; "

@@ -19,10 +19,12 @@ from affinitynet.data.torch_storage import TORCH_GLOBALS
 from affinitynet.errors import UserError
 
 _ADVICE = "write the maps again as .npz, by np.savez(path, keys=..., cams=...)"
+# What a damaged pickle makes its reader raise, wherever the damage lies.
 _DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, struct.error),
     OSError,
 )
+# Numbers of whole bytes, and objects (O), which only the outermost array may hold.
 _CODE = re.compile(r"([<>|=]?)(b1|\?|[iu][1248]|f[248]|O[48]?)")
 
 
@@ -95,6 +97,7 @@ class _Array(Buildable):
     """numpy's _reconstruct(ndarray, (0,), b'b'), whose content comes later."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
+        # A subclass, as np.matrix, would be read as a plain array without a word.
         if kind != Global("numpy", "ndarray"):
             raise RefusedError("an array of a class of its own")
 

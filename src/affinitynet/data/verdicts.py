@@ -28,6 +28,8 @@ def average_precision(scores: NDArray[np.floating[Any]], tagged: NDArray[np.bool
     Source: as scikit-learn's `average_precision_score`, without interpolation.
     """
     order = np.argsort(-scores, kind="stable")
+    # A threshold lies between different scores only: within a tie the order of the images would
+    # decide the figure.
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     found = np.cumsum(tagged[order])[ends]
     if not len(scores) or not found[-1]:
@@ -40,6 +42,7 @@ def chance_level(scores: NDArray[np.floating[Any]], tagged: NDArray[np.bool_], s
     """Return what average precision chance reaches: the 95th percentile under shuffled tags."""
     generator = np.random.default_rng([seed, len(scores)])
     drawn = [average_precision(scores, generator.permutation(tagged)) for _ in range(SHUFFLES)]
+    # The mean of shuffled tags would be beaten by half of all classifiers that learned nothing.
     return float(np.percentile(drawn, CHANCE))
 
 
@@ -60,6 +63,8 @@ def judge_tags(
         own, count = tagged[:, index], int(tagged[:, index].sum())
         row: dict[str, Any] = {"class": name, "images": len(tagged), "positives": count}
         if min(count, len(tagged) - count) < LEAST:
+            # With a handful of images one lucky guess is far above chance, and one mistake far
+            # below.
             rows.append({**row, "ap": None, "chance": None, "verdict": "not judged"})
             continue
         ap, chance = (

@@ -32,6 +32,7 @@ VOC_CLASSES = (
 
 ANNOTATIONS = "Annotations"
 MASKS = "SegmentationClass"
+# Where the 10,582 masks of train_aug usually lie; SBD's outlines are coarser than VOC's own.
 SBD_MASKS = "SegmentationClassAug"
 
 
@@ -124,6 +125,7 @@ def read_voc(root: Path, classes: Sequence[str] | None, tags: str) -> Manifest:
 
 
 def _mask(root: Path, sample_id: str, files: Files) -> Path | None:
+    # VOC's own first: its outlines are finer.
     found = (files.find(root / folder, f"{sample_id}.png") for folder in (MASKS, SBD_MASKS))
     return next((path for path in found if path is not None), None)
 

@@ -71,6 +71,7 @@ def read_lists(root: Path, images: Images) -> dict[str, list[str]]:
     Raises:
         UserError: there is no list, or it names an image that is not there.
     """
+    # Main lists all images, most of them without masks; it serves kits made for detection.
     for folder in (root / "ImageSets" / "Segmentation", root / "ImageSets" / "Main"):
         lists: dict[str, list[str]] = {}
         for path in sorted(folder.glob("*.txt")):
@@ -103,6 +104,7 @@ def _is_per_class(lines: list[str], images: Images) -> bool:
 
 def _readings(line: str) -> Iterator[str]:
     """What a line may say: a name as it stands, or a path with an extension."""
+    # As it stands first: a name may have a dot or a space in it ("a.1 b").
     yield line
     pair = _PAIR.fullmatch(line)
     path = pair[1] if pair else line

@@ -54,6 +54,8 @@ def export_run(
     samples = _masked_samples(recipe, manifest, stage)
     with _new_folder(out) as folder:
         _FORMATS[format](run_folder / stage, folder, manifest, samples)
+        # Background first, so that a line's number is the value in the mask; our reader of VOC
+        # takes a list that begins so for these numbers.
         names = "".join(f"{name}\n" for name in ("background", *manifest.classes))
         (folder / "classes.txt").write_text(names, "utf-8", newline="\n")
     return out
@@ -88,12 +90,14 @@ def _write_jpeg(source: Path, target: Path) -> None:
     upright = False
     # What can't be opened here is reported by load_image below, in words.
     with contextlib.suppress(OSError), Image.open(source, formats=("JPEG",)) as image:
+        # CMYK too is a JPEG, but readers of VOC expect gray or RGB.
         plain = image.format == "JPEG" and image.mode in ("RGB", "L")
         upright = plain and orientation(image) == 1
     if upright:
         shutil.copyfile(source, target)
     else:
         picture = Image.fromarray(load_image(source))
+        # subsampling=0 keeps the colors' resolution, which JPEG halves otherwise.
         picture.save(target, format="JPEG", quality=95, subsampling=0)
 
 

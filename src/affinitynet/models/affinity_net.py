@@ -52,6 +52,7 @@ class AffinityNet(nn.Module):
         self.backbone = cast(nn.Module, backbone)
         self.head = AffinityHead(backbone.channels, group_norm=group_norm)
         self.radius, self.distance = radius, distance
+        # The first map's stride, as the head resizes the others to its grid.
         self.scale, self.stride = scale, backbone.strides[0] // scale
 
     @classmethod

@@ -22,6 +22,7 @@ class ClassifierDescription(Description):
     classes: tuple[str, ...]
     backbone: SavedBackbone
     output_stride: Literal[8, 16, 32]
+    # Defaults where earlier versions wrote no such key: it was so in all of their networks.
     norm: Norm = "frozen"
     pooling: Pooling = "average"
 

@@ -51,6 +51,7 @@ class PatchNetwork(nn.Module):
                 f"{', '.join(map(str, sorted(set(known))))}"
             )
         self._indices = [known.index(stride) for stride in strides]
+        # Measured: a backbone lists the channels of its three maps only.
         with torch.inference_mode():
             maps = self.eval()._maps(torch.zeros(1, 3, 64, 64))
         self.channels = tuple(part.shape[1] for part in maps)
@@ -76,6 +77,8 @@ def _map_strides(backbone: Backbone) -> list[int]:
     if not isinstance(backbone, TimmBackbone):
         return list(backbone.strides)
     stages = backbone.net.feature_info
+    # Not each stage's own reduction: at an output stride of 8 the last three would all have 8, and
+    # a stride could not tell them apart.
     return [stages[0]["reduction"] * 2**number for number in range(len(stages))]
 
 
@@ -134,6 +137,7 @@ class Banks:
         tensors = {"mean": self.mean, "scale": self.scale}
         for label, bank in self.patches.items():
             tensors[f"bank.{label}"] = bank
+            # float64, as Python's floats are: float32 would round the two numbers on the way.
             tensors[f"range.{label}"] = torch.tensor(self.range[label], dtype=torch.float64)
         with atomic_write(file) as temporary:
             temporary.write_bytes(save({k: v.contiguous().cpu() for k, v in tensors.items()}))
@@ -227,6 +231,8 @@ class BankBuilder:
         self._filled = self._filled.to(patches.device)
         rows = self._filled.rows(patches)
         for label in self._measured[image]:
+            # Its own patches are at distance 0: the scale would say that images without the tag are
+            # closer to the bank than a new one ever is.
             others = (self._owners[label] != self._numbers[image]).to(patches.device)
             bank = self._filled.patches[label][others]
             found = nearest_distance(rows, bank, self._settings.neighbors)

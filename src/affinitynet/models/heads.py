@@ -31,6 +31,7 @@ class CamHead(nn.Module):
         """Make a fresh head for maps of `channels` channels."""
         super().__init__()
         self.pooling = pooling
+        # Whole channels, as in the public code.
         self.dropout = nn.Dropout2d(0.5)
         self.fc = nn.Conv2d(channels, classes, 1, bias=False)  # a bias would be in no map
         nn.init.xavier_uniform_(self.fc.weight)

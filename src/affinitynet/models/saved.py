@@ -53,6 +53,7 @@ def save_model(folder: Path, model: nn.Module, description: Description) -> None
         content = save(tensors)
         temporary.write_bytes(content)
     checksum = {CHECKSUM: hashlib.sha256(content).hexdigest()}
+    # Last, so that a folder with a description has its weights.
     write_json(folder / DESCRIPTION, description.model_dump(mode="json") | checksum)
 
 
@@ -71,6 +72,7 @@ def load_model(
         raise UserError(
             f"{folder / DESCRIPTION}: {error}; make it again with --redo {kind.stage}"
         ) from error
+    # Before they are loaded: a flipped bit in a weight is no error to any loader.
     _check_weights(folder, kind.stage)
     _load_weights(model, folder / WEIGHTS, kind.stage)
     return model.eval(), description
@@ -116,6 +118,7 @@ def _load_weights(model: nn.Module, file: Path, stage: str) -> None:
     try:
         model.load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
+        # PyTorch lists every key that does not fit, over hundreds of lines.
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{file}: can't be loaded ({reason}); make it again with --redo {stage}"

@@ -51,6 +51,7 @@ class VGG16(nn.Module):
                 self.add_module(f"conv{stage}_{layer}", convolution)
                 inputs = scaled(channels)
         self.fc6 = nn.Conv2d(inputs, scaled(1024), 3, padding=fc6_dilation, dilation=fc6_dilation)
+        # Channels as a whole, as in the public code, where Caffe's model drops single values.
         self.dropout6 = nn.Dropout2d(0.5)
         self.fc7 = nn.Conv2d(scaled(1024), scaled(1024), 1)
 

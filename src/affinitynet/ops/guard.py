@@ -49,6 +49,7 @@ def label_areas(labels: Tensor, count: int) -> Tensor:
     Returns:
         (count,) int64.
     """
+    # bincount would otherwise answer with a place for 255, and refuses what is below 0.
     known = labels[(labels >= 0) & (labels < count)]
     return torch.bincount(known.long().flatten(), minlength=count)
 
@@ -71,6 +72,7 @@ def wrong_classes(seeds: Tensor, walked: Tensor, classes: int) -> Tensor:
 
     As `walk_fault` of their areas.
     """
+    # Off the device in one go: a number at a time would wait for it each time.
     before = label_areas(seeds, classes + 1)[1:].tolist()
     after = label_areas(walked, classes + 1)[1:].tolist()
     faults = map(walk_fault, before, after, [seeds.numel()] * classes)
@@ -102,6 +104,7 @@ def fall_back(walked: Tensor, seeds: Tensor, wrong: Tensor) -> Tensor:
         )
     if wrong.all():
         return seeds.to(walked.dtype)
+    # The background, label 0, is not judged itself.
     rows = torch.cat([wrong.new_zeros(1), wrong])
     disputed = rows[walked.max(0).indices] | rows[seeds.max(0).indices]
     return torch.where(rows[:, None, None] | disputed, seeds.to(walked.dtype), walked)

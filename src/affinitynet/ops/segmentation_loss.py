@@ -22,6 +22,7 @@ def root_weights(counts: Sequence[int], most: float = MOST_WEIGHT) -> Tensor:
     Returns:
         (C + 1,) float32.
     """
+    # Pixels of a whole data set: float32 counts exactly only to 16.8 million.
     pixels = torch.tensor(counts, dtype=torch.float64)
     weights = (pixels.max() / pixels.clamp(min=1)).sqrt().clamp(max=most)
     return torch.where(pixels > 0, weights, 1.0).float()
@@ -47,6 +48,7 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> T
     sizes = targets.sum((0, 2))
     both = probabilities.sum((0, 2)) + sizes
     present = sizes > 0
+    # The clamp keeps 0 / 0 out of the branch that `where` drops: its gradient would still be NaN.
     losses = torch.where(present, 1 - 2 * overlap / both.clamp(min=1e-6), 0.0)
     return losses.sum() / present.sum().clamp(min=1)
 
@@ -80,6 +82,8 @@ def lovasz_softmax_loss(logits: Tensor, labels: Tensor, ignore_index: int = 255)
 def _jaccard_steps(truth: Tensor) -> Tensor:
     """Return what each pixel of (N,) adds to the Jaccard loss when all before it are wrong."""
     size = truth.sum()
+    # If the first k pixels are wrong, those of the class among them leave the intersection, and the
+    # others join the union.
     loss = 1 - (size - truth.cumsum(0)) / (size + (1 - truth).cumsum(0))
     return torch.diff(loss, prepend=loss.new_zeros(1))
 
@@ -87,6 +91,7 @@ def _jaccard_steps(truth: Tensor) -> Tensor:
 def _labelled(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Return probabilities and 0/1 targets, both (B, C + 1, H W), 0 where nothing is labelled."""
     labelled = (labels != ignore_index).flatten(1)[:, None]
+    # float32 also under autocast: sums over a batch's pixels in half precision lose the small ones.
     probabilities = logits.float().softmax(1).flatten(2) * labelled
     classes = torch.arange(logits.shape[1], device=labels.device)[None, :, None]
     targets = (labels.flatten(1)[:, None] == classes) & labelled
