@@ -212,6 +212,7 @@ class Run:
         The figures of a finished run replace those in its folder. Those of an unfinished one are
         returned only, because they would look like the finished run's.
         """
+        # `evaluate` is the last stage.
         *before, stage = self.stages
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, FOLDERS)
@@ -281,6 +282,7 @@ class Run:
         if anew:  # not before: until the new file is there, the old plan speaks of the old one
             folder.start(plan)
         contents.record_masks(self.recipe, self.manifest, stage)
+        # The record last: it is what says that the stage is done.
         folder.finish(record)
         forget_stage(self.recipe.out, stage, self.stages)
         say(f"{title}: done in {seconds:.0f} s")
@@ -305,6 +307,7 @@ class Run:
 
 def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
     """Return the function that does a stage: its own, or the one that brings its files in."""
+    # Imported by name, only when there is work: a stage loads torch.
     module = "import_files" if stage.source else stage.name
     work: Callable[[Context], dict[str, Any]] = importlib.import_module(
         f"affinitynet.stages.{module}"
