@@ -212,7 +212,6 @@ class Run:
         The figures of a finished run replace those in its folder. Those of an unfinished one are
         returned only, because they would look like the finished run's.
         """
-        # `evaluate` is the last stage.
         *before, stage = self.stages
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, FOLDERS)
@@ -307,7 +306,6 @@ class Run:
 
 def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
     """Return the function that does a stage: its own, or the one that brings its files in."""
-    # Imported by name, only when there is work: a stage loads torch.
     module = "import_files" if stage.source else stage.name
     work: Callable[[Context], dict[str, Any]] = importlib.import_module(
         f"affinitynet.stages.{module}"
