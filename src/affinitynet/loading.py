@@ -112,6 +112,7 @@ def loading(
         UserError: that of a sample, as it is; or a process that loads was ended from outside.
     """
     told, tell = multiprocessing.Pipe(duplex=False)
+    # Copies that do not block need pinned memory.
     pinned = device.type == "cuda"
     source: Dataset[Any] = _Handing(dataset)  # type: ignore[assignment]
     loader = DataLoader(

@@ -281,6 +281,7 @@ class Run:
         if anew:  # not before: until the new file is there, the old plan speaks of the old one
             folder.start(plan)
         contents.record_masks(self.recipe, self.manifest, stage)
+        # The record last: it is what says that the stage is done.
         folder.finish(record)
         forget_stage(self.recipe.out, stage, self.stages)
         say(f"{title}: done in {seconds:.0f} s")

@@ -176,6 +176,7 @@ class _Loop:
                 what = "network's output is not finite"
                 raise _diverged(self.name, what, epoch, self.settings) from error
         values = {key: float(part.detach()) for key, part in parts.items()}
+        # Before the step: after it the weights would be NaN as well.
         if not math.isfinite(values["loss"]):
             raise _diverged(self.name, f"loss is {values['loss']}", epoch, self.settings)
         self.accelerator.backward(parts["loss"])
@@ -327,6 +328,7 @@ def _resume(
         return 0, {}
     try:
         _check(path)
+        # weights_only: a file from elsewhere can't run code here.
         state = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

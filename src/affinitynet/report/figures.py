@@ -160,6 +160,7 @@ def _stage_row(stage: Stage, state: str, record: Record | None) -> StageRow:
 
 def _number(value: Any) -> float | None:
     """Return a finite number as float, anything else as None (JSON may hold NaN for "absent")."""
+    # In Python True is an int, and would become 1.0.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)

@@ -142,6 +142,7 @@ def _histogram(ranking: Sequence[float]) -> dict[str, Any] | None:
         return None
     counts = [0] * _BINS
     for iou in ranking:
+        # An IoU of exactly 1 belongs in the last step.
         counts[min(int(iou * _BINS), _BINS - 1)] += 1
     below_half = sum(iou < 0.5 for iou in ranking)
     words = (
@@ -199,6 +200,7 @@ def _package_text(name: str) -> str:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
+        # A misspelled name in the template is an error, not a blank.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -40,6 +40,7 @@ def set_aside(path: Path, *, whole: bool = True) -> None:
     Raises:
         UserError: it can't be renamed, or the other one not deleted.
     """
+    # A broken link does not exist, but it takes up the name.
     if not (path.exists() or path.is_symlink()):
         return
     grave = _grave(path)

@@ -46,6 +46,7 @@ def source_of(*known: str, function: bool = False) -> AfterValidator:
 
     def check(source: str) -> str:
         by_name = source in known or (function and source.startswith(FUNCTION))
+        # removeprefix gives back a source without the prefix, "" one without a folder.
         if by_name or source.removeprefix(FILES) not in ("", source):
             return source
         raise ValueError(f"a source is {', '.join(known)} or files:FOLDER")
@@ -54,6 +55,7 @@ def source_of(*known: str, function: bool = False) -> AfterValidator:
 
 
 def _device(name: str) -> str:
+    # By its form only: to ask for the device itself would load torch.
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError("a device is auto, cpu, mps, cuda or cuda:N (cuda:1 is the second card)")
     return name

@@ -80,6 +80,7 @@ def work(context: Context) -> dict[str, Any]:
         maps = {source: _maps(context, sample, source) for source in dict.fromkeys(sources)}
         rows = [maps[sources[tag]][number] for number, tag in enumerate(sample.tags)]
         size = next(iter(maps.values())).shape[1:]
+        # Without tags there is no map, but later stages still compare the size.
         picked = np.stack(rows) if rows else np.zeros((0, *size), np.float32)
         save_cams(context.file(CAMS, sample), sample.tags, picked)
 
@@ -146,6 +147,7 @@ def choose(
         unlearned: those that the classifier did not learn: its probabilities say nothing of them.
     """
     able = drops.keys() if contrasted is None else contrasted
+    # Contrast minus classifier, as the pair is reversed: above 0, contrast points better.
     differences = {label: np.subtract(*drops[label][::-1]) for label in drops if label in able}
     heard = [label for label in differences if label not in unlearned]
     means = [float(differences[label].mean()) for label in heard if len(differences[label])]

@@ -40,6 +40,7 @@ def work(context: Context) -> dict[str, Any]:
 
         def compute(sample: Sample, image: Tensor) -> Tensor:
             if not sample.tags:
+                # No map, but the size stays: later stages compare it with the image's.
                 return torch.zeros(0, *image.shape[-2:])
             pixels = image.to(device)
             cams = multi_scale_cams(
@@ -82,6 +83,7 @@ def multi_scale_cams(
         pixels = normalization.apply(scaled[None])
         batch = torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
         maps = network(batch.contiguous(memory_format=torch.channels_last))[:, list(tags)]
+        # float32 before the sum over scales: the network may run in half precision.
         maps = F.interpolate(maps.float(), (height, width), mode="bilinear", align_corners=False)
         total += maps[0]
         if flip:

@@ -146,6 +146,7 @@ def _cam_rows(
     """Measure the CAMs at the background score that the truth shows to be best, and at a fixed."""
     settings = context.recipe.evaluate
     start, stop, step = settings.sweep
+    # Half a step more, so that rounding does not lose the last threshold.
     swept = np.arange(start, stop + step / 2, step)
     thresholds = np.sort(np.append(swept, settings.cam_background))
     counts = sweep_counts(

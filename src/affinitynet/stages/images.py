@@ -46,6 +46,7 @@ def make_each(
     ]
     left = Counter(number // SHARD_IMAGES for number, _ in todo)
     for shard, ids in enumerate(shards):
+        # All files are there, but a run was stopped before it recorded them.
         if not left[shard] and not folder.has_shard(shard, ids):
             folder.finish_shard(shard, ids)
     numbers = {sample.id: number for number, sample in todo}
@@ -88,6 +89,7 @@ def for_each(
     Raises:
         UserError: the first image that fails, by stage and name.
     """
+    # Bounds memory: so many images wait to be computed, and so many to be written.
     ahead = 2 * max(1, workers)
     with (
         ThreadPoolExecutor(max(1, workers)) as pool,
@@ -110,6 +112,7 @@ def for_each(
                 with blaming(name, sample):
                     computed = compute(sample, loading.popleft().result())
                 finishing.append((sample, pool.submit(finish, sample, computed)))
+                # In the order of the images, so that the first one that fails is the one named.
                 while len(finishing) > ahead or (finishing and finishing[0][1].done()):
                     settle()
             while finishing:

@@ -111,6 +111,7 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
     file = context.file(CAMS, sample)
     classes, cams = load_cams(file, classes=len(context.manifest.classes))
     check_size(image.shape[:2], cams.shape[1:], file)
+    # float16 as in the file: masks decided again from the file must be the same.
     scores = walk_scores(
         torch.from_numpy(cams),
         affinity.float(),

@@ -74,6 +74,7 @@ def restrict(probabilities: Tensor, tags: Iterable[int]) -> Tensor:
     P'_k = P_k / sum_j P_j over background and tags: what is left when the tags are known.
     """
     kept = probabilities[[0, *(tag + 1 for tag in tags)]]
+    # Where no kept class has any probability, 0 / 0 would be NaN.
     return kept / kept.sum(0, keepdim=True).clamp(min=1e-12)
 
 
@@ -105,6 +106,7 @@ def _sampled(samples: Iterable[Sample], classes: int) -> list[Sample]:
     every = list(samples)
     for index in range(classes):
         tagged = [sample for sample in every if index in sample.tags]
+        # Rounded up, so that at most JUDGED are taken.
         step = max(1, -(-len(tagged) // JUDGED))
         found |= {sample.id: sample for sample in tagged[::step]}
     return list(found.values())

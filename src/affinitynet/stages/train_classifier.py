@@ -133,6 +133,7 @@ def split_samples(context: Context) -> tuple[tuple[Sample, ...], tuple[Sample, .
     samples, settings = context.samples("train"), context.recipe.classifier
     if not settings.hold_out:
         return samples, (), []
+    # An image of both splits is learned from, so it can judge nothing.
     known = {sample.id for sample in samples}
     val = tuple(sample for sample in context.samples("val") if sample.id not in known)
     if any(sample.tags for sample in val):
@@ -220,6 +221,7 @@ def chance_loss(frequencies: NDArray[np.float64]) -> float:
     -p log p - (1 - p) log (1 - p) for each class's frequency p is the least that the soft-margin
     loss can be when every image gets the same scores.
     """
+    # A tag of all images or of none: 0 log 0 counts as 0, but would be NaN.
     p = np.clip(frequencies, 1e-12, 1 - 1e-12)
     return float(np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p)))
 

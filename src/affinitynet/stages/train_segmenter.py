@@ -111,6 +111,7 @@ def segmentation_losses(
     total = entropy + sum(beside.values())
     if settings.boundary_weight:
         pixels = normalization.invert(images).permute(0, 2, 3, 1)
+        # The CRF's answer is a target: no gradient goes through it.
         refined = dense_crf(pixels, logits.detach().softmax(1), **settings.crf.model_dump())
         beside["boundary"] = boundary_loss(logits, refined)
         total = total + settings.boundary_weight * beside["boundary"]
@@ -123,6 +124,7 @@ def _cross_entropy(
     labelled = labels != ignore_index
     if weights is not None:
         weights = weights.to(logits.device)
+    # Summed, and divided below: torch's mean is NaN where no pixel is labelled.
     entropy = F.cross_entropy(logits, labels, weights, ignore_index=ignore_index, reduction="sum")
     if weights is None:
         return entropy / labelled.sum().clamp(min=1)
@@ -199,6 +201,7 @@ def count_pixels(
     drawn; None: alike. So the labels' entropy is of the kind that the training's loss is.
     """
     found: dict[int, float] = defaultdict(float)
+    # Evenly over the set; rounded up, so that there are at most CROPS.
     for index in range(0, len(dataset), -(-len(dataset) // CROPS)):
         labels, counts = np.unique(dataset[index][1].numpy(), return_counts=True)
         for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
@@ -252,6 +255,7 @@ def check_net(recipe: Recipe, manifest: Manifest) -> None:
     net = _make_net(recipe, manifest, pretrained=False)
     if min(settings.batch_size, len(manifest.split(recipe.dataset.train))) == 1:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
+            # Only in training mode does batch normalization refuse a single value.
             net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
 
 
