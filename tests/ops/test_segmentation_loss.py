@@ -1,5 +1,7 @@
 """Losses that weigh classes alike, against segmentation-models-pytorch's and by their meaning."""
 
+import math
+
 import pytest
 import torch
 from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
@@ -78,8 +80,9 @@ def test_losses_are_float32_whatever_the_networks_precision(loss) -> None:
 
 
 def test_root_weights() -> None:
-    weights = root_weights([10_000, 400, 1, 0])
-    assert weights.tolist() == [1, 5, 10, 1]
+    weights = root_weights([90_000, 9_600, 400, 1, 0])
+    assert weights.tolist() == pytest.approx([1, math.sqrt(10_000.1 / 9_600), 5, 10, 1], rel=1e-5)
     assert weights.dtype == torch.float32
-    assert root_weights([100, 400], most=1.5).tolist() == [1.5, 1]
+    assert root_weights([996, 4], most=1.5).tolist() == [1, 1.5]
+    assert root_weights([100, 400]).tolist() == [1, 1]  # none is small
     assert root_weights([0, 0]).tolist() == [1, 1]

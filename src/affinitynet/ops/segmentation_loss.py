@@ -5,15 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# Share of the pixels below which a class is small. Against the commonest class in its place, which
+# weighs lesions of a hundredth of the pixels by 10 instead of 3, leaves of val had 49.9 mIoU after
+# 200 steps where they had 42.4, and each class was better (one seed; docs/stages.md).
+SMALL = 0.1
 MOST_WEIGHT = 10.0  # a class of a millionth of the pixels must not drown all others
 
 
 def root_weights(counts: Sequence[int], most: float = MOST_WEIGHT) -> Tensor:
-    """Weigh classes by the inverse root of how many pixels they have: 1 for the commonest.
+    """Weigh small classes by the inverse root of their share of the pixels; 1 from a tenth on.
 
-    w_c = min(most, sqrt(max_k n_k / n_c)). The root is halfway between pixels that all count alike
-    and classes that all count alike; the latter makes a network say rare classes far too often. A
-    class without a pixel has weight 1, which nothing is multiplied by.
+    w_c = min(most, max(1, sqrt(SMALL sum_k n_k / n_c))). The root is halfway between pixels that
+    all count alike and classes that all count alike; the latter makes a network say rare classes
+    far too often. A class without a pixel has weight 1, which nothing is multiplied by.
 
     Args:
         counts: pixels of each class, background first.
@@ -24,7 +28,7 @@ def root_weights(counts: Sequence[int], most: float = MOST_WEIGHT) -> Tensor:
     """
     # Pixels of a whole data set: float32 counts exactly only to 16.8 million.
     pixels = torch.tensor(counts, dtype=torch.float64)
-    weights = (pixels.max() / pixels.clamp(min=1)).sqrt().clamp(max=most)
+    weights = (SMALL * pixels.sum() / pixels.clamp(min=1)).sqrt().clamp(min=1, max=most)
     return torch.where(pixels > 0, weights, 1.0).float()
 
 

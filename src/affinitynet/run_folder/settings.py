@@ -340,8 +340,8 @@ class SegmenterSettings(TrainingSettings):
     )
     class_weights: Literal["none", "root"] = Field(
         "none",
-        description="of the cross entropy: none, or root, by the inverse root of each class's "
-        "pixels in the pseudo masks, at most 10",
+        description="of the cross entropy: none, or root, which weighs classes with less than a "
+        "tenth of the pixels in the pseudo masks by the root of how much less, at most 10",
     )
     boundary_weight: float = Field(
         0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"
