@@ -13,22 +13,6 @@ from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(toy, folder / "data")
-    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    an.run(recipe(folder))
-    return folder
-
-
-@pytest.fixture
-def home(made: Path, tmp_path: Path) -> Path:
-    folder = Path(shutil.copytree(made, tmp_path / "home"))
-    an.run(recipe(folder))  # says where the copy's data lie
-    return folder
-
-
 def recipe(home: Path) -> an.Recipe:
     return an.Recipe.load(home / "tiny.yaml", data=home / "data", out=home / "run")
 

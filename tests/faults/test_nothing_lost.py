@@ -18,23 +18,6 @@ from affinitynet.run_folder.folder import _HOST
 from affinitynet.run_folder.records import CHECKPOINT, Record, StageFolder
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
-    """A finished run with its own copy of the data; tests work on copies of both."""
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(toy, folder / "data")
-    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    an.run(recipe(folder))
-    return folder
-
-
-@pytest.fixture
-def home(made: Path, tmp_path: Path) -> Path:
-    folder = Path(shutil.copytree(made, tmp_path / "home"))
-    an.run(recipe(folder))  # does nothing, but says where the copy's data lie
-    return folder
-
-
 def recipe(home: Path, **changes: object) -> an.Recipe:
     given = {"data": home / "data", "out": home / "run"}
     return an.Recipe.load(home / "tiny.yaml", **given | changes)

@@ -18,7 +18,7 @@ from affinitynet.data.voc import SBD_MASKS
 from affinitynet.errors import UserError
 from affinitynet.progress import task
 
-FEW_IMAGES = 20
+FEW_IMAGES = 20  # of a class: with fewer, expect poor CAMs
 # Decoding leaves Python's lock, so that threads are enough.
 _THREADS = 4
 

@@ -1,13 +1,10 @@
 """CVAT's XML ("CVAT for images 1.1"): the tags of each image."""
 
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
 from affinitynet.data.names import compose
 from affinitynet.data.rows import Listing, Row
+from affinitynet.data.xml_file import parse_xml
 from affinitynet.errors import UserError
 
 SHAPES = ("box", "polygon", "polyline", "points", "mask", "cuboid", "ellipse", "skeleton")
@@ -23,7 +20,7 @@ def read_cvat(path: Path) -> Listing:
         UserError: the file is no XML, none of CVAT's images, declares entities; an image has no
             name or a tag no label; names the entry.
     """
-    root = _parse(path)
+    root = parse_xml(path, "which CVAT never does; export it again", "export it again")
     images = root.findall("image") if root.tag == "annotations" else []
     if not images:
         what = "tracks of a video" if root.find("track") is not None else "no images"
@@ -68,20 +65,3 @@ def read_cvat(path: Path) -> Listing:
     kind = "tags of images" if tagged else "labels of shapes (no image has a tag)"
     said = f"{path.name}: CVAT's {kind}"
     return Listing(path, rows, said, tuple(notes), tuple(dict.fromkeys(filter(None, classes))))
-
-
-def _parse(path: Path) -> Element:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from error
-    try:
-        # Nested entities can blow a small file up to gigabytes.
-        root: Element = fromstring(content, forbid_dtd=True)
-    except DefusedXmlException as error:
-        raise UserError(
-            f"{path}: declares XML entities, which CVAT never does; export it again"
-        ) from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: is not valid XML ({error}); export it again") from error
-    return root

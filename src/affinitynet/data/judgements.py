@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from affinitynet.data.check import FEW_IMAGES
 from affinitynet.data.verdicts import read_verdicts
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import StageFolder
 from affinitynet.run_folder.stages import CONFIDENT, Stage
 
-FEW = 20  # images of a class; the classifier's warning of rare classes is the same
 NOT_LEARNED, EMPTY = "not learned", "empty seeds"
 KEPT = "not learned, maps kept"
 
@@ -31,8 +31,8 @@ def judge_classes(
 def next_step(recipe: Recipe, row: dict[str, Any]) -> str:
     """Say the one thing to try next for a class that fails, by its row of seeds."""
     # First, as no setting makes up for images that are not there.
-    if row["images"] < FEW:
-        return "tag more images that show it: 20 or more"
+    if row["images"] < FEW_IMAGES:
+        return f"tag more images that show it: {FEW_IMAGES} or more"
     if row["failed"] == NOT_LEARNED:
         if recipe.classifier.norm != "trained":
             return "try --classifier.norm trained --redo train_classifier"

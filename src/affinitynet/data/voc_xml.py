@@ -2,12 +2,8 @@
 
 import re
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
-
-from affinitynet.errors import UserError
+from affinitynet.data.xml_file import parse_xml
 
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._\-]+)["'][^>]*\?>""")
 _PARSED = ("utf-8", "utf8", "utf-16", "utf16", "us-ascii", "ascii", "iso-8859-1")  # by expat itself
@@ -19,20 +15,10 @@ def read_objects(path: Path) -> tuple[str, ...]:
     Raises:
         UserError: it can't be read, is not XML, or declares entities.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from error
-    try:
-        # Entities can blow a small file up to gigabytes; no VOC annotation declares any.
-        objects = fromstring(_decoded(content), forbid_dtd=True).findall("object")
-    except DefusedXmlException as error:
-        raise UserError(
-            f"{path}: declares XML entities, which no VOC annotation needs; remove them"
-        ) from error
-    # An encoding that isn't known is a ValueError or a LookupError.
-    except (ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: is not valid XML ({error}); save it as UTF-8") from error
+    root = parse_xml(
+        path, "which no VOC annotation needs; remove them", "save it as UTF-8", _decoded
+    )
+    objects = root.findall("object")
     return tuple(dict.fromkeys((item.findtext("name") or "").strip() for item in objects))
 
 

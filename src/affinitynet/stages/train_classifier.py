@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from affinitynet.data import Sample, load_image
+from affinitynet.data.check import FEW_IMAGES
 from affinitynet.data.holdout import hold_out, read_groups
 from affinitynet.data.transforms import (
     NO_JITTER,
@@ -230,7 +231,7 @@ def _rare(counts: NDArray[np.float64], classes: tuple[str, ...]) -> list[str]:
     return [
         f"class {name} has {count:.0f} training images: expect poor CAMs"
         for name, count in zip(classes, counts.tolist(), strict=True)
-        if count < 20
+        if count < FEW_IMAGES
     ]
 
 
