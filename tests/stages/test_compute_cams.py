@@ -11,7 +11,7 @@ from torch import Tensor
 from affinitynet.models.backbone import TimmBackbone
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.stages.compute_cams import multi_scale_cams
+from affinitynet.stages.compute_cams import multi_scale_cams, scale_maps
 
 SCALES = (1.0, 0.5, 1.5, 2.0)  # the original code's order
 Bilinear = Callable[[Tensor, int, int], Tensor]
@@ -35,14 +35,15 @@ def cams(
     model: Classifier, image: Tensor, tags: Sequence[int], scales: Sequence[float], flip: bool
 ) -> Tensor:
     with torch.inference_mode():
-        return multi_scale_cams(
+        maps = multi_scale_cams(
             model.cams,
-            model.backbone.normalization,
+            model.backbone.normalization,  # type: ignore[arg-type]
             image,
             tags,
             scales,
-            flip,  # type: ignore[arg-type]
+            flip,
         )
+        return scale_maps(maps, tags, {})
 
 
 @torch.inference_mode()
@@ -145,3 +146,11 @@ def test_sizes_are_rounded_half_to_even(
     model.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     assert cams(model, picture(*size), (1,), (scale,), True).shape == (1, *size)
     assert shapes == [(2, 3, *seen)]
+
+
+def test_a_class_with_a_range_is_measured_by_it_and_others_by_their_maximum() -> None:
+    maps = torch.tensor([[[0.0, 2.0], [3.0, 7.0]], [[0.0, 1.0], [2.0, 4.0]]])
+    scaled = scale_maps(maps, (5, 2), {5: (1.0, 3.0)})
+    # 0.2 s^2 with s of 0, 1/2, 1 and 3, at most one.
+    torch.testing.assert_close(scaled[0], torch.tensor([[0.0, 0.05], [0.2, 1.0]]))
+    torch.testing.assert_close(scaled[1], maps[1] / (4 + 1e-5))

@@ -14,10 +14,10 @@ from affinitynet.data.cams import load_cams
 from affinitynet.data.toy import make_toy
 from affinitynet.errors import UserError
 from affinitynet.ops import background_map
+from affinitynet.ops.contrast import as_cams
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.settings import EvaluateSettings
 from affinitynet.run_folder.stages import stages_of, trains_classifier
-from affinitynet.stages.compute_contrast import as_cams
 
 SMALL = {"contrast.long_side": 64, "contrast.bank": 100}
 
@@ -172,3 +172,35 @@ def test_auto_goes_on_where_there_is_nothing_to_contrast(tiny_recipe: Path, tmp_
     choice = run.metrics("choose_cams")["choice"]
     assert {chosen["source"] for chosen in choice.values()} == {"classifier"}
     assert maps(tmp_path / "run" / "cams") == maps(tmp_path / "run" / "cams_classifier")
+
+
+def test_cams_measured_by_images_without_the_tag(
+    tiny_recipe: Path, small: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    recipe = load(tiny_recipe, small, out, "classifier", **{"cams.threshold": "quantile"})
+    run = an.run(recipe, until="compute_cams")
+    ranges = run.metrics("compute_cams")["zero and one"]
+    assert list(ranges) == list(run.manifest.classes)
+    assert all(zero < one for zero, one in ranges.values())
+    made = maps(out / "cams")
+    largest = [load_cams(out / "cams" / name)[1].max(initial=0) for name in made]
+    # By its own maximum each map would reach one.
+    assert min(value for value in largest if value > 0) < 0.95
+
+    # A stage that was interrupted goes on with the same numbers.
+    (out / "cams" / next(iter(made))).unlink()
+    (out / "cams" / "stage.json").unlink()
+    an.run(recipe, until="compute_cams")
+    assert maps(out / "cams") == made
+    with pytest.raises(UserError, match="stage compute_cams was made with something else"):
+        an.run(
+            load(
+                tiny_recipe,
+                small,
+                out,
+                "classifier",
+                **{"cams.threshold": "quantile", "contrast.quantile": 0.9},
+            ),
+            until="compute_cams",
+        )

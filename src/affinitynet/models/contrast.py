@@ -26,7 +26,7 @@ from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.settings import ContrastSettings
 
 FEWEST = 5  # images without the tag: with fewer there is nothing to contrast with
-_IN_BANK, _FOR_SCALE = 400, 60  # images for a class: more change the scores by little
+_IN_BANK, FOR_SCALE = 400, 60  # images for a class: more change the scores by little
 _LEAST_PATCHES = 40  # of an image in a bank
 
 
@@ -176,9 +176,11 @@ class BankBuilder:
         """Prepare banks for the classes of `without`, from images that don't show them."""
         self._channels, self._settings = channels, settings
         self._fills = {label: names[:_IN_BANK] for label, names in without.items()}
-        self._measured = _by_image({label: names[:_FOR_SCALE] for label, names in without.items()})
+        self._measured = images_by_classes(
+            {label: names[:FOR_SCALE] for label, names in without.items()}
+        )
         # An image serves several classes: its patches are collected once, for all of them.
-        self._classes_of = _by_image(self._fills)
+        self._classes_of = images_by_classes(self._fills)
         self._numbers = {image: number for number, image in enumerate(self._classes_of)}
         self._collected: dict[str, Tensor] = {}
         self._owners: dict[int, Tensor] = {}
@@ -259,7 +261,8 @@ class BankBuilder:
         return torch.randperm(len(rows), generator=generator)[: self._settings.bank]
 
 
-def _by_image(images: Mapping[int, Sequence[str]]) -> dict[str, list[int]]:
+def images_by_classes(images: Mapping[int, Sequence[str]]) -> dict[str, list[int]]:
+    """Turn class -> images into image -> classes."""
     found: dict[str, list[int]] = {}
     for label, names in images.items():
         for name in names:

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 _ENTRIES = 1 << 24  # distances held at once: 64 MB
+# A map's value where a patch passes one: the usual border between a class and the background
+# (`evaluate.cam_background`).
+BORDER = 0.2
 _FEWEST_ROWS = 64  # of patches that are compared at once, however large the bank
 
 
@@ -150,3 +153,14 @@ def calibrate(scores: Tensor, zero: float, one: float) -> Tensor:
     (s - zero) / (one - zero), 0 where that is negative.
     """
     return ((scores - zero) / (one - zero)).clamp(min=0)
+
+
+def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Make maps in [0, 1] of an image's size (H, W) out of calibrated scores (K, h, w).
+
+    M = min(1, 0.2 s^2): a score of one becomes `BORDER`. The square sets the two sides apart, as
+    the exponents of confident areas and walk want it: with alphas of 4 and 32 foreground begins at
+    1.17 and background ends at 0.62, the walk's border (alpha 16) is 0.78.
+    """
+    enlarged = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+    return (BORDER * enlarged**2).clamp(max=1)

@@ -147,6 +147,11 @@ class CamSettings(Settings):
         (0.5, 1.0, 1.5, 2.0), min_length=1, description="image scales whose CAMs are summed"
     )
     flip: bool = Field(True, description="add the horizontally flipped image at each scale")
+    threshold: Literal["maximum", "quantile"] = Field(
+        "maximum",
+        description="what a classifier's map is measured by: its own maximum (the paper), or "
+        "quantile: what maps of images without the tag reach, as contrast.quantile says",
+    )
     precision: Precision = Field("auto", description=PRECISION)
     compile: bool = Field(
         False,

@@ -185,11 +185,19 @@ def _compute_cams(recipe: Recipe) -> Stage:
     imported = is_imported(recipe.cams.source)
     # What else the section says is of no effect on maps from files.
     own = ("cams.source", "cams.classes", "cams.splits")
+    # Images without a tag are chosen among those of train.
+    measured = ("seed", "dataset.train", "contrast.quantile")
+    by_quantile = recipe.cams.threshold == "quantile" and not imported
     return Stage(
         "compute_cams",
         (CAMS_CLASSIFIER if recipe.cams.source == "auto" else CAMS,),
         () if imported else ("train_classifier",),
-        ("dataset.val", "dataset.figures", *(own if imported else ("cams",))),
+        (
+            "dataset.val",
+            "dataset.figures",
+            *(own if imported else ("cams",)),
+            *(measured if by_quantile else ()),
+        ),
         (*recipe.cams.splits, "figures"),
         source=recipe.cams.source if imported else "",
     )

@@ -3,8 +3,9 @@
 With `cams.source = auto` they are one of two kinds to choose from: cams_classifier/<id>.npz.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,49 +18,62 @@ from affinitynet.data.cams import save_cams
 from affinitynet.errors import UserError
 from affinitynet.hardware import compiled, inference
 from affinitynet.models.classifier import Classifier
+from affinitynet.models.contrast import FEWEST, FOR_SCALE, images_by_classes, images_without
 from affinitynet.ops.cam import scale_to_one
+from affinitynet.ops.contrast import as_cams, calibrate, calibration
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
+from affinitynet.run_folder.folder import read_json, write_json
 from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import make_each
+from affinitynet.stages.images import for_each, make_each
+
+NAME = "compute_cams"
+RANGES = "ranges.json"
+Ranges = Mapping[int, tuple[float, float]]  # class -> what becomes zero and one in its maps
 
 
 def work(context: Context) -> dict[str, Any]:
     """Write the CAMs of every image of the splits asked for that has tags or no need of any."""
     model = Classifier.load(context.folder(CLASSIFIER))
-    normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     settings = context.recipe.cams
-    artifact = context.stage("compute_cams").artifacts[0]
+    artifact = context.stage(NAME).artifacts[0]
     hardware = context.hardware_at(settings.precision)
     network: Callable[[Tensor], Tensor] = model.cams
     if settings.compile:
         say("compute_cams: compiles the network with the first image, in about half a minute")
         network = compiled(model.cams)
     with inference(model, hardware) as device:
+        summed = partial(
+            multi_scale_cams,
+            network,
+            cast(Normalization, model.backbone.normalization),
+            scales=settings.scales,
+            flip=settings.flip,
+        )
+        ranges: Ranges = {}
+        if settings.threshold == "quantile":
+            ranges = _ranges(context, lambda image, tags: summed(image.to(device), tags))
 
         def compute(sample: Sample, image: Tensor) -> Tensor:
             if not sample.tags:
                 # No map, but the size stays: later stages compare it with the image's.
                 return torch.zeros(0, *image.shape[-2:])
-            pixels = image.to(device)
-            cams = multi_scale_cams(
-                network, normalization, pixels, sample.tags, settings.scales, settings.flip
-            )
-            return _finite(cams).cpu()
+            maps = _finite(summed(image.to(device), sample.tags))
+            return scale_maps(maps, sample.tags, ranges).cpu()
 
         counts = make_each(
             context,
-            "compute_cams",
+            NAME,
             artifact,
             context.samples(*settings.splits, "figures"),
-            load=lambda sample: torch.from_numpy(load_image(sample.image)).permute(2, 0, 1),
+            load=_load,
             compute=compute,
             finish=lambda sample, cams: save_cams(
                 context.file(artifact, sample), sample.tags, cams.numpy()
             ),
         )
-    return {**counts, "precision": hardware.chosen_precision}
+    return {**counts, **_figures(context, ranges), "precision": hardware.chosen_precision}
 
 
 def multi_scale_cams(
@@ -70,10 +84,10 @@ def multi_scale_cams(
     scales: Sequence[float],
     flip: bool,
 ) -> Tensor:
-    """Sum the rectified CAMs over scales and flips and divide each class by its maximum.
+    """Sum the rectified CAMs over scales and flips.
 
-    network is `Classifier.cams`; image (3, H, W) uint8; returns (K, H, W) float32 in [0, 1] for
-    the K tagged classes. An image and its mirror image go through the network as one batch.
+    network is `Classifier.cams`; image (3, H, W) uint8; returns (K, H, W) float32, not negative,
+    for the K classes of `tags`. An image and its mirror image go through the network as one batch.
     """
     height, width = image.shape[-2:]
     total = torch.zeros(len(tags), height, width, device=image.device)
@@ -88,7 +102,74 @@ def multi_scale_cams(
         total += maps[0]
         if flip:
             total += maps[1].flip(-1)
-    return scale_to_one(total)
+    return total
+
+
+def scale_maps(maps: Tensor, tags: Sequence[int], ranges: Ranges) -> Tensor:
+    """Bring summed maps (K, H, W) of the classes `tags` to [0, 1].
+
+    A class that has a range is measured by it (`calibrate`), any other by its map's own maximum.
+    """
+    size = (maps.shape[-2], maps.shape[-1])
+    rows = [
+        as_cams(calibrate(row[None], *ranges[tag]), size)
+        if tag in ranges
+        else scale_to_one(row)[None]
+        for row, tag in zip(maps, tags, strict=True)
+    ]
+    return torch.cat(rows)
+
+
+def _ranges(context: Context, summed: Callable[[Tensor, Sequence[int]], Tensor]) -> Ranges:
+    """Return what the maps of images without a tag reach, of each class: its zero and one.
+
+    They are kept in a file, so that a stage that was interrupted goes on with the same numbers.
+    """
+    file = context.folder(context.stage(NAME).artifacts[0]) / RANGES
+    if file.is_file():
+        return {int(label): (zero, one) for label, (zero, one) in read_json(file, NAME).items()}
+    samples, recipe = context.samples("train"), context.recipe
+    without = images_without(samples, len(context.manifest.classes), recipe.seed)
+    asked = images_by_classes({label: ids[:FOR_SCALE] for label, ids in without.items()})
+    found: dict[int, list[Tensor]] = {label: [] for label in without}
+
+    def measure(sample: Sample, image: Tensor) -> None:
+        labels = asked[sample.id]
+        for label, row in zip(labels, _finite(summed(image, labels)), strict=True):
+            found[label].append(row.flatten())
+
+    for_each(
+        f"{NAME}, scales",
+        [sample for sample in samples if sample.id in asked],
+        load=_load,
+        compute=measure,
+        finish=lambda sample, _: None,
+        workers=recipe.workers,
+    )
+    ranges = {
+        label: calibration(rows, recipe.contrast.quantile) for label, rows in found.items() if rows
+    }
+    write_json(file, {str(label): list(ends) for label, ends in ranges.items()})
+    return ranges
+
+
+def _figures(context: Context, ranges: Ranges) -> dict[str, Any]:
+    if context.recipe.cams.threshold == "maximum":
+        return {}
+    classes = context.manifest.classes
+    lacking = [name for label, name in enumerate(classes) if label not in ranges]
+    return {
+        "zero and one": {classes[label]: list(ends) for label, ends in ranges.items()},
+        "warnings": [
+            f"class {name} is in all training images but {FEWEST - 1} or fewer: its maps are "
+            "measured by their own maximum"
+            for name in lacking
+        ],
+    }
+
+
+def _load(sample: Sample) -> Tensor:
+    return torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
 
 
 def _finite(cams: Tensor) -> Tensor:

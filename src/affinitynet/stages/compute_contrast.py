@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image
@@ -21,6 +20,7 @@ from affinitynet.models.contrast import (
     PatchNetwork,
     images_without,
 )
+from affinitynet.ops.contrast import as_cams
 from affinitynet.progress import say
 from affinitynet.run_folder.settings import ContrastSettings
 from affinitynet.run_folder.stages import CLASSIFIER
@@ -29,9 +29,6 @@ from affinitynet.stages.images import for_each, make_each
 
 NAME = "compute_contrast"
 BANKS = "banks.safetensors"
-# A map's value where a patch passes one: the usual border between a class and the background
-# (`evaluate.cam_background`).
-BORDER = 0.2
 Describe = Callable[[Tensor], Tensor]  # an image (3, H, W) uint8 -> its patches (D, h, w)
 _UNDILATED = 32  # output stride of a backbone whose maps have the strides they were trained with
 
@@ -74,17 +71,6 @@ def work(context: Context) -> dict[str, Any]:
         **_figures(context, banks),
         "precision": hardware.chosen_precision,
     }
-
-
-def as_cams(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Make maps in [0, 1] of an image's size (H, W) out of calibrated scores (K, h, w).
-
-    M = min(1, 0.2 s^2): a score of one becomes `BORDER`. The square sets the two sides apart, as
-    the exponents of confident areas and walk want it: with alphas of 4 and 32 foreground begins at
-    1.17 and background ends at 0.62, the walk's border (alpha 16) is 0.78.
-    """
-    enlarged = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
-    return (BORDER * enlarged**2).clamp(max=1)
 
 
 def _network(context: Context) -> PatchNetwork:
