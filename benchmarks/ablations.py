@@ -35,7 +35,7 @@ from affinitynet.data.scoring import Confusion, count_pairs, intersection_over_u
 from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import AffinityNet, image_affinity
+from affinitynet.models.affinity_net import image_affinity, load_affinity_net
 from affinitynet.ops import (
     background_map,
     enlarge_scores,
@@ -113,7 +113,7 @@ def load_source(
             8 // settings.scale,
             cropped,
         )
-    model = AffinityNet.load(context.folder(AFFINITY))
+    model = load_affinity_net(context.folder(AFFINITY))
     radius, model.radius = model.radius, max(model.radius, *RADII)
     hardware = context.hardware_at(run.recipe.walk.precision)
 

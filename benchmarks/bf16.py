@@ -27,7 +27,7 @@ from affinitynet.data.scoring import (
     sweep_counts,
 )
 from affinitynet.hardware import Hardware, inference
-from affinitynet.models.affinity_net import AffinityNet, image_affinity
+from affinitynet.models.affinity_net import image_affinity, load_affinity_net
 from affinitynet.models.classifier import Classifier
 from affinitynet.ops import enlarge_scores, label_scores, walk_scores
 from affinitynet.pipeline import Run
@@ -46,7 +46,7 @@ class Precision:
         self.name, self.context = name, context
         self.hardware = Hardware(context.recipe.device, name, context.recipe.workers)
         self.classifier = Classifier.load(context.folder(CLASSIFIER))
-        self.affinity_net = AffinityNet.load(context.folder(AFFINITY))
+        self.affinity_net = load_affinity_net(context.folder(AFFINITY))
         self.cams: dict[str, Tensor] = {}
         self.masks: dict[str, np.ndarray] = {}
         self.seconds = {"CAMs": 0.0, "affinities": 0.0}

@@ -1,19 +1,21 @@
 """The affinity network: which neighboring cells belong together."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from affinitynet.models.backbone import Backbone, Norm, build_backbone
+from affinitynet.models.boundary_net import BoundaryNet, describe_boundary_net
 from affinitynet.models.heads import AffinityHead
-from affinitynet.models.saved import Description, SavedBackbone, load_model
+from affinitynet.models.saved import DESCRIPTION, Description, SavedBackbone, load_model
 from affinitynet.ops.affinity import affinity_of
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.propagation import pad_to_stride
+from affinitynet.run_folder.folder import read_json
 from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 
 
@@ -30,6 +32,14 @@ class AffinityDescription(Description):
     group_norm: bool
     scale: Literal[1, 2, 4]
     norm: Norm = "frozen"
+    stride: Literal[4, 8] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_stride(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files of the paper's networks stay as they were before there was a choice.
+        return {
+            key: value for key, value in write(self).items() if (key, value) != ("stride", None)
+        }
 
 
 class AffinityNet(nn.Module):
@@ -43,17 +53,19 @@ class AffinityNet(nn.Module):
         distance: Literal["mean", "sum"] = "mean",
         group_norm: bool = False,
         scale: int = 1,
+        stride: int | None = None,
     ) -> None:
         """Put a fresh affinity head on the backbone; images are enlarged `scale` times before it.
 
-        `stride` is that of the grid in the image as it was given.
+        `stride` is that of the grid in the image as it was given; None takes that of the first map.
         """
         super().__init__()
         self.backbone = cast(nn.Module, backbone)
         self.head = AffinityHead(backbone.channels, group_norm=group_norm)
         self.radius, self.distance = radius, distance
         # The first map's stride, as the head resizes the others to its grid.
-        self.scale, self.stride = scale, backbone.strides[0] // scale
+        self.scale, self._cell = scale, backbone.strides[0] // scale
+        self.stride = stride or self._cell
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -62,12 +74,13 @@ class AffinityNet(nn.Module):
         Raises:
             UserError: the folder holds no affinity network, or a damaged one.
         """
-        return load_model(Path(folder), AffinityDescription, cls._from)[0]
+        return load_model(Path(folder), AffinityDescription, cls.build)[0]
 
     @classmethod
-    def _from(
+    def build(
         cls, description: AffinityDescription, data: Path | None = None, pretrained: bool = False
     ) -> Self:
+        """Make the network that a description tells of, with the backbone's weights or none."""
         # One way for new and saved networks, so that what was trained is what is loaded.
         backbone = build_backbone(
             description.backbone,
@@ -83,17 +96,40 @@ class AffinityNet(nn.Module):
             distance=description.distance,
             group_norm=description.group_norm,
             scale=description.scale,
+            stride=description.stride,
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return affinities (B, P, h, w) of normalized images (B, 3, H, W)."""
+    def forward(self, images: Tensor, radius: int | None = None) -> Tensor:
+        """Return affinities (B, P, h, w) of normalized images, within another radius if given."""
+        rows, columns = (-(-side // self.stride) for side in images.shape[-2:])
+        if self.stride != self._cell:  # whole cells of the first map too; cut off again below
+            images = pad_to_stride(images, max(self.stride, self._cell))
+        grid = (-(-images.shape[-2] // self.stride), -(-images.shape[-1] // self.stride))
         if self.scale > 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear")
-        features = self.head(self.backbone(images))
-        return affinity_of(features, self.radius, self.distance)
+        maps = self.backbone(images)
+        features = self.head(maps, None if self.stride == self._cell else grid)
+        if features.shape[-2:] != (rows, columns):
+            features = features[..., :rows, :columns]
+        return affinity_of(features, radius or self.radius, self.distance)
 
 
-def image_affinity(model: AffinityNet, image: Tensor, device: torch.device) -> Tensor:
+AnyAffinityNet = AffinityNet | BoundaryNet
+
+
+def load_affinity_net(folder: str | Path) -> AnyAffinityNet:
+    """Load the network of a run's `affinity` folder, whichever its `model.json` tells of.
+
+    Raises:
+        UserError: the folder holds no such network, or a damaged one.
+    """
+    file = Path(folder) / DESCRIPTION
+    found = read_json(file, AffinityDescription.stage) if file.is_file() else None
+    boundary = isinstance(found, dict) and found.get("kind") == "boundary"
+    return BoundaryNet.load(folder) if boundary else AffinityNet.load(folder)
+
+
+def image_affinity(model: AnyAffinityNet, image: Tensor, device: torch.device) -> Tensor:
     """Return the affinities (P, h, w) float16, on the CPU, of an image (H, W, 3) uint8.
 
     Rounded to what a run keeps, so that what follows from them is the same from the files.
@@ -118,6 +154,7 @@ def describe_affinity_net(
         group_norm=backbone.name == "vgg16",  # as published; the other networks have none
         scale=settings.scale,
         norm=settings.norm,
+        stride=settings.stride,
     )
 
 
@@ -127,10 +164,12 @@ def build_affinity_net(
     *,
     data: Path | None = None,
     pretrained: bool = True,
-) -> AffinityNet:
-    """Make the affinity network that a recipe asks for, with the backbone's weights or none.
+) -> AnyAffinityNet:
+    """Make the network that a recipe asks for, with the backbone's weights or none.
 
     Raises:
         UserError: as `build_backbone`.
     """
-    return AffinityNet._from(describe_affinity_net(backbone, settings), data, pretrained)
+    if settings.source == "boundary":
+        return BoundaryNet.build(describe_boundary_net(backbone, settings), data, pretrained)
+    return AffinityNet.build(describe_affinity_net(backbone, settings), data, pretrained)

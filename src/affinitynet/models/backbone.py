@@ -85,6 +85,11 @@ class TimmBackbone(nn.Module):
         last, maps = self.net.forward_intermediates(images, indices=wanted)
         return [*maps, last]
 
+    def every_map(self, images: Tensor) -> list[Tensor]:
+        """Map normalized images (B, 3, H, W) to a map of each stride, shallow to deep."""
+        last, maps = self.net.forward_intermediates(images)
+        return [*maps[:-1], last]
+
     def train(self, mode: bool = True) -> "TimmBackbone":
         """Switch modes; frozen batch normalization always uses its pretrained statistics."""
         super().train(mode)
@@ -106,6 +111,13 @@ class TimmBackbone(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.requires_grad_(not self._norm_frozen)
+
+
+def every_map(backbone: Backbone, images: Tensor) -> list[Tensor]:
+    """Return a backbone's maps of all strides; the paper's two networks give their three."""
+    if isinstance(backbone, TimmBackbone):
+        return backbone.every_map(images)
+    return backbone(images)
 
 
 def set_norm_to_eval(module: nn.Module) -> None:

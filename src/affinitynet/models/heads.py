@@ -10,6 +10,7 @@ from torch import Tensor, nn
 Pooling = Literal["average", "top"]
 
 TOP = 0.05  # share of the positions whose scores `top` pooling averages
+_BOUNDARY_WIDTH, _BOUNDARY_GROUPS = 32, 4
 _CHANNELS_PER_GROUP = 8  # 64, 128 and 256 channels in 8, 16 and 32 groups
 
 
@@ -87,12 +88,12 @@ class AffinityHead(nn.Module):
             nn.init.kaiming_normal_(convolution.get_parameter("weight"))
         nn.init.xavier_uniform_(self.mix.weight, gain=4.0)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """Turn a backbone's three maps into features ``(B, sum(widths), h, w)``.
 
-        The grid ``(h, w)`` is the first map's.
+        The grid ``(h, w)`` is the first map's if none is given.
         """
-        grid = maps[0].shape[-2:]
+        grid = grid or (maps[0].shape[-2], maps[0].shape[-1])
         reduced = []
         for index, features in enumerate(maps):
             x = self.reduce[index](features)
@@ -104,6 +105,36 @@ class AffinityHead(nn.Module):
                 x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
             reduced.append(x)
         return F.elu(self.mix(torch.cat(reduced, dim=1)))
+
+
+class BoundaryHead(nn.Module):
+    """How likely a boundary between classes runs through each cell, as a logit.
+
+    Each map of a backbone goes through a bias-free 1x1 convolution to 32 channels, group
+    normalization (4 groups) and ReLU, and is brought to one grid (bilinear); they are concatenated
+    and a 1x1 convolution with bias makes one map of them.
+
+    Source: Ahn et al., CVPR 2019 (IRN), and its public code, which resizes before the ReLU.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        """Make a fresh head for maps of `channels` channels."""
+        super().__init__()
+        width = _BOUNDARY_WIDTH
+        self.reduce = nn.ModuleList(nn.Conv2d(inputs, width, 1, bias=False) for inputs in channels)
+        self.groups = nn.ModuleList(nn.GroupNorm(_BOUNDARY_GROUPS, width) for _ in channels)
+        self.score = nn.Conv2d(width * len(self.reduce), 1, 1)
+
+    def forward(self, maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Turn maps ``(B, D, h, w)`` of any sizes into logits ``(B, *grid)``."""
+        reduced = []
+        for features, reduce, norm in zip(maps, self.reduce, self.groups, strict=True):
+            x = F.relu(norm(reduce(features)))
+            if x.shape[-2:] != grid:
+                x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+            reduced.append(x)
+        logits: Tensor = self.score(torch.cat(reduced, dim=1))
+        return logits[:, 0]
 
 
 class PixelHead(nn.Module):

@@ -8,6 +8,7 @@ from affinitynet.ops.affinity import (
     neighbor_offsets,
     pairwise_affinity,
 )
+from affinitynet.ops.boundary import boundary_affinity
 from affinitynet.ops.cam import class_activation_maps, normalize_cams
 from affinitynet.ops.confidence import background_map, confident_labels
 from affinitynet.ops.crf import boundary_loss, dense_crf
@@ -25,6 +26,7 @@ __all__ = [
     "affinity_loss",
     "affinity_targets",
     "background_map",
+    "boundary_affinity",
     "boundary_loss",
     "class_activation_maps",
     "confident_labels",

@@ -20,6 +20,7 @@ from affinitynet.run_folder.folder import fingerprint
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, StageFolder
 from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.settings_base import LATER
 from affinitynet.run_folder.stages import FOLDERS, Stage, stages_of
 
 # What the names of ingredients begin with that are no settings.
@@ -190,9 +191,13 @@ class Freshness:
 
 
 def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the recipe's sections or single settings of these names, by dotted name."""
+    """Return the recipe's sections or single settings of these names, by dotted name.
+
+    Without those of `LATER` that change nothing.
+    """
     values = recipe.model_dump(mode="json")
-    return flat({key: _pick(values, key) for key in keys})
+    found = flat({key: _pick(values, key) for key in keys})
+    return {key: value for key, value in found.items() if LATER.get(key, ...) != value}
 
 
 def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -395,6 +395,7 @@ def folders_of(stage: Stage, stages: Iterable[Stage]) -> tuple[str, ...]:
 def provenance(recipe: Recipe, stages: Iterable[Stage]) -> str:
     """Say which parts of a run come from outside, "" where nothing does."""
     parts = [f"{stage.artifacts[0].folder} from {stage.source}" for stage in stages if stage.source]
-    if recipe.confident.source == "truth" and recipe.affinity.source == "learnt":
+    learnt = recipe.affinity.source in ("learnt", "boundary")  # from the confident areas
+    if recipe.confident.source == "truth" and learnt:
         parts.append("confident from the ground truth, an upper bound")
     return ", ".join(parts)

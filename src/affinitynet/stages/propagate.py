@@ -21,7 +21,7 @@ from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import AffinityNet, image_affinity
+from affinitynet.models.affinity_net import image_affinity, load_affinity_net
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
 from affinitynet.ops.propagation import (
@@ -62,7 +62,7 @@ def _with_files(context: Context) -> dict[str, Any]:
 
 def _with_network(context: Context) -> dict[str, Any]:
     recipe = context.recipe
-    model = AffinityNet.load(context.folder(AFFINITY))
+    model = load_affinity_net(context.folder(AFFINITY))
     hardware = context.hardware_at(recipe.walk.precision)
     with inference(model, hardware) as device:
 

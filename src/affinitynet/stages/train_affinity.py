@@ -17,6 +17,7 @@ from affinitynet.data.transforms import (
     sample_generator,
 )
 from affinitynet.models.affinity_net import build_affinity_net, describe_affinity_net
+from affinitynet.models.boundary_net import TRAIN_RADIUS, describe_boundary_net
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
@@ -32,7 +33,7 @@ VANISHED = 3.0  # loss of pairs that belong together: a mean affinity below 0.05
 
 @dataclass
 class ConfidentCrops:
-    """Augmented crops (3, S, S) with the confident labels of their grid cells (S/8, S/8)."""
+    """Augmented crops (3, S, S) with the confident labels of their grid cells (S/d, S/d)."""
 
     samples: tuple[Sample, ...]
     files: tuple[Path, ...]
@@ -68,12 +69,24 @@ def pair_losses(
 ) -> dict[str, Tensor]:
     """Three-part affinity loss of a batch of crops and grid labels."""
     images, labels = batch
-    affinity = model(images).float()
-    targets = affinity_targets(labels, settings.radius, ignore_index=ignore_index)
+    radius = train_radius(settings)
+    affinity = model(images, radius).float()
+    targets = affinity_targets(labels, radius, ignore_index=ignore_index)
     if settings.pairs == "cropped":
-        targets = type(targets)(*(cropped_pairs(t, settings.radius) for t in targets))
+        targets = type(targets)(*(cropped_pairs(t, radius) for t in targets))
     parts = affinity_loss(affinity, targets)
     return {"loss": parts.total, **parts._asdict()}
+
+
+def train_radius(settings: AffinitySettings) -> int:
+    """Return the radius of the pairs to train on.
+
+    A boundary is learned from pairs on both of its sides, and near to it the labels are neutral:
+    a larger radius finds more of them.
+    """
+    if settings.train_radius is None and settings.source == "boundary":
+        return TRAIN_RADIUS
+    return settings.train_radius or settings.radius
 
 
 def work(context: Context) -> dict[str, Any]:
@@ -112,7 +125,10 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
     )
-    save_model(folder, model, describe_affinity_net(recipe.backbone, recipe.affinity))
+    describe = (
+        describe_boundary_net if recipe.affinity.source == "boundary" else describe_affinity_net
+    )
+    save_model(folder, model, describe(recipe.backbone, recipe.affinity))
     judgements = judge(figures, recipe.affinity)
     return {
         **figures,

@@ -1,0 +1,100 @@
+"""Runs whose affinities are not the paper's: same bytes when resumed, kept, or brought back in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import affinitynet as an
+from affinitynet.pipeline import Run
+from affinitynet.progress import Task
+from affinitynet.run_folder.freshness import Freshness
+
+
+def recipe(tiny: Path, toy: Path, out: Path, **settings: Any) -> an.Recipe:
+    return an.Recipe.load(tiny, data=toy, out=out, **settings)
+
+
+def files(root: Path, *folders: str) -> dict[str, bytes]:
+    found = (p for folder in folders for p in (root / folder).rglob("*"))
+    keep = (".png", ".npz", ".safetensors")
+    return {str(p.relative_to(root)): p.read_bytes() for p in found if p.suffix in keep}
+
+
+@pytest.fixture(scope="module")
+def boundary(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
+    """A whole run with boundary affinities."""
+    folder = tmp_path_factory.mktemp("boundary")
+    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    own = recipe(folder / "tiny.yaml", toy, folder / "run", **{"affinity.source": "boundary"})
+    return an.run(own)
+
+
+def test_a_whole_run_with_boundaries(boundary: Run) -> None:
+    out = boundary.recipe.out
+    assert [str(status) for status in boundary.status()] == ["done"] * len(boundary.stages)
+    kept = sorted((out / "affinities").rglob("*.npz"))
+    affinity = np.load(kept[0])["affinity"]
+    assert affinity.shape == (12, 16, 16)  # radius 3, stride 4 of 64 pixels
+    assert len(files(out, "pseudo")) == 9
+    described = json.loads((out / "affinity" / "model.json").read_text())
+    assert (described["kind"], described["stride"], described["radius"]) == ("boundary", 4, 3)
+
+
+def test_resumed_it_ends_with_the_same_bytes(
+    boundary: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = boundary.recipe.model_copy(update={"out": tmp_path / "run"})
+    left, advance = {("train_affinity", 3), ("propagate", 4)}, Task.advance
+
+    def interrupting(task: Task, note: str = "") -> None:
+        advance(task, note)
+        if (task.name, task.done) in left:
+            left.remove((task.name, task.done))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Task, "advance", interrupting)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            an.run(own, until="propagate")
+    an.run(own, until="propagate")
+    assert not left
+    folders = ("affinity", "affinities", "scores", "walk", "pseudo")
+    assert files(own.out, *folders) == files(boundary.recipe.out, *folders)
+
+
+def test_kept_affinities_are_a_source_of_files(
+    boundary: Run, tmp_path: Path, toy: Path, tiny_recipe: Path
+) -> None:
+    """At stride 4, which is told from the size of the grid."""
+    source = f"files:{boundary.recipe.out / 'affinities'}"
+    run = an.run(
+        recipe(tiny_recipe, toy, tmp_path / "run", **{"affinity.source": source}),
+        until="propagate",
+    )
+    folders = ("scores", "walk", "pseudo")
+    assert files(run.recipe.out, *folders) == files(boundary.recipe.out, *folders)
+
+
+def test_the_learnt_affinity_on_a_finer_grid(tmp_path: Path, toy: Path, tiny_recipe: Path) -> None:
+    settings = {"affinity.stride": 4, "affinity.train_radius": 4}
+    run = an.run(recipe(tiny_recipe, toy, tmp_path / "run", **settings), until="propagate")
+    kept = sorted((run.recipe.out / "affinities").rglob("*.npz"))
+    assert np.load(kept[0])["affinity"].shape == (12, 16, 16)
+
+
+def test_settings_that_came_later_are_in_no_fingerprint_until_they_are_set(
+    tmp_path: Path, toy: Path, tiny_recipe: Path
+) -> None:
+    """So that no run of before is stale; set, they are named."""
+
+    def ingredients(**settings: Any) -> dict[str, Any]:
+        own = recipe(tiny_recipe, toy, tmp_path / "run", **settings)
+        return Freshness(own).ingredients["train_affinity"]
+
+    own = ingredients()
+    assert own["affinity.radius"] == 3
+    assert not {"affinity.stride", "affinity.train_radius"} & set(own)
+    assert ingredients(**{"affinity.stride": 4})["affinity.stride"] == 4
