@@ -16,6 +16,7 @@ __all__ = [
     "check_dataset",
     "evaluate_run",
     "export_run",
+    "import_corrections",
     "ops",
     "predict_folder",
     "read_dataset",
@@ -36,6 +37,7 @@ _HOMES = {
     "check_dataset": "affinitynet.data.check",
     "evaluate_run": "affinitynet.pipeline",
     "export_run": "affinitynet.export",
+    "import_corrections": "affinitynet.data.drawn",
     "predict_folder": "affinitynet.pipeline",
     "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from affinitynet import ops
     from affinitynet.data import Manifest, Sample, read_dataset
     from affinitynet.data.check import check_dataset
+    from affinitynet.data.drawn import import_corrections
     from affinitynet.data.new_recipe import write_recipe
     from affinitynet.errors import UserError
     from affinitynet.export import export_run

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from affinitynet import __version__
 from affinitynet.command_line import interrupts
+from affinitynet.command_line.correct import CORRECT, correct
 from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
 from affinitynet.errors import UserError, did_you_mean
@@ -246,6 +247,7 @@ COMMANDS = {
             JSON,
         ),
     ),
+    "correct": Command(correct, CORRECT),
     "export": Command(
         export,
         (

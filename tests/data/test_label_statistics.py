@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from affinitynet.data import voc_palette, write_labels
+from affinitynet.data import read_labels, voc_palette, write_labels
 from affinitynet.data.label_statistics import (
     LabelCounts,
     count_labels,
@@ -24,7 +24,7 @@ def test_labels_are_counted_without_the_neutral_one(tmp_path: Path) -> None:
         labels[0, :2], labels[1, 3] = label, 255
         files.append(tmp_path / f"{number}.png")
         write_labels(files[-1], labels, voc_palette())
-    found = count_labels(files, 255)
+    found = count_labels(map(read_labels, files), 255)
     assert found == LabelCounts(3, {0: 3, 1: 2, 2: 1})
     assert count_labels([], 255) == LabelCounts(0, {})
 

@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from affinitynet.data.labels import read_labels
+from affinitynet.data.labels import Labels
 
 LOOKED = 0.95  # of the entropy: above it, looking at the images has gained nothing
 EXPECTED = 5  # images that should show a class: fewer, and its absence says nothing
@@ -20,15 +19,11 @@ class LabelCounts(NamedTuple):
     images: dict[int, int]
 
 
-def count_labels(files: Iterable[Path], ignore_index: int) -> LabelCounts:
-    """Count the images that show each label, without the neutral one.
-
-    Raises:
-        UserError: a file can't be read.
-    """
+def count_labels(masks: Iterable[Labels], ignore_index: int) -> LabelCounts:
+    """Count the images that show each label, without the neutral one."""
     maps, images = 0, Counter[int]()
-    for file in files:
-        images.update(np.unique(read_labels(file)).tolist())
+    for mask in masks:
+        images.update(np.unique(mask).tolist())
         maps += 1
     images.pop(ignore_index, None)
     return LabelCounts(maps, dict(images))

@@ -73,7 +73,7 @@ def read_label_studio(path: Path) -> Listing:
             image,
             tuple(dict.fromkeys(label for labels in answers for label in labels)),
             unit="entry",
-            names=_file_names(image),
+            names=file_names(image),
         )
         for image, (n, answers) in found.items()
         if answers
@@ -124,13 +124,13 @@ def _of_task(
             else:
                 others.setdefault(str(result.get("type")), number)
         answers.append(tuple(labels))
-    return _image_of(data, where), answers
+    return image_of(data, where), answers
 
 
 def _of_min(
     task: dict[str, Any], where: str, controls: dict[str, int], others: dict[str, int], number: int
 ) -> tuple[str, list[tuple[str, ...]]]:
-    image = _image_of(task, where)
+    image = image_of(task, where)
     labels: list[str] = []
     for key, value in task.items():
         if key in controls and value is not None:
@@ -171,7 +171,8 @@ def _choices(value: Any, where: str) -> Iterable[str]:
     return [item.strip() for item in value]
 
 
-def _image_of(data: dict[str, Any], where: str) -> str:
+def image_of(data: dict[str, Any], where: str) -> str:
+    """Return what a task names as its image; UserError where it names none."""
     texts = {key: value for key, value in data.items() if isinstance(value, str) and value}
     for key in _IMAGE_KEYS:
         if key in texts:
@@ -179,7 +180,7 @@ def _image_of(data: dict[str, Any], where: str) -> str:
     raise UserError(f"{where}: names no image (a key {', '.join(_IMAGE_KEYS)}); add it to its data")
 
 
-def _file_names(image: str) -> tuple[str, ...]:
+def file_names(image: str) -> tuple[str, ...]:
     """What an uploaded, served or stored image's file may be called: `1.jpg` of `a1b2c3d4-1.jpg`.
 
     Exports name images by addresses: `/data/upload/1/a1b2c3d4-1.jpg` of uploads,

@@ -27,11 +27,16 @@ class Counts(NamedTuple):
 
 
 def confusion_of_folder(
-    manifest: Manifest, samples: Sequence[Sample], folder: Path, name: str
+    manifest: Manifest,
+    samples: Sequence[Sample],
+    folder: Path,
+    name: str,
+    instead: Path | None = None,
 ) -> Confusion:
     """Count pixels (true label, predicted label): (C + 1, C + 2), the last column is neutral.
 
-    Pixels whose true label is void are left out.
+    Pixels whose true label is void are left out. A mask in the folder `instead` counts in place of
+    the image's mask in `folder`.
 
     Raises:
         UserError: a mask is missing, of another size than its truth, or has unknown labels.
@@ -41,6 +46,8 @@ def confusion_of_folder(
     with task(f"evaluate {name}", len(samples)) as progress:
         for sample in samples:
             file = output_path(folder, sample.id)
+            if instead is not None and (other := output_path(instead, sample.id)).is_file():
+                file = other
             if not file.exists():
                 raise UserError(f"{file}: no mask for image {sample.id}")
             truth, mask = load_truth(manifest, sample), read_labels(file).astype(np.int64)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from affinitynet.data import Manifest, Sample, load_image
+from affinitynet.data import Manifest, Sample, load_image, read_labels, write_labels
+from affinitynet.data.corrections import correct_labels, corrected_samples
 from affinitynet.data.images import orientation
 from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files
@@ -19,7 +20,7 @@ from affinitynet.run_folder.folder import RECIPE, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import RECORD
-from affinitynet.run_folder.stages import ARTIFACTS, final_masks
+from affinitynet.run_folder.stages import ARTIFACTS, CORRECTED, final_masks
 
 EXPORTABLE = tuple(artifact.folder for artifact in ARTIFACTS if artifact.labels)
 
@@ -75,8 +76,16 @@ def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sam
 
 
 def _write_masks(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
+    run_folder, classes = masks.parent, len(manifest.classes)
+    names = [artifact.folder for artifact in CORRECTED]
+    corrected = corrected_samples(run_folder, samples) if masks.name in names else []
     for sample in samples:
-        shutil.copyfile(output_path(masks, sample.id), _place(out, sample.id, ".png"))
+        file, target = output_path(masks, sample.id), _place(out, sample.id, ".png")
+        if sample not in corrected:
+            shutil.copyfile(file, target)
+            continue
+        labels = correct_labels(read_labels(file), run_folder, sample.id, classes)
+        write_labels(target, labels, manifest.palette)
 
 
 _FORMATS: dict[str, Callable[[Path, Path, Manifest, Sequence[Sample]], None]] = {

@@ -15,6 +15,7 @@ from affinitynet.data import (
     read_labels,
 )
 from affinitynet.data.cams import load_cams
+from affinitynet.data.corrections import correct_labels
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import (
     Pixels,
@@ -28,7 +29,7 @@ from affinitynet.report.pictures import (
 from affinitynet.report.sampling import Scored
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import ARTIFACTS, CAMS, PREDICTIONS, stages_of
+from affinitynet.run_folder.stages import ARTIFACTS, CAMS, CORRECTED, PREDICTIONS, stages_of
 
 IMAGE, TRUTH = "image", "truth"
 # Title of a column and what it shows: the image, its ground truth, or a folder of the run.
@@ -45,6 +46,9 @@ def training_columns(recipe: Recipe) -> tuple[Column, ...]:
     made = {artifact for stage in stages_of(recipe) for artifact in stage.artifacts}
     shown = (a for a in ARTIFACTS if a in made and a.title and a != PREDICTIONS)
     return (("Image", IMAGE), *((a.title, a.folder) for a in shown), ("Ground truth", TRUTH))
+
+
+_CORRECTED = [artifact.folder for artifact in CORRECTED]
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def _draw_mask(
 def _read_mask(
     run_folder: Path, manifest: Manifest, sample: Sample, source: str
 ) -> npt.NDArray[np.integer]:
+    mask: npt.NDArray[np.integer]
     path = output_path(run_folder / source, sample.id)
     if source == TRUTH:
         if sample.mask is None:
@@ -157,6 +162,8 @@ def _read_mask(
         raise _MissingError("not made")
     try:
         mask = load_truth(manifest, sample) if source == TRUTH else read_labels(path)
+        if source in _CORRECTED:
+            mask = correct_labels(mask, run_folder, sample.id, len(manifest.classes))
     except UserError:
         raise _MissingError("not readable") from None
     # Files may have been changed since; a color for such a label would claim a class.

@@ -230,6 +230,8 @@ def folder_name(folder: Path, suffixes: Iterable[str]) -> str:
     """Hash names and content of the files of these suffixes below a folder to 16 hex digits."""
     wanted = tuple(suffixes)
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in wanted)
+    # What another process is about to write has no name yet.
+    files = [file for file in files if not is_temporary(file.name)]
     return fingerprint([[file.relative_to(folder).as_posix(), file_name(file)] for file in files])
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from affinitynet.run_folder.folder import fingerprint
+from affinitynet.run_folder.folder import fingerprint, folder_name
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, StageFolder
 from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.settings_base import LATER
-from affinitynet.run_folder.stages import FOLDERS, Stage, stages_of
+from affinitynet.run_folder.stages import CORRECTIONS, FOLDERS, Stage, stages_of
 
 # What the names of ingredients begin with that are no settings.
 IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "
@@ -180,6 +180,8 @@ class Freshness:
         for key, value in list(found.items()):
             if key.endswith(".source") and is_imported(str(value)):
                 found[key] = outside.files(stage, key, str(value))
+        if stage.corrections and (corrections := describe_corrections(self.root)):
+            found[CORRECTIONS] = corrections
         for role in stage.roles:
             images = outside.images(stage, role)
             if images is None:
@@ -188,6 +190,16 @@ class Freshness:
             if stage.truth:
                 found[TRUTH + role] = outside.truth(stage, role)
         return found
+
+
+def describe_corrections(root: Path) -> str:
+    """Count a run folder's corrections and hash their content; "" where there are none."""
+    # Looked at whoever asks: unlike images they lie in the run folder.
+    folder = root / CORRECTIONS
+    count = sum(1 for file in folder.rglob("*.png") if not file.name.startswith("."))
+    if not count:
+        return ""
+    return f"{count} image{'s' * (count > 1)} ({folder_name(folder, ('.png',))})"
 
 
 def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
@@ -224,6 +236,9 @@ def _change(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return f"the images or tags of the {key.removeprefix(IMAGES)} split changed"
     if key.startswith(TRUTH):
         return f"the ground truth of the {key.removeprefix(TRUTH)} split changed"
+    if key == CORRECTIONS:
+        before, after = (str(side.get(key) or "none").partition(" (")[0] for side in (was, now))
+        return f"the corrections changed: were {before}, are {after}"
     return f"{key} was {json.dumps(was.get(key))}, is {json.dumps(now.get(key))}"
 
 

@@ -17,6 +17,7 @@ from affinitynet.run_folder.setting_types import is_imported
 
 FIGURES = "figures.json"  # in the folder of `evaluate`
 CHOICE = "choice.json"  # in that of `choose_cams`
+CORRECTIONS = "corrections"  # a folder that people fill, and no stage: masks drawn by hand
 
 
 class Conditions(NamedTuple):
@@ -44,8 +45,8 @@ class Artifact:
 
     @property
     def labels(self) -> bool:
-        """Tell whether its files hold a label for each pixel."""
-        return self.suffix == ".png"
+        """Tell whether its files are label maps of all images, which have a title."""
+        return self.suffix == ".png" and bool(self.title)
 
 
 def _augmentation(scales: Sequence[float], flip: bool) -> str:
@@ -111,7 +112,11 @@ PSEUDO = Artifact("pseudo", ".png", "Pseudo mask", "pseudo", _pseudo_conditions)
 SEGMENTER = Artifact("segmenter")
 PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmenter_conditions)
 MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
+# The final masks of corrected images as they were without the correction: `evaluate` takes these.
+UNCORRECTED = Artifact("uncorrected", ".png")
 EVALUATION = Artifact("evaluation")
+# Read with the corrections laid over them, by all but `evaluate`.
+CORRECTED = (PSEUDO, MASKS)
 
 # In the order in which they are made. The second entry is a stage that makes it: of the
 # affinities that is `train_affinity` where they come from files, of the CAMs any of three.
@@ -131,6 +136,7 @@ _MADE_BY = (
     (SEGMENTER, "train_segmenter"),
     (PREDICTIONS, "train_segmenter"),
     (MASKS, "relabel"),
+    (UNCORRECTED, "relabel"),
     (EVALUATION, "evaluate"),
 )
 ARTIFACTS = tuple(dict.fromkeys(artifact for artifact, _ in _MADE_BY))
@@ -145,8 +151,8 @@ class Stage:
     artifacts: the first holds the stage's records; of each image its file is written last.
     settings: sections of the recipe or single settings, with dots, that the files depend on.
     roles: of the splits (train, val, figures) whose images and tags it depends on; truth: whether
-    it depends on their ground truth too. source: where it brings its files in from, "" where it
-    makes them.
+    it depends on their ground truth too; corrections: on masks that people drew. source: where it
+    brings its files in from, "" where it makes them.
     """
 
     name: str
@@ -155,6 +161,7 @@ class Stage:
     settings: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("train",)
     truth: bool = False
+    corrections: bool = False
     source: str = ""
 
     @property
@@ -285,12 +292,14 @@ def _train_segmenter(recipe: Recipe) -> Stage:
         (SEGMENTER, PREDICTIONS),
         ("propagate", *(("train_classifier",) if start else ())),
         ("seed", "precision", "backbone", "segmenter"),
+        corrections=True,
     )
 
 
 def _relabel(recipe: Recipe) -> Stage:
     settings = ("relabel", "precision")
-    return Stage("relabel", (MASKS,), ("train_segmenter",), settings, ("train", "figures"))
+    roles = ("train", "figures")
+    return Stage("relabel", (MASKS, UNCORRECTED), ("train_segmenter",), settings, roles)
 
 
 def _evaluate(recipe: Recipe) -> Stage:

@@ -25,6 +25,8 @@ from affinitynet.run_folder.stages import (
     CONFIDENT,
     EVALUATION,
     FIGURES,
+    MASKS,
+    UNCORRECTED,
     Artifact,
     Conditions,
     provenance,
@@ -86,7 +88,9 @@ def _rows(
         yield from _cam_rows(context, artifact, split, samples)
         return
     folder = context.folder(artifact)
-    confusion = confusion_of_folder(context.manifest, samples, folder, artifact.row)
+    # What people corrected says nothing of the method.
+    instead = context.folder(UNCORRECTED) if artifact == MASKS else None
+    confusion = confusion_of_folder(context.manifest, samples, folder, artifact.row, instead)
     row = _start_row(context, artifact, split, samples)
     if artifact == CONFIDENT:
         yield row | precision_and_coverage(confusion)

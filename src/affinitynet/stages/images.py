@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from affinitynet.data import Sample, load_image, read_labels
+from affinitynet.data.corrections import correct_labels
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
 from affinitynet.run_folder.records import SHARD_IMAGES, StageFolder, shards_of
-from affinitynet.run_folder.stages import Artifact
+from affinitynet.run_folder.stages import CORRECTED, Artifact
 from affinitynet.stages.context import Context
 
 Loaded = TypeVar("Loaded")
@@ -150,6 +151,18 @@ def check_size(image: Sequence[int], made: Sequence[int], file: Path) -> None:
             f"the image is {image[0]} x {image[1]}, but {file} is {made[0]} x {made[1]}: the image "
             "was replaced; put the old one back, or make all again with --redo compute_cams"
         )
+
+
+def read_mask(context: Context, artifact: Artifact, sample: Sample) -> LabelMap:
+    """Read an image's mask, and lay its correction over it where it is one that people correct.
+
+    Raises:
+        UserError: mask or correction can't be read, or they do not fit each other.
+    """
+    labels = read_labels(context.file(artifact, sample))
+    if artifact not in CORRECTED:
+        return labels
+    return correct_labels(labels, context.root, sample.id, len(context.manifest.classes))
 
 
 def load_labelled(stage: str, sample: Sample, file: Path) -> tuple[Pixels, LabelMap]:

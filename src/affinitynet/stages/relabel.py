@@ -2,7 +2,7 @@
 
 The segmenter learnt from noisy masks of many images, whose mistakes it averages out; the tags say
 which classes it may see in this one. Where it has unlearnt a class that its labels have, the images
-of that class keep their pseudo masks, and a warning says so.
+of that class keep their pseudo masks, and a warning says so. Corrections win over all of it.
 """
 
 from collections import Counter
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, read_labels, write_labels
+from affinitynet.data.corrections import correct_labels
 from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
 from affinitynet.ops.propagation import label_scores, refine_scores
-from affinitynet.run_folder.stages import MASKS, PSEUDO, SEGMENTER
+from affinitynet.run_folder.stages import MASKS, PSEUDO, SEGMENTER, UNCORRECTED
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import make_each
+from affinitynet.stages.images import make_each, read_mask
 
 JUDGED = 30  # images of each class, evenly over the list
 FOUND = 0.5  # of those that show the class in their labels: fewer, and it is unlearnt
@@ -82,17 +83,18 @@ def _finish(
     context: Context, sample: Sample, image: Tensor, scores: Tensor, kept: set[int]
 ) -> None:
     manifest = context.manifest
-    labels: NDArray[np.integer[Any]]
+    labels: NDArray[np.integer]
     if kept & {tag + 1 for tag in sample.tags}:
         labels = read_labels(context.file(PSEUDO, sample))
     else:
         labels = _decide(context, sample, image, scores)
-    write_labels(context.file(MASKS, sample), labels, manifest.palette)
+    corrected = correct_labels(labels, context.root, sample.id, len(manifest.classes))
+    if corrected is not labels:
+        write_labels(context.file(UNCORRECTED, sample), labels, manifest.palette)
+    write_labels(context.file(MASKS, sample), corrected, manifest.palette)
 
 
-def _decide(
-    context: Context, sample: Sample, image: Tensor, scores: Tensor
-) -> NDArray[np.integer[Any]]:
+def _decide(context: Context, sample: Sample, image: Tensor, scores: Tensor) -> NDArray[np.integer]:
     settings = context.recipe.relabel
     if settings.refine:
         scores = refine_scores(image, scores, **settings.crf.model_dump())
@@ -117,7 +119,7 @@ def _judge(context: Context, samples: Iterable[Sample], compute: Any) -> dict[in
     shown: Counter[int] = Counter()
     kept: Counter[int] = Counter()
     for sample in samples:
-        labels = {int(label) for label in np.unique(read_labels(context.file(PSEUDO, sample)))}
+        labels = {int(label) for label in np.unique(read_mask(context, PSEUDO, sample))}
         labels -= {0, context.manifest.ignore_index}
         if not labels:
             continue

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from affinitynet.data import Manifest, Sample, load_image, read_labels, write_labels
+from affinitynet.data import Manifest, Sample, load_image, write_labels
+from affinitynet.data.corrections import correct_labels, corrected_samples
 from affinitynet.data.label_statistics import count_labels, judge_segmenter, label_entropy
 from affinitynet.data.transforms import (
     NO_JITTER,
@@ -35,6 +36,7 @@ from affinitynet.models.segmenter import (
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.segmentation_loss import lovasz_softmax_loss, root_weights, soft_dice_loss
+from affinitynet.progress import say
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import SegmenterSettings
 from affinitynet.run_folder.stages import (
@@ -45,7 +47,7 @@ from affinitynet.run_folder.stages import (
     trains_classifier,
 )
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import for_each, load_labelled, make_each
+from affinitynet.stages.images import blaming, for_each, load_labelled, make_each, read_mask
 from affinitynet.training import fit, needs_larger_batch
 
 CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in seconds
@@ -53,7 +55,10 @@ CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in
 
 @dataclass
 class MaskedImages:
-    """Augmented crops (3, S, S), normalized, and their pseudo masks (S, S)."""
+    """Augmented crops (3, S, S), normalized, and their pseudo masks (S, S), corrected.
+
+    root: the run folder, whose corrections win; classes: how many the data set has.
+    """
 
     samples: tuple[Sample, ...]
     files: tuple[Path, ...]
@@ -61,6 +66,8 @@ class MaskedImages:
     normalization: Normalization
     ignore_index: int
     seed: int
+    root: Path
+    classes: int
     epoch: int = 0
 
     def __len__(self) -> int:
@@ -73,7 +80,10 @@ class MaskedImages:
         Index i + k len(self) is image i in its k-th other augmentation.
         """
         place = index % len(self.samples)
-        image, labels = load_labelled("train_segmenter", self.samples[place], self.files[place])
+        sample = self.samples[place]
+        image, labels = load_labelled("train_segmenter", sample, self.files[place])
+        with blaming("train_segmenter", sample):
+            labels = correct_labels(labels, self.root, sample.id, self.classes)
         return segmentation_augment(
             image,
             labels,
@@ -146,7 +156,12 @@ def work(context: Context) -> dict[str, Any]:
         net.normalization,
         manifest.ignore_index,
         recipe.seed,
+        context.root,
+        len(manifest.classes),
     )
+    corrected = len(corrected_samples(context.root, samples))
+    if corrected:
+        say(f"train_segmenter: {corrected} of {len(samples)} masks are corrected by hand")
     folder = context.folder(SEGMENTER)
     weights = class_weights(context) if settings.class_weights == "root" else None
     balance = rarity_weights(samples, len(manifest.classes)) if settings.balance else None
@@ -184,6 +199,7 @@ def work(context: Context) -> dict[str, Any]:
     return {
         **figures,
         "images": len(samples),
+        "corrected": corrected,
         "judgements": judgements,
         "warnings": judgements,
     }
@@ -214,7 +230,7 @@ def _judge(context: Context, loss: float, entropy: float) -> list[str]:
     """Hold the segmenter's cross entropy in the last epoch, and its predictions, against labels."""
     taught, predicted = (
         count_labels(
-            (context.file(artifact, sample) for sample in context.samples(role)),
+            (read_mask(context, artifact, sample) for sample in context.samples(role)),
             context.manifest.ignore_index,
         )
         for artifact, role in ((PSEUDO, "train"), (PREDICTIONS, "val"))
@@ -237,7 +253,7 @@ def class_weights(context: Context) -> Tensor:
     for_each(
         "train_segmenter, weights of classes",
         context.samples("train"),
-        load=lambda sample: read_labels(context.file(PSEUDO, sample)),
+        load=lambda sample: read_mask(context, PSEUDO, sample),
         compute=count,
         finish=lambda sample, _: None,
         workers=context.recipe.workers,
