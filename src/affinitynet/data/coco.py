@@ -131,11 +131,11 @@ def _categories(contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> 
 def _headings(content: dict[str, Any]) -> set[int]:
     """Find categories that only group the others, as the first of Roboflow's does."""
     used = {item.get("category_id") for item in content["annotations"]}
-    above = {
-        entry.get("supercategory")
+    above = [
+        entry.get("supercategory")  # of any type, as nothing else asks for it
         for entry in content["categories"]
         if entry.get("supercategory") != entry["name"]
-    }
+    ]
     # A heading with an annotation is a class after all, and so is one that names itself alone.
     return {
         entry["id"]

@@ -70,7 +70,8 @@ def _size(path: Path, entry: dict[str, Any]) -> tuple[int, int]:
         )
     if height * width > MOST_PIXELS:
         raise UserError(
-            f"{path}: {entry['file_name']} has {height:.0e} x {width:.0e} pixels; correct its size"
+            f"{path}: {entry['file_name']} has the size {height!r:.20} x {width!r:.20}, more than "
+            "any image; correct it"
         )
     return height, width
 

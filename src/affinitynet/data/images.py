@@ -161,10 +161,11 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    image.load()
-    # Pillow has turned a TIFF by now. Its exif_transpose also writes the metadata again, which
-    # fails for entries of an odd type; only the orientation matters here.
+    # Pillow turns a TIFF itself. Its exif_transpose also writes the metadata again, which fails for
+    # entries of an odd type; only the orientation matters here. Asked before the pixels are read,
+    # as by `read_size`: behind them a PNG may say another.
     turn = None if isinstance(image, TiffImageFile) else _TURNS.get(orientation(image))
+    image.load()
     if turn is None:
         return image
     turned = image.transpose(turn)

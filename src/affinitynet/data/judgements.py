@@ -4,14 +4,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from affinitynet.data.check import FEW_IMAGES
 from affinitynet.data.verdicts import read_verdicts
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.records import StageFolder
+from affinitynet.run_folder.records import Paper, StageFolder
 from affinitynet.run_folder.stages import CONFIDENT, Stage
 
 NOT_LEARNED, EMPTY = "not learned", "empty seeds"
 KEPT = "not learned, maps kept"
+
+
+class SeedRow(Paper):
+    """What `mine_confident` records of a class."""
+
+    name: str = Field(alias="class")
+    images: int
+    empty: int
+    failed: str
 
 
 def judge_classes(
@@ -52,8 +63,7 @@ def read_seeds(root: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the record is damaged.
     """
-    record = StageFolder(root / CONFIDENT.folder, "mine_confident").record()
-    return list(record.figures.get("seeds", [])) if record else []
+    return StageFolder(root / CONFIDENT.folder, "mine_confident").rows("seeds", SeedRow)
 
 
 def failed_seeds(seeds: Sequence[dict[str, Any]]) -> tuple[int, ...]:
@@ -117,9 +127,8 @@ def read_judgements(root: Path, stages: Iterable[Stage]) -> list[tuple[str, str]
     """
     found = []
     for stage in stages:
-        record = StageFolder(root / stage.folder, stage.name).record()
-        said = record.figures.get("judgements", []) if record else []
-        found += [(stage.name, str(text)) for text in said]
+        said = StageFolder(root / stage.folder, stage.name).rows("judgements", str)
+        found += [(stage.name, text) for text in said]
     return found
 
 

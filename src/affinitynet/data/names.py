@@ -4,6 +4,7 @@ An accented letter is one character (NFC) or a letter and an accent (NFD, as mac
 look alike, so a name in a list and the name of its file may differ in that alone.
 """
 
+import errno
 import unicodedata
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def list_folder(folder: Path) -> list[Path]:
+    """Return what a folder holds in order of its names, [] where there is or can be no such one."""
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
+        raise
+
+
 class Files:
     """Files found by names that may be written in the other form, each folder listed once."""
 
@@ -46,9 +57,14 @@ class Files:
     def find(self, base: Path, name: str) -> Path | None:
         """Return the file `base/name`, or the only one whose name is composed the same, or None."""
         path = base / name
-        # The usual case, without listing a folder of a hundred thousand images.
-        if path.is_file():
-            return path
+        try:
+            # The usual case, without listing a folder of a hundred thousand images.
+            if path.is_file():
+                return path
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
         path = base
         # A folder on the way may be spelled in the other form as well, so each part is looked up.
         for part in name.split("/"):
@@ -66,7 +82,7 @@ class Files:
         """Return what a folder holds, by composed names; {} where there is no such folder."""
         if folder not in self._listed:
             found: dict[str, list[Path]] = {}
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in list_folder(folder):
                 found.setdefault(compose(path.name), []).append(path)
             self._listed[folder] = found
         return self._listed[folder]

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from affinitynet.data.sample import Sample
-from affinitynet.run_folder.records import StageFolder
+from affinitynet.run_folder.records import Paper, StageFolder
 from affinitynet.run_folder.stages import CLASSIFIER
 
 LEAST = 5  # images with a tag, and without it, below which nothing is said of it
@@ -17,6 +18,17 @@ CHANCE = 95  # percentile of the shuffled tags' average precision
 SUSPICIOUS = 20  # tags that are listed
 
 Verdict = Literal["learned", "not learned", "not judged"]
+
+
+class TagRow(Paper):
+    """A row of `judge_tags`."""
+
+    name: str = Field(alias="class")
+    images: int
+    positives: int
+    ap: float | None
+    chance: float | None
+    verdict: Verdict
 
 
 def average_precision(scores: NDArray[np.floating[Any]], tagged: NDArray[np.bool_]) -> float:
@@ -119,8 +131,7 @@ def read_verdicts(root: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the classifier's record is damaged.
     """
-    record = StageFolder(root / CLASSIFIER.folder, "train_classifier").record()
-    return list(record.figures.get("tags", [])) if record else []
+    return StageFolder(root / CLASSIFIER.folder, "train_classifier").rows("tags", TagRow)
 
 
 def failed_classes(root: Path) -> tuple[int, ...]:

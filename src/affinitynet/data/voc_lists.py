@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from affinitynet.data.images import IMAGE_SUFFIXES, is_image_name
-from affinitynet.data.names import compose
+from affinitynet.data.names import compose, list_folder
 from affinitynet.data.text import read_lines
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import check_relative
@@ -55,7 +55,7 @@ class Images:
     def _list(self, folder: Path) -> dict[str, list[Path]]:
         if folder not in self._listed:
             found: dict[str, list[Path]] = {}
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            for path in list_folder(folder):
                 if is_image_name(path):
                     found.setdefault(compose(path.stem), []).append(path)
             self._listed[folder] = found

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from affinitynet.run_folder.folder import RECIPE, read_json, write_json
 from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.records import Paper, checked
 
 CHOICES = "choices.json"
 LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
@@ -35,6 +36,13 @@ class Facts(NamedTuple):
 
 
 NO_FACTS = Facts(0, (), {})
+
+
+class Row(Paper):
+    """A choice as it stands in the file."""
+
+    value: Any
+    reason: str
 
 
 class Choice(NamedTuple):
@@ -75,10 +83,15 @@ def write_choices(root: Path, chosen: Mapping[str, Choice]) -> None:
 
 
 def read_choices(root: Path) -> dict[str, Choice]:
-    """Return what was chosen when a run folder was made, and why; empty where nothing was."""
+    """Return what was chosen when a run folder was made, and why; empty where nothing was.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     file = root / CHOICES
     found = read_json(file) if file.is_file() else {}
-    return {key: Choice(entry["value"], entry["reason"]) for key, entry in found.items()}
+    rows: dict[str, Row] = checked(found, dict[str, Row], file)
+    return {key: Choice(row.value, row.reason) for key, row in rows.items()}
 
 
 def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:

@@ -17,6 +17,7 @@ from affinitynet.errors import UserError, close_names, either
 FORMER = ("walk.scores",)  # of version 0.1: still read, listed no more
 MANY = 1_000_000  # words that a list without a fixed length may take
 MANY_VALUES = 10_000  # of a recipe, where its anchors are written out
+DEEP = 50  # brackets within each other; PyYAML takes the square of their number in time
 _KINDS = {bool: "true|false", int: "integer", float: "number", str: "text", Path: "path"}
 
 
@@ -145,6 +146,8 @@ def read_yaml(text: str) -> Any:
     Raises:
         ValueError: no YAML, or a recipe of more than `MANY_VALUES` values.
     """
+    if _brackets(text) > DEEP:
+        raise ValueError("nested too deeply")
     try:
         values = yaml.safe_load(text)
     # Its constructors raise more than YAMLError: 2001-99-99 is a date to them, !!bool x a KeyError.
@@ -161,6 +164,18 @@ def read_yaml(text: str) -> Any:
         if count + len(waiting) > MANY_VALUES:
             raise ValueError(f"it stands for more than {MANY_VALUES} values")
     return values
+
+
+def _brackets(text: str) -> int:
+    """Count how many brackets are open at once; those in quotes count too."""
+    depth = most = 0
+    for letter in text:
+        if letter in "[{":
+            depth += 1
+            most = max(most, depth)
+        elif letter in "]}":
+            depth = max(depth - 1, 0)
+    return most
 
 
 def find_section(model: type[BaseModel], name: str) -> type[BaseModel] | None:

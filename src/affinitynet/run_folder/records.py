@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import (
@@ -90,6 +90,17 @@ class StageFolder:
         """
         return self._read(Record, self.path / RECORD)
 
+    def rows(self, key: str, kind: type) -> list[Any]:
+        """Return a list among the record's figures as it is, [] where there is none.
+
+        Raises:
+            UserError: the record is damaged, or an entry of the list is not of the kind.
+        """
+        record = self.record()
+        found: list[Any] = record.figures.get(key, []) if record else []
+        checked(found, list[kind], self.path / RECORD, self.stage, f"figures.{key}")  # type: ignore[valid-type]
+        return found
+
     def finish(self, record: Record) -> None:
         """Write the record, the last file of a stage, and delete what it makes needless."""
         write_json(self.path / RECORD, record.model_dump(mode="json"))
@@ -119,14 +130,30 @@ class StageFolder:
     def _read(self, kind: type[Kind], file: Path) -> Kind | None:
         if not file.is_file():
             return None
-        try:
-            return kind.model_validate(read_json(file, self.stage))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise damaged(
-                file, self.stage, f"not what a stage writes ({where}: {first['msg']})"
-            ) from error
+        found: Kind = checked(read_json(file, self.stage), kind, file, self.stage)
+        return found
+
+
+def checked(value: Any, kind: Any, file: Path, stage: str = "", place: str = "") -> Any:
+    """Return what was read from a JSON file of a run folder, if it is of a kind.
+
+    Records are read by people, and edited by some. `kind` is a model or a type, `place` is where in
+    the file the value stands.
+
+    Raises:
+        UserError: it is of another kind; names file and place.
+    """
+    try:
+        # Strict for plain types, so that "1" is no number; models say for themselves.
+        return TypeAdapter(kind).validate_python(value, strict=None if _is_model(kind) else True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join([*([place] if place else []), *map(str, first["loc"])])
+        raise damaged(file, stage, f"not what a stage writes ({where}: {first['msg']})") from error
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def shards_of(ids: Sequence[str]) -> list[Sequence[str]]:

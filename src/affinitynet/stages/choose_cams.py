@@ -23,8 +23,8 @@ from affinitynet.models.classifier import Classifier
 from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
-from affinitynet.run_folder.folder import read_json, write_json
-from affinitynet.run_folder.records import StageFolder
+from affinitynet.run_folder.folder import damaged, read_json, write_json
+from affinitynet.run_folder.records import StageFolder, checked
 from affinitynet.run_folder.stages import (
     CAMS,
     CAMS_CLASSIFIER,
@@ -72,8 +72,10 @@ def work(context: Context) -> dict[str, Any]:
     file = context.folder(CAMS) / CHOICE
     if not file.is_file():  # a stage that was interrupted goes on with what it chose
         write_json(file, _choose(context))
-    chosen = read_json(file, NAME)
+    chosen = checked(read_json(file, NAME), dict[str, dict[str, Any]], file, NAME)
     classes = context.manifest.classes
+    if wrong := [c for c in classes if chosen.get(c, {}).get("source") not in ARTIFACTS]:
+        raise damaged(file, NAME, f"names no source for the class {wrong[0]}")
     sources: list[Source] = [chosen[name]["source"] for name in classes]
 
     def finish(sample: Sample, _: None) -> None:
