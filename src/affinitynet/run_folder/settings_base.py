@@ -6,7 +6,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Settings that came later, with the value at which they change nothing. There they are left out of
 # the fingerprints, so that runs from before they came are not stale.
-LATER: dict[str, object] = {"affinity.train_radius": None, "affinity.stride": None}
+LATER: dict[str, object] = {
+    "affinity.train_radius": None,
+    "affinity.stride": None,
+    "affinity.gamma": 1.0,
+    "confident.rule": "alphas",
+    "confident.foreground_over": 0.30,
+    "confident.background_under": 0.05,
+    "walk.method": "power",
+    "walk.restart": 0.01,
+    "walk.background": "alpha",
+    "walk.background_score": 0.25,
+}
 
 
 class Settings(BaseModel):
