@@ -313,6 +313,9 @@ def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
         "train_classifier": own.weights,
         "compute_contrast": own.weights if recipe.contrast.features == "imagenet" else "none",
         "train_affinity": own.weights if recipe.affinity.start == "backbone" or fresh else "none",
+        "propagate": own.weights
+        if recipe.affinity.source == "features" and (recipe.affinity.start == "backbone" or fresh)
+        else "none",
         "train_segmenter": (segmenter.backbone or own).weights
         if segmenter.start == "backbone" or fresh
         else "none",

@@ -87,3 +87,39 @@ def test_wrong_cams(shape):
 def test_a_single_plane_has_no_classes() -> None:
     with pytest.raises(ValueError, match="C, H, W"):
         background_map(torch.zeros(4, 5), 16)
+
+
+@pytest.mark.parametrize("background_priority", [True, False])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_rule_of_thresholds(classes, background_priority):
+    """As IRN: labels at each threshold, 0.7 sure, through the CRF."""
+    image, cams = example(classes)
+    labels = confident_labels(
+        image, cams, thresholds=(0.6, 0.4), background_priority=background_priority
+    )
+    passes = []
+    for threshold in (0.6, 0.4):
+        hard = torch.cat([torch.full_like(cams[:1], threshold), cams]).argmax(0)
+        scores = torch.full((classes + 1, *hard.shape), 0.3 / classes)
+        for c in range(classes + 1):
+            scores[c][hard == c] = 0.7
+        passes.append(dense_crf(image, scores).argmax(0))
+    foreground, background = passes
+    expected = torch.where(foreground > 0, foreground, 255)
+    sure = (background == 0) & ((foreground == 0) | background_priority)
+    expected[sure] = 0
+    assert torch.equal(labels, expected)
+    assert {1, 255} <= set(labels.unique().tolist())
+    assert classes > 1 or 0 in labels
+
+
+def test_thresholds_without_classes_leave_background():
+    image, cams = example(0)
+    assert confident_labels(image, cams, thresholds=(0.3, 0.05)).max() == 0
+
+
+@pytest.mark.parametrize("thresholds", [(0.1, 0.2), (1.5, 0.2), (0.3, -0.1)])
+def test_thresholds_the_wrong_way_round_are_refused(thresholds):
+    image, cams = example()
+    with pytest.raises(ValueError, match="thresholds"):
+        confident_labels(image, cams, thresholds=thresholds)

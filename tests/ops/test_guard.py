@@ -40,6 +40,8 @@ def test_seeds_are_the_background_and_the_maps() -> None:
     cams = torch.tensor([[[0.0, 0.5]], [[0.2, 0.1]]])
     expected = torch.cat([torch.tensor([[[0.8**4, 0.5**4]]]), cams])
     torch.testing.assert_close(seed_scores(cams, 4), expected)
+    constant = torch.cat([torch.tensor([[[0.25, 0.25]]]), cams])
+    torch.testing.assert_close(seed_scores(cams, 4, 0.25), constant)
 
 
 def maps(*rows: list[float]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from affinitynet.ops import (
     pairwise_affinity,
     random_walk,
     refine_scores,
+    restart_walk,
     walk_scores,
 )
 from affinitynet.ops.propagation import pad_to_stride
@@ -235,3 +236,25 @@ def test_padding_is_zeros_at_the_bottom_and_right() -> None:
     assert pad_to_stride(torch.ones(2, 3, 375, 500), 8).shape == (2, 3, 376, 504)
     with pytest.raises(ValueError, match="stride must be at least 1, not 0"):
         pad_to_stride(maps, 0)
+
+
+def test_a_constant_background_stands_beside_classes_that_alone_walked():
+    cams, affinity = case(2, (20, 27), 4, 5)
+    settings = {**PAPER, "stride": 4}
+    scores = walk_scores(cams, affinity, **settings, threshold=0.3)
+    free = walk_scores(cams, affinity, **settings)[1:]
+    assert (scores[0] == 0.3).all()
+    torch.testing.assert_close(scores[1:], free / free.max())
+    nothing = walk_scores(cams[:0], affinity, **settings, threshold=0.3)
+    assert nothing.shape == (1, *affinity.shape[2:])
+    assert label_scores(nothing).max() == 0
+    with pytest.raises(ValueError, match="threshold must be from 0 to 1"):
+        walk_scores(cams, affinity, **settings, threshold=1.5)
+
+
+def test_a_walk_with_restarts_is_that_of_the_same_cells():
+    cams, affinity = case(2, (24, 16), 8, 2)
+    settings = {**PAPER, "radius": 2, "restart": 0.02}
+    cells = F.avg_pool2d(torch.cat([background_map(cams, 16), cams])[None], 8)
+    expected = restart_walk(cells, affinity, beta=8, restart=0.02, radius=2)[0]
+    torch.testing.assert_close(walk_scores(cams, affinity, **settings), expected.clamp(min=0))

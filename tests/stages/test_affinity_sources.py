@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import affinitynet as an
+from affinitynet.data import load_image, read_labels
+from affinitynet.data.cams import load_cams
+from affinitynet.errors import UserError
+from affinitynet.ops import confident_labels, dense_crf
+from affinitynet.ops.guard import seed_scores
 from affinitynet.pipeline import Run
 from affinitynet.progress import Task
 from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.stages import find_stage
 
 
 def recipe(tiny: Path, toy: Path, out: Path, **settings: Any) -> an.Recipe:
@@ -85,6 +92,59 @@ def test_the_learnt_affinity_on_a_finer_grid(tmp_path: Path, toy: Path, tiny_rec
     assert np.load(kept[0])["affinity"].shape == (12, 16, 16)
 
 
+def test_without_a_walk_the_crf_goes_on_from_the_cams(
+    tmp_path: Path, toy: Path, tiny_recipe: Path
+) -> None:
+    own = recipe(tiny_recipe, toy, tmp_path / "run", **{"affinity.source": "none"})
+    run = an.run(own, until="propagate")
+    names = [stage.name for stage in run.stages]
+    assert not {"mine_confident", "train_affinity"} & set(names)
+    assert not any((own.out / name).exists() for name in ("walk", "affinities", "scores"))
+    sample = run.manifest.split("train")[0]
+    classes, cams = load_cams(own.out / "cams" / f"{sample.id}.npz")
+    seeds = seed_scores(torch.from_numpy(cams), own.walk.alpha)
+    image = torch.from_numpy(load_image(sample.image))
+    labels = dense_crf(image, seeds, iterations=2).argmax(0).numpy()
+    expected = np.concatenate([[0], classes + 1])[labels]
+    np.testing.assert_array_equal(read_labels(own.out / "pseudo" / f"{sample.id}.png"), expected)
+    with pytest.raises(UserError, match="no stage train_affinity: nothing in it needs"):
+        find_stage("train_affinity", run.stages)
+    # No walk, so that its steps make nothing stale.
+    longer = recipe(tiny_recipe, toy, own.out, **{"affinity.source": "none", "walk.steps": 7})
+    assert str(Run.create(longer).status()[2]) == "done"
+
+
+@pytest.mark.parametrize("start", ["classifier", "backbone"])
+def test_features_walk_without_a_training(
+    tmp_path: Path, toy: Path, tiny_recipe: Path, start: str
+) -> None:
+    settings = {"affinity.source": "features", "affinity.start": start, "walk.method": "restart"}
+    own = recipe(tiny_recipe, toy, tmp_path / "run", **settings)
+    run = an.run(own, until="propagate")
+    assert not {"mine_confident", "train_affinity"} & {stage.name for stage in run.stages}
+    kept = sorted((own.out / "affinities").rglob("*.npz"))
+    assert np.load(kept[0])["affinity"].shape == (12, 8, 8)
+    before = files(own.out, "affinities", "pseudo")
+    kept[0].unlink()
+    for folder in ("pseudo", "walk"):
+        (own.out / folder / kept[0].with_suffix(".png").name).unlink()
+    (own.out / "pseudo" / "stage.json").unlink()
+    an.run(own, until="propagate")
+    assert files(own.out, "affinities", "pseudo") == before
+
+
+def test_a_constant_background_does_not_walk(
+    boundary: Run, tmp_path: Path, toy: Path, tiny_recipe: Path
+) -> None:
+    source = f"files:{boundary.recipe.out / 'affinities'}"
+    settings = {"affinity.source": source, "walk.background": "constant", "walk.guard": True}
+    run = an.run(recipe(tiny_recipe, toy, tmp_path / "run", **settings), until="propagate")
+    for file in (run.recipe.out / "scores").rglob("*.npz"):
+        scores = np.load(file)["scores"]
+        assert (scores[0] == 0.25).all()
+        assert len(scores) == 1 or scores[1:].max() == pytest.approx(1, abs=1e-3)
+
+
 def test_settings_that_came_later_are_in_no_fingerprint_until_they_are_set(
     tmp_path: Path, toy: Path, tiny_recipe: Path
 ) -> None:
@@ -98,3 +158,20 @@ def test_settings_that_came_later_are_in_no_fingerprint_until_they_are_set(
     assert own["affinity.radius"] == 3
     assert not {"affinity.stride", "affinity.train_radius"} & set(own)
     assert ingredients(**{"affinity.stride": 4})["affinity.stride"] == 4
+
+
+def test_confident_areas_by_thresholds(tmp_path: Path, toy: Path, tiny_recipe: Path) -> None:
+    settings = {"confident.rule": "thresholds", "confident.foreground_over": 0.4}
+    own = recipe(tiny_recipe, toy, tmp_path / "run", **settings)
+    run = an.run(own, until="mine_confident")
+    sample = run.manifest.split("train")[0]
+    classes, cams = load_cams(own.out / "cams" / f"{sample.id}.npz")
+    local = confident_labels(
+        load_image(sample.image), cams, thresholds=(0.4, 0.05), iterations=2
+    ).numpy()
+    expected = np.full(local.shape, 255)
+    for label, value in enumerate([0, *(classes + 1)]):
+        expected[local == label] = value
+    np.testing.assert_array_equal(read_labels(own.out / "confident" / f"{sample.id}.png"), expected)
+    with pytest.raises(UserError, match="background_under must be at most foreground_over"):
+        recipe(tiny_recipe, toy, own.out, **{"confident.background_under": 0.5})

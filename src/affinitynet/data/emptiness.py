@@ -32,16 +32,22 @@ def background_border(alpha: float) -> float:
 
 
 def empty_seeds(
-    samples: Sequence[Sample], file: Callable[[Sample], Path], classes: Sequence[str], alpha: float
+    samples: Sequence[Sample],
+    file: Callable[[Sample], Path],
+    classes: Sequence[str],
+    alpha: float,
+    threshold: float | None = None,
 ) -> list[dict[str, Any]]:
     """Count for each class the tagged images and those with empty seeds, from their CAM files.
+
+    What a map has to exceed is the background of an alpha, or a constant threshold if given.
 
     A row is class, images and empty; an image whose file lacks the tag's map counts as empty.
 
     Raises:
         UserError: a file can't be read.
     """
-    border = background_border(alpha)
+    border = background_border(alpha) if threshold is None else threshold
     images: Counter[int] = Counter()
     empty: Counter[int] = Counter()
     for sample in samples:

@@ -53,6 +53,9 @@ def next_step(recipe: Recipe, row: dict[str, Any]) -> str:
     if recipe.cams.source == "classifier":
         return "try maps by contrast: --cams.source auto"
     # A larger exponent makes the background weaker, so that lower peaks pass it.
+    if recipe.confident.rule == "thresholds":
+        lower = recipe.confident.foreground_over / 2
+        return f"let weaker maps count: --confident.foreground_over {lower:g} --redo mine_confident"
     alpha = 2 * recipe.confident.low_alpha
     return f"let weaker maps count: --confident.low_alpha {alpha:g} --redo mine_confident"
 

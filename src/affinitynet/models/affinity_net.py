@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from affinitynet.models.backbone import Backbone, Norm, build_backbone
 from affinitynet.models.boundary_net import BoundaryNet, describe_boundary_net
+from affinitynet.models.feature_net import FeatureNet
 from affinitynet.models.heads import AffinityHead
 from affinitynet.models.saved import DESCRIPTION, Description, SavedBackbone, load_model
 from affinitynet.ops.affinity import affinity_of
@@ -129,7 +130,9 @@ def load_affinity_net(folder: str | Path) -> AnyAffinityNet:
     return BoundaryNet.load(folder) if boundary else AffinityNet.load(folder)
 
 
-def image_affinity(model: AnyAffinityNet, image: Tensor, device: torch.device) -> Tensor:
+def image_affinity(
+    model: AnyAffinityNet | FeatureNet, image: Tensor, device: torch.device
+) -> Tensor:
     """Return the affinities (P, h, w) float16, on the CPU, of an image (H, W, 3) uint8.
 
     Rounded to what a run keeps, so that what follows from them is the same from the files.

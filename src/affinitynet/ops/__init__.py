@@ -12,6 +12,7 @@ from affinitynet.ops.boundary import boundary_affinity
 from affinitynet.ops.cam import class_activation_maps, normalize_cams
 from affinitynet.ops.confidence import background_map, confident_labels
 from affinitynet.ops.crf import boundary_loss, dense_crf
+from affinitynet.ops.features import feature_affinity
 from affinitynet.ops.propagation import (
     enlarge_scores,
     label_scores,
@@ -19,6 +20,7 @@ from affinitynet.ops.propagation import (
     walk_scores,
 )
 from affinitynet.ops.random_walk import random_walk
+from affinitynet.ops.restart_walk import restart_walk
 
 __all__ = [
     "AffinityLoss",
@@ -32,11 +34,13 @@ __all__ = [
     "confident_labels",
     "dense_crf",
     "enlarge_scores",
+    "feature_affinity",
     "label_scores",
     "neighbor_offsets",
     "normalize_cams",
     "pairwise_affinity",
     "random_walk",
     "refine_scores",
+    "restart_walk",
     "walk_scores",
 ]

@@ -23,12 +23,15 @@ EATEN = 0.1
 Fault = Literal["floods", "eats"]
 
 
-def seed_scores(cams: Tensor, alpha: float) -> Tensor:
+def seed_scores(cams: Tensor, alpha: float, threshold: float | None = None) -> Tensor:
     """Return what the walk starts from at image size: [(1 - max_c M_c)^alpha, M_1 .. M_K].
+
+    With a threshold that is the background everywhere.
 
     Args:
         cams: (K, H, W) in [0, 1], any K from 0.
         alpha: exponent of the background, over 0.
+        threshold: that of `walk_scores`.
 
     Returns:
         (K + 1, H, W), background first.
@@ -36,6 +39,8 @@ def seed_scores(cams: Tensor, alpha: float) -> Tensor:
     Raises:
         ValueError: as `background_map`.
     """
+    if threshold is not None:
+        return torch.cat([cams.new_full((1, *cams.shape[1:]), threshold), cams])
     return torch.cat([background_map(cams, alpha), cams])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from affinitynet.ops.confidence import background_map
 from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.random_walk import random_walk
+from affinitynet.ops.restart_walk import restart_walk
 
 
 def pad_to_stride(maps: Tensor, stride: int) -> Tensor:
@@ -46,6 +47,8 @@ def walk_scores(
     steps: int,
     radius: float,
     stride: int,
+    restart: float | None = None,
+    threshold: float | None = None,
 ) -> Tensor:
     """Let the background map and the activation maps walk over the grid of the affinities.
 
@@ -61,6 +64,9 @@ def walk_scores(
         steps: of the walk, from 0.
         radius: that of the affinities.
         stride: image pixels a side of a cell.
+        restart: that of `restart_walk`, which then walks in place of the steps.
+        threshold: the background everywhere, in place of a map that walks; the classes' scores are
+            then divided by the largest of all, as in IRN. alpha is not read.
 
     Returns:
         (K + 1, h, w), background first, at least 0. There is no limit above: the walk averages, so
@@ -83,11 +89,25 @@ def walk_scores(
         )
     if alpha <= 0:
         raise ValueError(f"alpha must be above 0, not {alpha}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be from 0 to 1, not {threshold}")
     cams = _single_or_double(cams)
-    maps = pad_to_stride(torch.cat([background_map(cams, alpha), cams]), stride)
-    cells = F.avg_pool2d(maps[None], stride)
+    if threshold is None:
+        cams = torch.cat([background_map(cams, alpha), cams])
+    elif len(cams) == 0:  # nothing walks, and the average of no maps is refused
+        return cams.new_full((1, *grid), threshold)
+    cells = F.avg_pool2d(pad_to_stride(cams, stride)[None], stride)
+    walked = (
+        random_walk(cells, graph, beta=beta, steps=steps, radius=radius)
+        if restart is None
+        else restart_walk(cells, graph, beta=beta, restart=restart, radius=radius)
+    )
     # The walk's polynomial is exact to 5e-5 of the largest value, so it may pass zero by that.
-    return random_walk(cells, graph, beta=beta, steps=steps, radius=radius)[0].clamp(min=0)
+    scores = walked[0].clamp(min=0)
+    if threshold is None:
+        return scores
+    scores = scores / scores.max().clamp(min=1e-5)
+    return torch.cat([scores.new_full((1, *grid), threshold), scores])
 
 
 def enlarge_scores(scores: Tensor, stride: int, size: tuple[int, int]) -> Tensor:

@@ -55,19 +55,9 @@ def random_walk(
 
     Source: Ahn & Kwak, CVPR 2018, section 3.4; the polynomial is our own way to T^t.
     """
-    offsets = displacements(radius)
-    if maps.ndim != 4 or affinity.shape != (len(maps), len(offsets), *maps.shape[2:]):
-        raise ValueError(
-            f"maps {tuple(maps.shape)} and affinity {tuple(affinity.shape)} do not fit: radius "
-            f"{radius} takes maps (B, K, h, w) and affinities (B, {len(offsets)}, h, w)"
-        )
-    check_exponent(beta, "beta")
     check_count(steps, "steps", MOST_STEPS)
-    check_values(maps, "maps")
-    # Not read, so pairs that leave the grid may hold anything.
-    check_values(affinity.detach().masked_fill(outside(affinity, offsets), 0), "affinity", 0, 1)
-    dtype = torch.promote_types(torch.promote_types(maps.dtype, affinity.dtype), torch.float32)
-    coefficients = power_coefficients(int(steps), _TOLERANCE[dtype])
+    dtype = check_walk(maps, affinity, beta, radius)
+    coefficients = power_coefficients(int(steps), tolerance_of(dtype))
     inner = dtype if steps <= _MOST_STEPS_SINGLE else torch.float64
     if inner == torch.float64 and maps.device.type == "mps":
         raise ValueError(
@@ -75,13 +65,51 @@ def random_walk(
             "move maps and affinity to the CPU"
         )
     maps, affinity = maps.to(inner), affinity.to(inner)
+    return walk_by(maps, affinity, radius, beta, coefficients, double=dtype == torch.float64).to(
+        dtype
+    )
+
+
+def check_walk(maps: Tensor, affinity: Tensor, beta: float, radius: float) -> torch.dtype:
+    """Refuse what no walk can take, and return the type of its result.
+
+    Raises:
+        ValueError: as `random_walk`, for all but the steps.
+    """
+    offsets = displacements(radius)
+    if maps.ndim != 4 or affinity.shape != (len(maps), len(offsets), *maps.shape[2:]):
+        raise ValueError(
+            f"maps {tuple(maps.shape)} and affinity {tuple(affinity.shape)} do not fit: radius "
+            f"{radius} takes maps (B, K, h, w) and affinities (B, {len(offsets)}, h, w)"
+        )
+    check_exponent(beta, "beta")
+    check_values(maps, "maps")
+    # Not read, so pairs that leave the grid may hold anything.
+    check_values(affinity.detach().masked_fill(outside(affinity, offsets), 0), "affinity", 0, 1)
+    return torch.promote_types(torch.promote_types(maps.dtype, affinity.dtype), torch.float32)
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """Return the largest sum of coefficients to leave out of a polynomial."""
+    return _TOLERANCE[dtype]
+
+
+def walk_by(
+    maps: Tensor,
+    affinity: Tensor,
+    radius: float,
+    beta: float,
+    coefficients: Sequence[float],
+    *,
+    double: bool = False,
+) -> Tensor:
+    """Calculate sum_k c_k T_k(T) maps; `double` keeps float64 from the kernel."""
+    offsets = displacements(radius)
     # The kernel has no derivative.
     recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
-    if maps.is_cpu and dtype == torch.float32 and not recorded:
-        walked = walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
-    else:
-        walked = walk_torch(maps, affinity, offsets, beta, coefficients)
-    return walked.to(dtype)
+    if maps.is_cpu and not double and not recorded:
+        return walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
+    return walk_torch(maps, affinity, offsets, beta, coefficients)
 
 
 # All images of a run ask for the same ones.

@@ -3,7 +3,7 @@
 Those that train a network stand in `settings_training`, what sections share in `settings_base`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -138,6 +138,17 @@ class ContrastSettings(Settings):
 class ConfidentSettings(Settings):
     """Stage 3: confident foreground and background out of the CAMs."""
 
+    rule: Literal["alphas", "thresholds"] = Field(
+        "alphas",
+        description="what CAMs compete with: the background of two alphas (the paper), or two "
+        "constant thresholds (IRN)",
+    )
+    foreground_over: float = Field(
+        0.30, ge=0, le=1, description="with thresholds: what a map is over where it is foreground"
+    )
+    background_under: float = Field(
+        0.05, ge=0, le=1, description="with thresholds: what all are under where it is background"
+    )
     low_alpha: float = Field(
         4, gt=0, description="exponent of the strong background: what beats it is foreground"
     )
@@ -155,14 +166,35 @@ class ConfidentSettings(Settings):
     )
     crf: CrfSettings = CrfSettings()
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.background_under > self.foreground_over:
+            raise ValueError("background_under must be at most foreground_over")
+        return self
+
 
 class WalkSettings(Settings):
     """Stage 5: the random walk and the masks that it makes."""
 
+    method: Literal["power", "restart"] = Field(
+        "power",
+        description="power: so many steps (the paper); restart: any number, each with its chance",
+    )
+    restart: float = Field(
+        0.01, ge=1e-6, le=1, description="with method restart: chance of a step to begin again"
+    )
     beta: float = Field(8, gt=0, description="element-wise (Hadamard) power of the affinities")
     steps: int = Field(256, ge=0, le=1_000_000, description="steps of the walk (the paper's t)")
     alpha: float = Field(
         16, gt=0, description="exponent of the background map that walks with the classes"
+    )
+    background: Literal["alpha", "constant"] = Field(
+        "alpha",
+        description="alpha: a map that walks with the classes (the paper), or constant: "
+        "background_score everywhere, after the walk (IRN)",
+    )
+    background_score: float = Field(
+        0.25, ge=0, le=1, description="with a constant background; the largest class score is 1"
     )
     refine: bool = Field(
         True, description="apply a dense CRF after the walk (the paper's text; its code does not)"

@@ -10,6 +10,14 @@ LATER: dict[str, object] = {
     "affinity.train_radius": None,
     "affinity.stride": None,
     "cams.threshold": "maximum",
+    "affinity.gamma": 1.0,
+    "confident.rule": "alphas",
+    "confident.foreground_over": 0.30,
+    "confident.background_under": 0.05,
+    "walk.method": "power",
+    "walk.restart": 0.01,
+    "walk.background": "alpha",
+    "walk.background_score": 0.25,
 }
 
 

@@ -77,10 +77,11 @@ class ClassifierSettings(TrainingSettings):
 class AffinitySettings(TrainingSettings):
     """Stage 4: the affinity network."""
 
-    source: Annotated[str, source_of("learnt", "boundary")] = Field(
+    source: Annotated[str, source_of("learnt", "boundary", "features", "none")] = Field(
         "learnt",
         description="learnt (the paper), boundary (IRN: what no class boundary parts belongs "
-        "together), or files:FOLDER with affinities of your own",
+        "together), features (of the frozen network, no training), none (no walk), or "
+        "files:FOLDER with affinities of your own",
     )
     epochs: int = Field(8, ge=1, description="passes over the training split")
     batch_size: int = Field(8, ge=1, description="images per step")
@@ -101,6 +102,7 @@ class AffinitySettings(TrainingSettings):
     stride: Literal[4, 8] | None = Field(
         None, description="side of the walk's cells in pixels; null: 8 / scale, with boundary 4"
     )
+    gamma: float = Field(1.0, gt=0, description="with source features: exponent of the cosine")
     padding: Literal["mean", "black"] = Field(
         "mean", description="fills the crop around smaller images; black is the original code's"
     )

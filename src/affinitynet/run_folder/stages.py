@@ -266,6 +266,10 @@ def _train_affinity(recipe: Recipe) -> Stage:
     )
 
 
+# What affinities of a frozen network's features depend on.
+_OF_FEATURES = ("source", "start", "output_stride", "scale", "stride", "radius", "gamma")
+
+
 def _propagate(recipe: Recipe) -> Stage:
     roles = ("train", "figures")
     source = recipe.pseudo.source
@@ -277,10 +281,24 @@ def _propagate(recipe: Recipe) -> Stage:
             roles=roles,
             source=source,
         )
+    if recipe.affinity.source == "none":
+        # Of the walk's settings those that say what the background is, and the dense CRF's.
+        own = ("alpha", "background", "background_score", "refine", "crf")
+        settings = ("affinity.source", *(f"walk.{key}" for key in own))
+        return Stage("propagate", (PSEUDO,), (makes_cams(recipe),), settings, roles)
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
     # Those from files are there already, as the artifact of train_affinity.
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
         kept = (*kept, AFFINITIES)
+    if recipe.affinity.source == "features":
+        start = recipe.affinity.start == "classifier" and trains_classifier(recipe)
+        return Stage(
+            "propagate",
+            (PSEUDO, WALK, *kept),
+            (makes_cams(recipe), *(("train_classifier",) if start else ())),
+            ("seed", "backbone", "walk", *(f"affinity.{key}" for key in _OF_FEATURES)),
+            roles,
+        )
     reads = (makes_cams(recipe), "train_affinity")
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, ("walk",), roles)
 
@@ -370,8 +388,13 @@ def find_stage(name: str, stages: Sequence[Stage]) -> Stage:
             return stage
     if name in NAMES:
         sources = " and ".join(f"{stage.source}" for stage in stages if stage.source)
+        why = (
+            f"what it makes comes from {sources}"
+            if sources
+            else "nothing in it needs what it makes"
+        )
         raise UserError(
-            f"this run has no stage {name}: what it makes comes from {sources}; choose from "
+            f"this run has no stage {name}: {why}; choose from "
             f"{', '.join(stage.name for stage in stages)}"
         )
     hint = did_you_mean(name, NAMES, cutoff=0.5)

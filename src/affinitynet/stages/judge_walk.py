@@ -12,6 +12,7 @@ from affinitynet.data import Sample, read_labels
 from affinitynet.data.cams import load_cams
 from affinitynet.ops.guard import label_areas, seed_scores, walk_fault
 from affinitynet.ops.propagation import label_scores
+from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.run_folder.stages import CAMS, PSEUDO, WALK
 from affinitynet.stages.context import Context
 
@@ -26,6 +27,16 @@ class Areas(NamedTuple):
     walk: tuple[int, ...]
     pseudo: tuple[int, ...]
     pixels: int
+
+
+def seeds_of(cams: torch.Tensor, settings: WalkSettings) -> torch.Tensor:
+    """Return the scores (K + 1, H, W) that a walk starts from."""
+    return seed_scores(cams, settings.alpha, threshold_of(settings))
+
+
+def threshold_of(settings: WalkSettings) -> float | None:
+    """Return the constant score of the background, None where it is a map."""
+    return settings.background_score if settings.background == "constant" else None
 
 
 def measure(
@@ -46,7 +57,7 @@ def measure(
 def read_areas(context: Context, sample: Sample) -> Areas:
     """Measure an image that was finished before, from its files."""
     classes, cams = load_cams(context.file(CAMS, sample), classes=len(context.manifest.classes))
-    seeds = label_scores(seed_scores(torch.from_numpy(cams), context.recipe.walk.alpha))
+    seeds = label_scores(seeds_of(torch.from_numpy(cams), context.recipe.walk))
     masks = (read_labels(context.file(artifact, sample)) for artifact in (WALK, PSEUDO))
     return measure(classes.tolist(), seeds, *masks)
 

@@ -61,12 +61,14 @@ def work(context: Context) -> dict[str, Any]:
 
 def _judge_seeds(context: Context) -> list[dict[str, Any]]:
     """Count empty seeds, and say of each class whether it fails; none does without hold_out."""
+    settings = context.recipe.confident
     try:
         rows = empty_seeds(
             context.samples("train"),
             lambda sample: context.file(CAMS, sample),
             context.manifest.classes,
-            context.recipe.confident.low_alpha,
+            settings.low_alpha,
+            settings.foreground_over if settings.rule == "thresholds" else None,
         )
     except UserError as error:
         raise UserError(f"mine_confident: {error}") from error
@@ -109,6 +111,9 @@ def _from_cams(
         settings.low_alpha,
         settings.high_alpha,
         background_priority=settings.priority == "background",
+        thresholds=(settings.foreground_over, settings.background_under)
+        if settings.rule == "thresholds"
+        else None,
         **settings.crf.model_dump(),
     ).numpy()
     ignore = context.manifest.ignore_index

@@ -2,7 +2,8 @@
 
 Kept beside them are `scores/<id>.npz`, what the walk made of the maps on its grid, and
 `affinities/<id>.npz`. Scores and affinities are rounded to what is kept before anything follows
-from them, so that a decision made again from the files gives the same masks.
+from them, so that a decision made again from the files gives the same masks. With
+`affinity.source = none` nothing walks: the CRF goes on from the CAMs themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from affinitynet.data import Sample, load_image, write_labels
@@ -21,19 +23,40 @@ from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.affinity_net import image_affinity, load_affinity_net
+from affinitynet.models.affinity_net import AnyAffinityNet, image_affinity, load_affinity_net
+from affinitynet.models.classifier import Classifier
+from affinitynet.models.feature_net import FeatureNet, build_feature_net
 from affinitynet.ops.affinity import cropped_pairs
-from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
+from affinitynet.ops.guard import fall_back, wrong_classes
 from affinitynet.ops.propagation import (
     enlarge_scores,
     label_scores,
     refine_scores,
     walk_scores,
 )
-from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS, PSEUDO, SCORES, WALK
+from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.stages import (
+    AFFINITIES,
+    AFFINITY,
+    CAMS,
+    CLASSIFIER,
+    PSEUDO,
+    SCORES,
+    WALK,
+    Artifact,
+    trains_classifier,
+)
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import check_size, make_each
-from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
+from affinitynet.stages.judge_walk import (
+    Areas,
+    judgements,
+    measure,
+    read_areas,
+    seeds_of,
+    summarize,
+    threshold_of,
+)
 
 
 class Walkable(NamedTuple):
@@ -47,8 +70,12 @@ class Walkable(NamedTuple):
 
 def work(context: Context) -> dict[str, Any]:
     """Write the walk's and the refined masks of every training image."""
-    imported = context.stage("train_affinity").source
-    return _with_files(context) if imported else _with_network(context)
+    source = context.recipe.affinity.source
+    if source == "none":
+        return _without_walk(context)
+    if is_imported(source):
+        return _with_files(context)
+    return _with_network(context, _frozen(context) if source == "features" else None)
 
 
 def _with_files(context: Context) -> dict[str, Any]:
@@ -60,9 +87,23 @@ def _with_files(context: Context) -> dict[str, Any]:
     return _propagate(context, compute)
 
 
-def _with_network(context: Context) -> dict[str, Any]:
+def _frozen(context: Context) -> FeatureNet:
+    """Make the network whose features are the affinities, as trainings make theirs."""
     recipe = context.recipe
-    model = load_affinity_net(context.folder(AFFINITY))
+    torch.manual_seed(recipe.seed)
+    from_classifier = recipe.affinity.start == "classifier" and trains_classifier(recipe)
+    model = build_feature_net(
+        recipe.backbone, recipe.affinity, data=recipe.data, pretrained=not from_classifier
+    )
+    if from_classifier:
+        classifier = Classifier.load(context.folder(CLASSIFIER))
+        model.backbone.load_state_dict(classifier.backbone.state_dict())
+    return model
+
+
+def _with_network(context: Context, frozen: FeatureNet | None) -> dict[str, Any]:
+    recipe = context.recipe
+    model: AnyAffinityNet | FeatureNet = frozen or load_affinity_net(context.folder(AFFINITY))
     hardware = context.hardware_at(recipe.walk.precision)
     with inference(model, hardware) as device:
 
@@ -74,6 +115,30 @@ def _with_network(context: Context) -> dict[str, Any]:
 
         counts = _propagate(context, compute)
     return {**counts, "precision": hardware.chosen_precision}
+
+
+def _without_walk(context: Context) -> dict[str, Any]:
+    """Write the refined masks of the CAMs themselves."""
+    samples = context.samples("train", "figures")
+
+    def finish(sample: Sample, image: Tensor) -> None:
+        classes, cams = _load_cams(context, sample, image)
+        seeds = seeds_of(torch.from_numpy(cams), context.recipe.walk)
+        _write(context, sample, PSEUDO, label_scores(_refined(context, image, seeds)), classes)
+
+    counts = make_each(
+        context,
+        "propagate",
+        PSEUDO,
+        samples,
+        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        compute=lambda sample, image: image,
+        finish=finish,
+    )
+    names, failed = context.manifest.classes, context.failed
+    empty = empty_masks(samples, lambda sample: context.file(PSEUDO, sample), names, failed)
+    said = say_empty(empty, "pseudo masks", "compare pseudo/ with cams/ in the report")
+    return {**counts, "empty": empty, "judgements": said, "warnings": said}
 
 
 def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
@@ -108,9 +173,7 @@ def _judge(context: Context, samples: Sequence[Sample], areas: dict[str, Areas])
 def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
     image, affinity, radius, stride = walkable
     settings = context.recipe.walk
-    file = context.file(CAMS, sample)
-    classes, cams = load_cams(file, classes=len(context.manifest.classes))
-    check_size(image.shape[:2], cams.shape[1:], file)
+    classes, cams = _load_cams(context, sample, image)
     # float16 as in the file: masks decided again from the file must be the same.
     scores = walk_scores(
         torch.from_numpy(cams),
@@ -120,6 +183,8 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
         steps=settings.steps,
         radius=radius,
         stride=stride,
+        restart=settings.restart if settings.method == "restart" else None,
+        threshold=threshold_of(settings),
     ).to(torch.float16)
     kept = {artifact.folder for artifact in context.stage("propagate").artifacts}
     if AFFINITIES.folder in kept:
@@ -127,24 +192,50 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
     if SCORES.folder in kept:
         save_scores(context.file(SCORES, sample), classes.tolist(), scores.numpy())
     spread = enlarge_scores(scores.float(), stride, (image.shape[0], image.shape[1]))
-    seeds = seed_scores(torch.from_numpy(cams), settings.alpha)
+    seeds = seeds_of(torch.from_numpy(cams), settings)
     seed_labels, walk_labels = label_scores(seeds), label_scores(spread)
     trusted = spread
     if settings.guard:
         wrong = wrong_classes(seed_labels, walk_labels, len(classes))
         trusted = fall_back(spread, seeds, wrong) if wrong.any() else spread
-    refined = (
-        refine_scores(image, trusted, **settings.crf.model_dump()) if settings.refine else trusted
-    )
-    ignore = context.manifest.ignore_index
-    masks = []
+    refined = _refined(context, image, trusted)
     # The stage's own file last. `walk` holds the walk as it is: what the guard did is between them.
-    for artifact, local in ((WALK, walk_labels), (PSEUDO, label_scores(refined))):
-        labels = to_labels(local.numpy().astype(np.uint8), classes, ignore)
-        labels = without_failed(labels, context.failed, ignore, sample.tags)
-        write_labels(context.file(artifact, sample), labels, context.manifest.palette)
-        masks.append(labels)
+    masks = [
+        _write(context, sample, artifact, local, classes)
+        for artifact, local in ((WALK, walk_labels), (PSEUDO, label_scores(refined)))
+    ]
     return measure(classes.tolist(), seed_labels, *masks)
+
+
+def _load_cams(
+    context: Context, sample: Sample, image: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    file = context.file(CAMS, sample)
+    classes, cams = load_cams(file, classes=len(context.manifest.classes))
+    check_size(image.shape[:2], cams.shape[1:], file)
+    return classes, cams
+
+
+def _refined(context: Context, image: Tensor, scores: Tensor) -> Tensor:
+    settings = context.recipe.walk
+    if not settings.refine:
+        return scores
+    return refine_scores(image, scores, **settings.crf.model_dump())
+
+
+def _write(
+    context: Context,
+    sample: Sample,
+    artifact: Artifact,
+    local: Tensor,
+    classes: NDArray[np.int64],
+) -> NDArray[np.integer[Any]]:
+    """Write and return the data set's labels for an image's own ones, failed classes left out."""
+    ignore = context.manifest.ignore_index
+    labels = to_labels(local.numpy().astype(np.uint8), classes, ignore)
+    labels = without_failed(labels, context.failed, ignore, sample.tags)
+    write_labels(context.file(artifact, sample), labels, context.manifest.palette)
+    return labels
 
 
 def stride_of(grid: tuple[int, ...], image: tuple[int, ...]) -> int:
