@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from affinitynet.data import Manifest, Sample, voc_palette, write_labels
 from affinitynet.data.toy import make_toy
 
 TINY = """
@@ -70,3 +73,43 @@ def nothing_readable(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(Path, "read_text", lambda path, *_, **__: refuse(path))
+
+
+@pytest.fixture
+def masked_run(tmp_path: Path) -> Path:
+    """A run with masks that are hard to write down, in `pseudo`; the last class is in none.
+
+    Holes, islands in holes, pixels that touch at corners, rows one pixel wide, single pixels, void,
+    an image without any class, and one that its EXIF data turns.
+    """
+    data, run = tmp_path / "data", tmp_path / "run"
+    (data / "deep").mkdir(parents=True)
+    random = np.random.default_rng(3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    names = ("a b.jpg", "deep/b.png", "turned.jpg", "empty.png")
+    samples = []
+    for number, name in enumerate(names):
+        pixels = random.integers(0, 256, (37 + number, 53, 3), dtype=np.uint8)
+        turned = {"exif": exif} if name == "turned.jpg" else {}
+        Image.fromarray(pixels).save(data / name, **turned)
+        shape = (53, 37 + number) if turned else (37 + number, 53)
+        blocks = random.choice([0, 1, 2, 255], (12, 14), p=[0.4, 0.3, 0.25, 0.05])
+        labels = np.kron(blocks, np.ones((4, 4)))[: shape[0], : shape[1]]
+        grid = np.zeros(shape, dtype=np.uint8)
+        grid[: labels.shape[0], : labels.shape[1]] = labels
+        noise = random.random(shape) < 0.05
+        grid[noise] = random.choice([0, 1, 2], int(noise.sum()))
+        grid[30], grid[:, -1], grid[-1, -1] = 0, 1, 2
+        grid[30, 3:9] = 2
+        tags = (0, 1)
+        if name == "empty.png":
+            grid[:], tags = 0, ()
+        sample_id = name.rpartition(".")[0]
+        write_labels(run / "pseudo" / f"{sample_id}.png", grid, voc_palette())
+        samples.append(Sample(sample_id, data / name, tags))
+    (run / "pseudo" / "stage.json").write_text("{}", encoding="utf-8")
+    classes = ("cat", "dog & <co>", "grün")
+    Manifest(data, classes, {"train": tuple(samples)}).write(run)
+    (run / "recipe.yaml").write_text("{}", encoding="utf-8")
+    return run

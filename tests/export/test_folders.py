@@ -68,6 +68,7 @@ def test_voc_layout(run, tmp_path):
         "ImageSets/Segmentation/train.txt",
         "ImageSets/Segmentation/part.txt",
         "classes.txt",
+        "labelmap.txt",
     }
     lists = out / "ImageSets" / "Segmentation"
     assert (lists / "train.txt").read_text(encoding="utf-8").splitlines() == list(IDS)
@@ -141,7 +142,49 @@ def test_failure_leaves_nothing(run, tmp_path):
     (tmp_path / "data" / f"{PNG}.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="d_png"):
         export_run(run, tmp_path / "here" / "out")
-    assert list((tmp_path / "here").iterdir()) == []
+    assert not (tmp_path / "here").exists()
+
+
+def test_missing_and_broken_masks_are_refused_or_named(run, tmp_path, capsys):
+    (run / "pseudo" / f"{GREY}.png").unlink()
+    (run / "pseudo" / f"{TURNED}.png").write_bytes(b"no mask")
+    strange = run / "pseudo" / f"{UPRIGHT}.png"
+    write_labels(strange, np.full((6, 9), 3, np.uint8), voc_palette())
+    for format in ("voc", "coco", "png"):
+        with pytest.raises(UserError, match=r"3 of 4 pseudo masks can't be exported: .*--partial"):
+            export_run(run, tmp_path / "here" / "out", format=format)
+    assert not (tmp_path / "here").exists()
+    out = export_run(run, tmp_path / "out", format="png", partial=True)
+    assert set(contents(out)) == {f"{PNG}.png", "classes.txt"}
+    said = capsys.readouterr().err
+    assert "left out 3 of 4 pseudo masks: a_upright (" in said
+    assert "b_grey (its mask is missing)" in said
+    assert "has the label 3, which is no class" in said
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(run, tmp_path):
+    write_labels(run / "pseudo" / f"{GREY}.png", np.zeros((5, 9), np.uint8), voc_palette())
+    with pytest.raises(UserError, match=r"b_grey \(the mask is 5 x 9, but .* is 6 x 9\)"):
+        export_run(run, tmp_path / "out")
+
+
+def test_partial_takes_what_an_unfinished_stage_has_made(run, tmp_path):
+    (run / "pseudo" / "stage.json").unlink()
+    out = export_run(run, tmp_path / "out", format="png", partial=True)
+    assert len(list(out.rglob("*.png"))) == 4
+
+
+def test_void_is_kept_made_background_or_refused(run, tmp_path):
+    def values(void: str) -> list[int]:
+        out = export_run(run, tmp_path / void, format="png", void=void)
+        return np.unique(read_labels(out / f"{UPRIGHT}.png")).tolist()
+
+    assert values("auto") == values("ignore") == [0, 1, 255]
+    assert values("background") == [0, 1]
+    with pytest.raises(UserError, match=r"4 of 4 masks have void pixels, the first is that of a_"):
+        values("error")
+    with pytest.raises(UserError, match="yolo-seg has no place for void"):
+        export_run(run, tmp_path / "yolo", format="yolo-seg", void="ignore")
 
 
 def test_links_do_not_lead_out_of_the_run(run, tmp_path):
@@ -170,3 +213,5 @@ def test_unknown_choices_name_the_nearest(run, tmp_path):
         export_run(run, tmp_path / "out", stage="psuedo")
     with pytest.raises(UserError, match=r"format = 'zip'.*choose from voc, png"):
         export_run(run, tmp_path / "out", format="zip")
+    with pytest.raises(UserError, match="only coco and labelme have it"):
+        export_run(run, tmp_path / "out", format="cvat", polygons=True)

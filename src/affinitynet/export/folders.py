@@ -3,145 +3,154 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from affinitynet.data import Manifest, Sample, load_image, read_labels, write_labels
-from affinitynet.data.corrections import correct_labels, corrected_samples
-from affinitynet.data.images import orientation
+from affinitynet.data import Manifest, Sample
 from affinitynet.data.of_run import manifest_of
-from affinitynet.data.roles import count_files
+from affinitynet.data.roles import samples_of
 from affinitynet.errors import UserError, did_you_mean
-from affinitynet.progress import warn
-from affinitynet.run_folder.folder import RECIPE, output_path
-from affinitynet.run_folder.freshness import Freshness
+from affinitynet.export.dataset import Export
+from affinitynet.export.formats import FORMATS, Format
+from affinitynet.export.selection import Found, find_masks
+from affinitynet.export.yolo import check_names
+from affinitynet.progress import say
+from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.records import RECORD
 from affinitynet.run_folder.stages import ARTIFACTS, CORRECTED, final_masks
 
 EXPORTABLE = tuple(artifact.folder for artifact in ARTIFACTS if artifact.labels)
+VOIDS = ("auto", "background", "ignore", "error")
 
 
 def export_run(
-    run_folder: str | Path, out: str | Path, *, format: str = "voc", stage: str = "final"
+    run_folder: str | Path,
+    out: str | Path,
+    *,
+    format: str = "voc",
+    stage: str = "final",
+    void: str = "auto",
+    polygons: bool = False,
+    partial: bool = False,
 ) -> Path:
     """Copy a stage's masks of a run into the new folder `out`, and return it.
 
-    format: ``voc`` makes a VOC devkit: ``JPEGImages/<id>.jpg``, ``SegmentationClass/<id>.png``,
-        ``ImageSets/Segmentation/<split>.txt`` (the split's images that have a mask), and
-        ``classes.txt`` (line n, counted from 0, names label n). Images that are no upright RGB or
-        gray JPEG are encoded again (quality 95), because readers of VOC don't turn images.
-        ``png`` copies the masks alone: ``<id>.png``, and ``classes.txt``.
+    format: ``voc``, ``png``, ``coco``, ``cvat``, ``labelstudio``, ``labelme``, ``yolo-seg``,
+        ``ultralytics-semantic`` or ``hf`` (docs/exporting.md describes them).
     stage: ``final`` (the masks that the run ends with: ``masks`` where it makes them, else
         ``pseudo``), ``masks``, ``pseudo``, ``walk`` (before the CRF), ``confident`` (with neutral
         pixels) or ``predictions`` (the segmenter's, without tags).
+    void: what becomes of void pixels: ``background``; ``ignore``, which keeps them as the format's
+        void value or as regions labeled ``__ignore__``; ``error`` refuses masks that have some;
+        ``auto`` keeps them where masks have a value for them, and else makes them background.
+    polygons: outlines in place of run lengths (``coco``) or pictures of masks (``labelme``).
+    partial: leave out masks that are missing or broken, with a warning that names them.
 
     Files are copies, so nothing done to them touches the run. `out` appears when it is complete;
     whatever goes wrong leaves it as it was.
 
     Raises:
-        UserError: unknown format or stage, the stage is not finished or made no masks, `out`
-            holds files, or an image can't be read.
+        UserError: unknown format or stage, the stage is not finished or made no masks, a mask is
+            missing or broken, the format can't hold what is asked, or `out` holds files.
     """
     run_folder, out = Path(run_folder), Path(out).resolve()
-    _check_choice("format", format, _FORMATS)
-    _check_choice("stage", stage, ("final", *EXPORTABLE))
+    check_choice("format", format, FORMATS)
+    check_choice("stage", stage, ("final", *EXPORTABLE))
+    check_choice("void", void, VOIDS)
+    kind = FORMATS[format]
+    check_polygons(format, polygons)
+    keep = _keep_void(format, kind, void)
     manifest = manifest_of(run_folder)
     recipe = Recipe.load(run_folder / RECIPE, out=run_folder)
-    stage = final_masks(recipe).folder if stage == "final" else stage
-    samples = _masked_samples(recipe, manifest, stage)
-    with _new_folder(out) as folder:
-        _FORMATS[format](run_folder / stage, folder, manifest, samples)
-        # Background first, so that a line's number is the value in the mask; our reader of VOC
-        # takes a list that begins so for these numbers.
-        names = "".join(f"{name}\n" for name in ("background", *manifest.classes))
-        (folder / "classes.txt").write_text(names, "utf-8", newline="\n")
+    folder = final_masks(recipe).folder if stage == "final" else stage
+    _check_new(out)
+    found = find_masks(recipe, manifest, folder, partial_=partial, pictures=kind.pictures)
+    _check_void(found, keep, void)
+    export = Export(
+        manifest.classes,
+        found.samples,
+        run_folder / folder,
+        _splits(manifest, found.samples),
+        _parts(recipe, manifest, found.samples),
+        keep,
+        polygons,
+        run_folder if folder in (artifact.folder for artifact in CORRECTED) else None,
+    )
+    with new_folder(out) as made:
+        write_export(export, format, made)
     return out
 
 
-def _write_voc(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
-    _write_masks(masks, out / "SegmentationClass", manifest, samples)
-    for sample in samples:
-        _write_jpeg(sample.image, _place(out / "JPEGImages", sample.id, ".jpg"))
-    lists = out / "ImageSets" / "Segmentation"
-    exported = {sample.id for sample in samples}
-    for split, members in manifest.splits.items():
-        # Only images with a mask, or readers would look for files that aren't there.
-        lines = [f"{sample.id}\n" for sample in members if sample.id in exported]
-        if lines:
-            _place(lists, split, ".txt").write_text("".join(lines), "utf-8", newline="\n")
+def write_export(export: Export, format: str, out: Path) -> None:
+    """Write masks in a format into a folder that is there.
+
+    Raises:
+        UserError: the format can't hold them, or an image can't be read.
+    """
+    if format in ("yolo-seg", "ultralytics-semantic"):
+        check_names(export.samples)
+    FORMATS[format].write(export, out)
 
 
-def _write_masks(masks: Path, out: Path, manifest: Manifest, samples: Sequence[Sample]) -> None:
-    run_folder, classes = masks.parent, len(manifest.classes)
-    names = [artifact.folder for artifact in CORRECTED]
-    corrected = corrected_samples(run_folder, samples) if masks.name in names else []
-    for sample in samples:
-        file, target = output_path(masks, sample.id), _place(out, sample.id, ".png")
-        if sample not in corrected:
-            shutil.copyfile(file, target)
-            continue
-        labels = correct_labels(read_labels(file), run_folder, sample.id, classes)
-        write_labels(target, labels, manifest.palette)
+def check_polygons(format: str, polygons: bool) -> None:
+    """Refuse polygons of a format that has none, or nothing else.
+
+    Raises:
+        UserError: which formats have both.
+    """
+    if polygons and not FORMATS[format].polygons:
+        both = " and ".join(name for name, kind in FORMATS.items() if kind.polygons)
+        raise UserError(f"--polygons: {format} has no such choice; only {both} have it")
 
 
-_FORMATS: dict[str, Callable[[Path, Path, Manifest, Sequence[Sample]], None]] = {
-    "voc": _write_voc,
-    "png": _write_masks,
-}
+def _keep_void(format: str, kind: Format, void: str) -> bool:
+    if void == "ignore" and not kind.void:
+        raise UserError(f"--void ignore: {format} has no place for void pixels; use background")
+    return void == "ignore" or (void == "auto" and kind.void == "value")
 
 
-def _write_jpeg(source: Path, target: Path) -> None:
-    """Copy an upright JPEG byte for byte; write any other image as JPEG."""
-    upright = False
-    # What can't be opened here is reported by load_image below, in words.
-    with contextlib.suppress(OSError), Image.open(source, formats=("JPEG",)) as image:
-        # CMYK too is a JPEG, but readers of VOC expect gray or RGB.
-        plain = image.format == "JPEG" and image.mode in ("RGB", "L")
-        upright = plain and orientation(image) == 1
-    if upright:
-        shutil.copyfile(source, target)
-    else:
-        picture = Image.fromarray(load_image(source))
-        # subsampling=0 keeps the colors' resolution, which JPEG halves otherwise.
-        picture.save(target, format="JPEG", quality=95, subsampling=0)
-
-
-def _place(folder: Path, sample_id: str, suffix: str) -> Path:
-    path = output_path(folder, sample_id, suffix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _masked_samples(recipe: Recipe, manifest: Manifest, masks: str) -> list[Sample]:
-    """Return the samples that have a mask of a finished stage; warn if it is out of date."""
-    run_folder = recipe.out
-    freshness = Freshness(recipe)
-    # Which stage makes these masks depends on the recipe's sources.
-    makers = (s for s in freshness.stages if masks in (a.folder for a in s.artifacts))
-    maker = next(makers, None)
-    if maker is None:
-        raise UserError(f"{run_folder}: this run makes no {masks} masks; choose another --stage")
-    samples = [s for s in manifest.samples if output_path(run_folder / masks, s.id).is_file()]
-    if not samples or not (run_folder / maker.folder / RECORD).is_file():
+def _check_void(found: Found, keep: bool, void: str) -> None:
+    count = len(found.with_void)
+    if count and void == "error":
         raise UserError(
-            f"{run_folder}: the {masks} masks are not finished ({len(samples)} are there); "
-            "let `affinitynet run` finish them first"
+            f"--void error: {count} of {len(found.samples)} masks have void pixels, the first is "
+            f"that of {found.with_void[0]}; choose --void background or ignore"
         )
-    status = freshness.status(maker, partial(count_files, recipe, manifest))
-    if status.state == "stale":
-        warn(f"the {masks} masks are out of date {status.detail}")
-    return samples
+    if count and not keep:
+        say(f"void pixels of {count} of {len(found.samples)} masks become background")
+
+
+def _splits(manifest: Manifest, samples: Sequence[Sample]) -> dict[str, tuple[Sample, ...]]:
+    exported = {sample.id for sample in samples}
+    # Only images with a mask, or readers would look for files that aren't there.
+    found = {
+        split: tuple(sample for sample in members if sample.id in exported)
+        for split, members in manifest.splits.items()
+    }
+    return {split: members for split, members in found.items() if members}
+
+
+def _parts(
+    recipe: Recipe, manifest: Manifest, samples: Sequence[Sample]
+) -> dict[str, tuple[Sample, ...]]:
+    """Divide the samples: those to train on, those of val, and what is left."""
+    left = {sample.id: sample for sample in samples}
+    parts: dict[str, tuple[Sample, ...]] = {}
+    for role in ("train", "val"):
+        known = samples_of(recipe, manifest, role)
+        parts[role] = tuple(s for s in known if left.pop(s.id, None) is not None)
+    parts["other"] = tuple(left.values())
+    return {part: members for part, members in parts.items() if members}
 
 
 @contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary sibling of `out` to fill; rename it to `out` when all went well."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: holds files already; name a new folder, as nothing is overwritten")
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary sibling of `out` to fill; rename it to `out` when all went well.
+
+    Raises:
+        UserError: `out` holds files, or can't be written.
+    """
+    _check_new(out)
     # Beside `out`, so that the last step is a rename within one file system.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
@@ -156,7 +165,17 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_choice(what: str, value: str, known: Iterable[str]) -> None:
+def _check_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: holds files already; name a new folder, as nothing is overwritten")
+
+
+def check_choice(what: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a word that is not known.
+
+    Raises:
+        UserError: with the nearest known one, or all.
+    """
     names = list(known)
     if value not in names:
         hint = did_you_mean(value, names) or f"choose from {', '.join(names)}"

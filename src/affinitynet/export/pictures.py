@@ -1,0 +1,59 @@
+"""The images of an export: copies that every program shows as our masks lie on them."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from affinitynet.data import load_image
+from affinitynet.data.images import orientation
+from affinitynet.run_folder.folder import output_path
+
+_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",)}  # the first is for other names
+
+
+def place(folder: Path, sample_id: str, suffix: str) -> Path:
+    """Return where the file of an image goes below `folder`, whose folders are made."""
+    path = output_path(folder, sample_id, suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def copy_picture(source: Path, folder: Path, sample_id: str) -> str:
+    """Copy an upright JPEG or PNG byte for byte, write others as PNG; return its name in `folder`.
+
+    Programs differ in whether they turn an image by its EXIF data, and a mask fits one way only.
+    """
+    kind = _plain_kind(source)
+    if kind:
+        suffix = source.suffix
+        if suffix.lower() not in _SUFFIXES[kind]:
+            suffix = _SUFFIXES[kind][0]
+        target = place(folder, sample_id, suffix)
+        shutil.copyfile(source, target)
+    else:
+        target = place(folder, sample_id, ".png")
+        Image.fromarray(load_image(source)).save(target, format="PNG")
+    return target.relative_to(folder).as_posix()
+
+
+def write_jpeg(source: Path, target: Path) -> None:
+    """Copy an upright JPEG byte for byte; write any other image as JPEG (quality 95)."""
+    if _plain_kind(source) == "JPEG":
+        shutil.copyfile(source, target)
+    else:
+        picture = Image.fromarray(load_image(source))
+        # subsampling=0 keeps the colors' resolution, which JPEG halves otherwise.
+        picture.save(target, format="JPEG", quality=95, subsampling=0)
+
+
+def _plain_kind(source: Path) -> str:
+    """Return JPEG or PNG if that is what a file is: upright, gray or RGB, and opaque; else ""."""
+    # What can't be opened here is reported by load_image, in words.
+    with contextlib.suppress(OSError), Image.open(source, formats=tuple(_SUFFIXES)) as image:
+        # CMYK too is a JPEG, but readers expect gray or RGB.
+        plain = image.mode in ("RGB", "L") and "transparency" not in image.info
+        if plain and orientation(image) == 1:
+            return image.format or ""
+    return ""
