@@ -121,7 +121,7 @@ async function start() {
   });
   document.addEventListener("keydown", keys);
   window.addEventListener("hashchange", () => follow().catch(complain));
-  window.addEventListener("beforeunload", (event) => editor.timer && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => editor.unsaved && event.preventDefault());
   grid.render();
   await follow();
   document.body.dataset.ready = "yes";

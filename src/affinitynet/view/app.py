@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STATIC = {
     "": ("page.html", "text/html; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
     "page.css": ("page.css", "text/css; charset=utf-8"),
     "app.js": ("app.js", "text/javascript; charset=utf-8"),
     "server.js": ("server.js", "text/javascript; charset=utf-8"),
@@ -39,14 +40,13 @@ THUMBNAIL = 200  # pixels of the long side
 _MOST_JSON = 10_000  # bytes of what the page sends, but for corrections
 
 
-def make_app(viewed: Viewed) -> "Starlette":
+def make_app(viewed: Viewed, decider: Decider) -> "Starlette":
     """Return the application that answers the page of a run."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    decider = Decider(viewed)
     pages = {
         name: (files("affinitynet.view").joinpath(file).read_bytes(), kind)
         for name, (file, kind) in STATIC.items()
@@ -89,9 +89,11 @@ def make_app(viewed: Viewed) -> "Starlette":
         if type(x) is not int or type(y) is not int:
             raise UserError("a click needs whole numbers x and y")
         index = request.path_params["index"]
-        near, reach = await _in_thread(decider.spread, index, x, y, settings)
+        near, reach, stride = await _in_thread(decider.spread, index, x, y, settings)
         # Roots: what is a hundredth of the largest value can still be seen and chosen.
-        return _planes(np.rint(np.sqrt(np.stack([near, reach])) * 255).astype(np.uint8))
+        answer = _planes(np.rint(np.sqrt(np.stack([near, reach])) * 255).astype(np.uint8))
+        answer.headers["x-stride"] = str(stride)
+        return answer
 
     async def correct(request: Request) -> Response:
         sample = viewed.sample(request.path_params["index"])

@@ -55,9 +55,10 @@ export class Picture {
     this.draw();
   }
 
-  // A map of the grid in 0..255: what the walk ties to a pixel.
-  setSpread(values, width, height) {
+  // A map of the grid in 0..255, its cells `cell` pixels wide: what the walk ties to a pixel.
+  setSpread(values, width, height, cell) {
     this.spread = values;
+    this.cell = cell;
     if (values) {
       this.small.width = width;
       this.small.height = height;
@@ -112,17 +113,10 @@ export class Picture {
     if (this.spread) {
       // Cells of the grid, whose last column and row reach over the image's border.
       context.globalAlpha = 0.85;
-      const cell = this.cell();
-      context.drawImage(this.small, 0, 0, this.small.width * cell, this.small.height * cell);
+      const { width, height } = this.small;
+      context.drawImage(this.small, 0, 0, width * this.cell, height * this.cell);
     }
     context.globalAlpha = 1;
-  }
-
-  cell() {
-    // Strides are powers of two or close; the grid is the image's size over the stride, rounded up.
-    let stride = Math.max(1, Math.floor(this.width / this.small.width));
-    while (Math.ceil(this.width / stride) > this.small.width) stride++;
-    return stride;
   }
 
   // cursor: {x, y} or null; radius: of the brush, 0 for none.

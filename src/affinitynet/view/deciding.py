@@ -6,6 +6,7 @@ With the recipe's own settings the answer is the file in `pseudo/`, to the pixel
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,11 +35,12 @@ class Spread(NamedTuple):
     """What a pixel's cell is tied to, on the grid (h, w) in [0, 1].
 
     near: the affinities of its neighbors, to the power beta; reach: what the walk carries from it,
-    as a share of the largest value.
+    as a share of the largest value. stride: pixels of a cell's side.
     """
 
     near: NDArray[np.float32]
     reach: NDArray[np.float32]
+    stride: int
 
 
 @dataclass
@@ -61,8 +63,18 @@ class Decider:
         """Decide for the images of this run."""
         self.viewed = viewed
         self._ready: OrderedDict[int, Ready] = OrderedDict()
-        # Numba's kernels and the memory that they keep serve one call at a time.
+        # One call at a time: the kernels keep their memory, and two threads that import torch for
+        # the first time get in each other's way.
         self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Load torch and the compiled kernels, so that the first click is as fast as the others."""
+        for index, sample in enumerate(self.viewed.samples):
+            if self.viewed.has_affinities(sample):
+                settings = self.viewed.recipe.walk
+                self.decide(index, settings, draft=True)
+                self.spread(index, 0, 0, settings)
+                return
 
     def settings(self, changes: dict[str, Any]) -> WalkSettings:
         """Return the recipe's settings of the walk with changes, which the page sends.
@@ -93,9 +105,10 @@ class Decider:
         with self._lock:
             ready = self._get(index)
             local = _label(ready, settings, draft, _walk(ready, settings))
+            failed = self._failed
         manifest, sample = self.viewed.manifest, self.viewed.samples[index]
         labels = to_labels(local, ready.classes, manifest.ignore_index)
-        return without_failed(labels, self._failed, manifest.ignore_index, sample.tags)
+        return without_failed(labels, failed, manifest.ignore_index, sample.tags)
 
     def spread(self, index: int, x: int, y: int, settings: WalkSettings) -> Spread:
         """Return what the walk ties to the cell of a pixel.
@@ -103,12 +116,12 @@ class Decider:
         Raises:
             UserError: the pixel lies outside of the image, or there are no affinities.
         """
-        import torch
-
-        from affinitynet.ops.affinity import displacements
-        from affinitynet.ops.random_walk import random_walk
-
         with self._lock:
+            import torch
+
+            from affinitynet.ops.affinity import displacements
+            from affinitynet.ops.random_walk import random_walk
+
             ready = self._get(index)
             height, width = ready.image.shape[:2]
             if not (0 <= x < width and 0 <= y < height):
@@ -134,9 +147,10 @@ class Decider:
                 steps=settings.steps,
                 radius=ready.radius,
             )[0, 0].clamp(min=0)
-        return Spread(near, (walked / walked.max().clamp(min=1e-12)).numpy())
+        reach = (walked / walked.max().clamp(min=1e-12)).numpy()
+        return Spread(near, reach, ready.stride)
 
-    @property
+    @cached_property
     def _failed(self) -> tuple[int, ...]:
         from affinitynet.stages.context import Context
 

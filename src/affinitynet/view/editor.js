@@ -18,6 +18,7 @@ export class Editor {
   // changed(index, answer): a correction was saved; complain(error): something went wrong.
   constructor(run, changed, complain) {
     Object.assign(this, { run, changed, complain, index: -1, cursor: null, label: 0, tool: "look" });
+    this.saving = Promise.resolve();
     this.picture = new Picture(find("canvas"), find("marks"), find("paper"));
     this.picture.setColors(run.classes.map(({ color }) => color), run.neutral);
     this.settings = new Settings(find("sliders"), (draft) => this.decide(draft));
@@ -55,7 +56,8 @@ export class Editor {
 
   // Before another image: what was drawn is saved.
   async leave() {
-    if (this.timer) await this.save();
+    if (this.timer) this.save();
+    await this.saving;
   }
 
   // --- layers
@@ -183,9 +185,9 @@ export class Editor {
 
   showSpread() {
     if (this.tool !== "look" || !this.last) return;
-    const { data, width, height } = this.last.found;
-    const plane = Number(find("spread").value);
-    this.picture.setSpread(data.subarray(plane * width * height, (plane + 1) * width * height), width, height);
+    const { data, width, height, stride } = this.last.found;
+    const start = Number(find("spread").value) * width * height;
+    this.picture.setSpread(data.subarray(start, start + width * height), width, height, stride);
   }
 
   async flood(place) {
@@ -193,7 +195,6 @@ export class Editor {
     const found = await this.#affinities(place);
     if (!found) return;
     this.last = { found, label: this.label };
-    this.picture.small.width = found.width;
     this.painting.begin();
     this.#fill();
     measure("flood", began);
@@ -207,10 +208,10 @@ export class Editor {
   }
 
   #fill() {
-    const { found: { data, width, height }, label } = this.last;
+    const { found: { data, width, height, stride }, label } = this.last;
     const level = 1 - Number(find("level").value);
     const reach = data.subarray(width * height);
-    this.painting.flood(reach, width, height, this.picture.cell(), level, label);
+    this.painting.flood(reach, width, height, stride, level, label);
     this.showCorrection();
     this.keep();
   }
@@ -245,13 +246,23 @@ export class Editor {
   keep() {
     find("saved").textContent = "Saving …";
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.save().catch(this.complain), 250);
+    this.timer = setTimeout(() => this.save(), 250);
   }
 
-  async save() {
+  get unsaved() { return find("saved").textContent.startsWith("Saving"); }
+
+  // One after the other, so that an older drawing never arrives last.
+  save() {
     clearTimeout(this.timer);
     this.timer = null;
     const { index, painting } = this;
+    this.saving = this.saving.then(() => this.#save(index, painting)).catch((error) => {
+      find("saved").textContent = "Not saved.";
+      this.complain(error);
+    });
+  }
+
+  async #save(index, painting) {
     const answer = await putBytes(`corrections/${index}`, painting.data);
     this.run.images[index].corrected = answer.corrected;
     if (this.index === index && !this.timer) {

@@ -1,11 +1,16 @@
 // What the page asks its server; every address is relative, so it works behind a proxy too.
 
+let open = 0; // requests that wait for their answer
+
 async function ask(path, options) {
   let answer;
+  document.body.ariaBusy = String(++open > 0);
   try {
     answer = await fetch(path, options);
   } catch {
     throw new Error("the server does not answer: is affinitynet view still running?");
+  } finally {
+    document.body.ariaBusy = String(--open > 0);
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
@@ -32,7 +37,8 @@ export async function getPlanes(path, body) {
   const [count, height, width] = answer.headers.get("x-shape").split(",").map(Number);
   const buffer = await answer.arrayBuffer();
   const wide = answer.headers.get("x-type") === "uint16";
-  return { count, height, width, data: wide ? new Uint16Array(buffer) : new Uint8Array(buffer) };
+  const data = wide ? new Uint16Array(buffer) : new Uint8Array(buffer);
+  return { count, height, width, data, stride: Number(answer.headers.get("x-stride")) };
 }
 
 // Runs `work` for the newest arguments only: while one call is under way, later ones wait, and

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from affinitynet.errors import UserError
 from affinitynet.progress import say
+from affinitynet.view.deciding import Decider
 from affinitynet.view.guard import guarded, host_name
 from affinitynet.view.viewed import Viewed
 
@@ -33,7 +34,8 @@ def view_run(run_folder: str | Path, *, port: int = 8765, allow_hosts: Iterable[
 
         from affinitynet.view.app import make_app
 
-        app = make_app(viewed)
+        decider = Decider(viewed)
+        app = make_app(viewed, decider)
     except ModuleNotFoundError as error:
         raise UserError(
             f"the page needs {error.name}, which is not installed: pip install 'affinitynet[view]'"
@@ -42,7 +44,7 @@ def view_run(run_folder: str | Path, *, port: int = 8765, allow_hosts: Iterable[
     with _listen(port) as listening:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/", flush=True)
         say("open this address in a browser; Ctrl-C ends the page")
-        viewed.measure_all()
+        viewed.measure_all(decider.warm_up)
         config = uvicorn.Config(
             guarded(app, token, hosts),
             log_level="warning",

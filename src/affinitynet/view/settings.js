@@ -1,13 +1,13 @@
 // The sliders of the walk: their ranges, what they show, and the settings they stand for.
 
 const KNOBS = [
-  { name: "alpha", title: "Background α", low: 1, high: 1000, scale: "log" },
+  { name: "alpha", title: "Alpha", low: 1, high: 1000, scale: "log" },
   { name: "beta", title: "Beta", low: 0.5, high: 40, step: 0.5 },
   { name: "steps", title: "Steps", low: 1, high: 4096, scale: "log", whole: true },
   { name: "refine", title: "CRF", kind: "switch" },
   { name: "crf.iterations", title: "Iterations", low: 0, high: 30, step: 1, whole: true },
-  { name: "crf.bilateral_sxy", title: "Width, pixels", low: 1, high: 300, scale: "log" },
-  { name: "crf.bilateral_srgb", title: "Width, color", low: 1, high: 100, scale: "log" },
+  { name: "crf.bilateral_sxy", title: "Width (px)", low: 1, high: 300, scale: "log" },
+  { name: "crf.bilateral_srgb", title: "Width (color)", low: 1, high: 100, scale: "log" },
   { name: "crf.bilateral_compat", title: "Strength", low: 0, high: 30, step: 0.5 },
 ];
 const NOTCHES = 400; // of a logarithmic slider

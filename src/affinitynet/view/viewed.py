@@ -2,6 +2,7 @@
 
 import csv
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -179,10 +180,11 @@ class Viewed:
                 found["disagreement"] = round(float(apart.sum() / max(either.sum(), 1)), 4)
         self.measures[index] = found
 
-    def measure_all(self) -> None:
-        """Measure every image in a thread of its own, which ends with the program."""
+    def measure_all(self, first: Callable[[], None]) -> None:
+        """Measure every image in a thread of its own, after `first`; it ends with the program."""
 
         def work() -> None:
+            first()
             for index in range(len(self.samples)):
                 if self._stop.is_set():
                     return
@@ -208,7 +210,7 @@ class Viewed:
 
 
 def read_trust(root: Path) -> dict[str, float]:
-    """Return the trust of each image by `trust.csv`; {} where there is no such file, or a bad one."""
+    """Return the trust of each image by `trust.csv`; {} where there is none, or a bad one."""
     file = root / TRUST
     try:
         with file.open(encoding="utf-8", newline="") as handle:
