@@ -194,7 +194,7 @@ export class Editor {
     const began = performance.now();
     const found = await this.#affinities(place);
     if (!found) return;
-    this.last = { found, label: this.label };
+    this.last = { found, place, label: this.label };
     this.painting.begin();
     this.#fill();
     measure("flood", began);
@@ -208,10 +208,10 @@ export class Editor {
   }
 
   #fill() {
-    const { found: { data, width, height, stride }, label } = this.last;
+    const { found: { data, width, height, stride }, place, label } = this.last;
     const level = 1 - Number(find("level").value);
     const reach = data.subarray(width * height);
-    this.painting.flood(reach, width, height, stride, level, label);
+    this.painting.flood(place, reach, width, height, stride, level, label);
     this.showCorrection();
     this.keep();
   }

@@ -58,20 +58,24 @@ export class Painting {
     }
   }
 
-  // All pixels that the walk ties to the clicked one by at least `level`; values (h, w) in 0..255
-  // on a grid of cells, interpolated between the cells' middles.
-  flood(values, w, h, cell, level, label) {
-    const least = 255 * level;
+  // All pixels that the walk ties to the clicked one by at least the share `level` of what it ties
+  // the clicked one to itself; values (h, w) on a grid of cells, interpolated between their middles.
+  flood(clicked, values, w, h, cell, level, label) {
+    const least = level * valueAt(clicked.x, clicked.y, values, w, h, cell);
     for (let y = 0; y < this.height; y++) {
-      const [top, bottom, down] = between((y + 0.5) / cell - 0.5, h);
       for (let x = 0; x < this.width; x++) {
-        const [left, right, across] = between((x + 0.5) / cell - 0.5, w);
-        const above = values[top * w + left] * (1 - across) + values[top * w + right] * across;
-        const below = values[bottom * w + left] * (1 - across) + values[bottom * w + right] * across;
-        if (above * (1 - down) + below * down >= least) this.data[y * this.width + x] = label;
+        if (valueAt(x, y, values, w, h, cell) >= least) this.data[y * this.width + x] = label;
       }
     }
   }
+}
+
+function valueAt(x, y, values, w, h, cell) {
+  const [top, bottom, down] = between((y + 0.5) / cell - 0.5, h);
+  const [left, right, across] = between((x + 0.5) / cell - 0.5, w);
+  const above = values[top * w + left] * (1 - across) + values[top * w + right] * across;
+  const below = values[bottom * w + left] * (1 - across) + values[bottom * w + right] * across;
+  return above * (1 - down) + below * down;
 }
 
 function between(place, count) {
