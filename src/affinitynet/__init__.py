@@ -21,6 +21,7 @@ __all__ = [
     "predict_folder",
     "read_dataset",
     "run",
+    "view_run",
     "write_recipe",
     "write_report",
 ]
@@ -41,6 +42,7 @@ _HOMES = {
     "predict_folder": "affinitynet.pipeline",
     "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
+    "view_run": "affinitynet.view",
     "write_recipe": "affinitynet.data.new_recipe",
     "write_report": "affinitynet.report",
 }
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from affinitynet.pipeline import Run, evaluate_run, predict_folder, run
     from affinitynet.report import write_report
     from affinitynet.run_folder.recipe import Recipe
+    from affinitynet.view import view_run
 
 
 def __getattr__(name: str) -> Any:

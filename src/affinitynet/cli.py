@@ -17,6 +17,7 @@ from affinitynet.command_line import interrupts
 from affinitynet.command_line.correct import CORRECT, correct
 from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
+from affinitynet.command_line.view import VIEW, view
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
@@ -247,6 +248,7 @@ COMMANDS = {
             JSON,
         ),
     ),
+    "view": Command(view, VIEW),
     "correct": Command(correct, CORRECT),
     "export": Command(
         export,

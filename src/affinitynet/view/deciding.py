@@ -1,0 +1,235 @@
+"""The walk decided again for one image, with other settings: the steps of `propagate`, from files.
+
+With the recipe's own settings the answer is the file in `pseudo/`, to the pixel.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinitynet.data import load_image
+from affinitynet.data.cams import load_cams
+from affinitynet.data.grids import load_affinity
+from affinitynet.data.labels import to_labels
+from affinitynet.data.sources.enlarge import grid_stride
+from affinitynet.data.verdicts import without_failed
+from affinitynet.errors import UserError
+from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.run_folder.stages import AFFINITIES, CAMS
+from affinitynet.view.viewed import Viewed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_STEPS = 100_000  # of the walk on the page: more would take seconds
+_KEPT = 4  # images whose maps and affinities are kept in memory
+DRAFT_ITERATIONS = 3  # of the CRF, on every second pixel, while a slider is dragged
+
+
+class Spread(NamedTuple):
+    """What a pixel's cell is tied to, on the grid (h, w) in [0, 1].
+
+    near: the affinities of its neighbors, to the power beta; reach: what the walk carries from it,
+    as a share of the largest value. stride: pixels of a cell's side.
+    """
+
+    near: NDArray[np.float32]
+    reach: NDArray[np.float32]
+    stride: int
+
+
+@dataclass
+class Ready:
+    """An image with all that the walk needs; `scores` of the last walk by its settings."""
+
+    image: "Tensor"
+    classes: NDArray[np.int64]
+    cams: "Tensor"
+    affinity: "Tensor"
+    radius: int
+    stride: int
+    scores: dict[Any, "Tensor"] = field(default_factory=dict)
+
+
+class Decider:
+    """Decides the walk again for the images of a run; keeps those of the last ones in memory."""
+
+    def __init__(self, viewed: Viewed) -> None:
+        """Decide for the images of this run."""
+        self.viewed = viewed
+        self._ready: OrderedDict[int, Ready] = OrderedDict()
+        # One call at a time: the kernels keep their memory, and two threads that import torch for
+        # the first time get in each other's way.
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Load torch and the compiled kernels, so that the first click is as fast as the others."""
+        for index, sample in enumerate(self.viewed.samples):
+            if self.viewed.has_affinities(sample):
+                settings = self.viewed.recipe.walk
+                self.decide(index, settings, draft=True)
+                self.spread(index, 0, 0, settings)
+                return
+
+    def settings(self, changes: dict[str, Any]) -> WalkSettings:
+        """Return the recipe's settings of the walk with changes, which the page sends.
+
+        Raises:
+            UserError: an unknown setting, or a value that does not fit.
+        """
+        own = self.viewed.recipe.walk.model_dump()
+        known = {"alpha", "beta", "steps", "refine"}
+        crf = changes.get("crf", {})
+        if not isinstance(crf, dict) or changes.keys() - known - {"crf"} or crf.keys() - own["crf"]:
+            raise UserError("the page sent a setting that the walk does not have")
+        merged = own | changes | {"crf": own["crf"] | crf}
+        try:
+            settings = WalkSettings.model_validate(merged)
+        except ValueError as error:
+            first = str(error).splitlines()[1:3]
+            raise UserError(f"settings of the walk: {': '.join(map(str.strip, first))}") from error
+        if settings.steps > MOST_STEPS:
+            raise UserError(f"walk.steps = {settings.steps}: on the page at most {MOST_STEPS:,}")
+        return settings
+
+    def decide(self, index: int, settings: WalkSettings, draft: bool) -> NDArray[np.integer]:
+        """Return the labels (H, W) that the walk makes of an image with these settings.
+
+        draft: quickly, with few iterations of the CRF on every second pixel.
+        """
+        with self._lock:
+            ready = self._get(index)
+            local = _label(ready, settings, draft, _walk(ready, settings))
+            failed = self._failed
+        manifest, sample = self.viewed.manifest, self.viewed.samples[index]
+        labels = to_labels(local, ready.classes, manifest.ignore_index)
+        return without_failed(labels, failed, manifest.ignore_index, sample.tags)
+
+    def spread(self, index: int, x: int, y: int, settings: WalkSettings) -> Spread:
+        """Return what the walk ties to the cell of a pixel.
+
+        Raises:
+            UserError: the pixel lies outside of the image, or there are no affinities.
+        """
+        with self._lock:
+            import torch
+
+            from affinitynet.ops.affinity import displacements
+            from affinitynet.ops.random_walk import random_walk
+
+            ready = self._get(index)
+            height, width = ready.image.shape[:2]
+            if not (0 <= x < width and 0 <= y < height):
+                raise UserError(f"the pixel {x}, {y} lies outside of {width} x {height}")
+            affinity = ready.affinity
+            row, column = y // ready.stride, x // ready.stride
+            h, w = affinity.shape[1:]
+            near = np.zeros((h, w), np.float32)
+            near[row, column] = 1
+            for pair, (dy, dx) in enumerate(displacements(ready.radius)):
+                # Each pair is kept once, at the first of its two cells.
+                for sign in (1, -1):
+                    other = (row + sign * dy, column + sign * dx)
+                    if 0 <= other[0] < h and 0 <= other[1] < w:
+                        first = (row, column) if sign == 1 else other
+                        near[other] = float(affinity[pair, first[0], first[1]]) ** settings.beta
+            start = torch.zeros(1, 1, h, w)
+            start[0, 0, row, column] = 1
+            walked = random_walk(
+                start,
+                affinity[None],
+                beta=settings.beta,
+                steps=settings.steps,
+                radius=ready.radius,
+            )[0, 0].clamp(min=0)
+        reach = (walked / walked.max().clamp(min=1e-12)).numpy()
+        return Spread(near, reach, ready.stride)
+
+    @cached_property
+    def _failed(self) -> tuple[int, ...]:
+        from affinitynet.stages.context import Context
+
+        viewed = self.viewed
+        return Context(viewed.recipe, viewed.manifest, viewed.root).failed
+
+    def _get(self, index: int) -> Ready:
+        if index in self._ready:
+            self._ready.move_to_end(index)
+            return self._ready[index]
+        import torch
+
+        viewed, sample = self.viewed, self.viewed.sample(index)
+        if not viewed.has_affinities(sample):
+            raise UserError(
+                f"{sample.id}: its affinities were not kept; set walk.keep = [affinities, scores] "
+                "and run with --redo propagate"
+            )
+        image = load_image(sample.image)
+        affinity, radius = load_affinity(viewed.file(AFFINITIES, sample))
+        count, size = len(viewed.manifest.classes), (image.shape[0], image.shape[1])
+        classes, cams = load_cams(viewed.file(CAMS, sample), classes=count, size=size)
+        stride = grid_stride((affinity.shape[1], affinity.shape[2]), size, 8)
+        if stride is None:
+            raise UserError(f"{sample.id}: its affinities are of another size than the image")
+        tensors = [torch.from_numpy(array) for array in (image, cams, affinity)]
+        ready = Ready(tensors[0], classes, tensors[1], tensors[2], radius, stride)
+        self._ready[index] = ready
+        while len(self._ready) > _KEPT:
+            self._ready.popitem(last=False)
+        return ready
+
+
+def _walk(ready: Ready, settings: WalkSettings) -> "Tensor":
+    """Return the walk's scores (K + 1, H, W) at image size, those of the last settings at once."""
+    import torch
+
+    from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
+    from affinitynet.ops.propagation import enlarge_scores, label_scores, walk_scores
+
+    key = (settings.alpha, settings.beta, settings.steps, settings.guard)
+    if key in ready.scores:
+        return ready.scores[key]
+    # float16 between, as the stage keeps them: the masks must be the stage's own.
+    scores = walk_scores(
+        ready.cams,
+        ready.affinity,
+        alpha=settings.alpha,
+        beta=settings.beta,
+        steps=settings.steps,
+        radius=ready.radius,
+        stride=ready.stride,
+    ).to(torch.float16)
+    size = (ready.image.shape[0], ready.image.shape[1])
+    spread = enlarge_scores(scores.float(), ready.stride, size)
+    if settings.guard:
+        seeds = seed_scores(ready.cams, settings.alpha)
+        wrong = wrong_classes(label_scores(seeds), label_scores(spread), len(ready.classes))
+        spread = fall_back(spread, seeds, wrong) if wrong.any() else spread
+    ready.scores = {key: spread}
+    return spread
+
+
+def _label(
+    ready: Ready, settings: WalkSettings, draft: bool, scores: "Tensor"
+) -> NDArray[np.uint8]:
+    from affinitynet.ops.propagation import label_scores, refine_scores
+
+    if not settings.refine:
+        return label_scores(scores).numpy().astype(np.uint8)
+    crf = settings.crf.model_dump()
+    if not draft:
+        refined = refine_scores(ready.image, scores, **crf)
+        return label_scores(refined).numpy().astype(np.uint8)
+    # On every second pixel widths are half as many, and the work a quarter.
+    crf["iterations"] = min(crf["iterations"], DRAFT_ITERATIONS)
+    for width in ("gaussian_sxy", "bilateral_sxy"):
+        crf[width] /= 2
+    refined = refine_scores(ready.image[::2, ::2], scores[:, ::2, ::2], **crf)
+    labels = label_scores(refined).numpy().astype(np.uint8)
+    height, width = ready.image.shape[:2]
+    return labels.repeat(2, 0).repeat(2, 1)[:height, :width]

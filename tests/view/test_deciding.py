@@ -1,0 +1,88 @@
+"""The walk decided again gives the stage's own masks; what it ties to a pixel is the walk's."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from affinitynet.data import read_labels
+from affinitynet.data.grids import load_affinity
+from affinitynet.errors import UserError
+from affinitynet.ops.random_walk import random_walk
+from affinitynet.run_folder.stages import AFFINITIES, PSEUDO
+from affinitynet.view.deciding import Decider
+from affinitynet.view.viewed import Viewed
+
+
+def train(viewed: Viewed) -> list[int]:
+    return [n for n, sample in enumerate(viewed.samples) if viewed.has_affinities(sample)]
+
+
+def test_the_recipes_settings_give_the_stages_masks(viewed: Viewed) -> None:
+    decider = Decider(viewed)
+    assert len(train(viewed)) == 9
+    for index in train(viewed):
+        made = read_labels(viewed.file(PSEUDO, viewed.samples[index]))
+        decided = decider.decide(index, viewed.recipe.walk, draft=False)
+        assert np.array_equal(decided, made)
+
+
+def test_other_settings_give_other_masks(viewed: Viewed) -> None:
+    decider = Decider(viewed)
+
+    def area(**changes: Any) -> list[int]:
+        settings = decider.settings(changes)
+        return [int((decider.decide(n, settings, draft=False) > 0).sum()) for n in train(viewed)]
+
+    assert sum(area(alpha=0.01)) < sum(area(alpha=500))
+    assert area(refine=False) != area(refine=True)
+
+
+def test_a_draft_is_close_to_the_mask(viewed: Viewed) -> None:
+    decider = Decider(viewed)
+    settings = viewed.recipe.walk
+    for index in train(viewed):
+        draft = decider.decide(index, settings, draft=True)
+        exact = decider.decide(index, settings, draft=False)
+        assert draft.shape == exact.shape
+        assert (draft == exact).mean() > 0.9
+
+
+def test_a_pixel_is_tied_to_what_the_walk_reaches(viewed: Viewed) -> None:
+    decider, index = Decider(viewed), train(viewed)[0]
+    settings = decider.settings({"beta": 2, "steps": 7})
+    near, reach, stride = decider.spread(index, 20, 30, settings)
+    affinity, radius = load_affinity(viewed.file(AFFINITIES, viewed.samples[index]))
+    h, w = affinity.shape[1:]
+    row, column = 30 // stride, 20 // stride
+    # The twin: a map that is 1 in one cell alone, for every cell; what arrives at the pixel.
+    every = torch.eye(h * w).reshape(1, h * w, h, w)
+    walked = random_walk(every, torch.from_numpy(affinity)[None], beta=2, steps=7, radius=radius)[0]
+    spread = walked[row * w + column].clamp(min=0).numpy()
+    assert np.allclose(reach, spread / spread.max(), atol=1e-4)
+    one = random_walk(every, torch.from_numpy(affinity)[None], beta=2, steps=1, radius=radius)[0]
+    weights = one[:, row, column].reshape(h, w).numpy()  # proportional to the affinities
+    assert np.allclose(near / near.sum(), weights, atol=1e-4)
+    assert near[row, column] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gamma": 1}, "does not have"),
+        ({"keep": []}, "does not have"),
+        ({"crf": {"color": 1}}, "does not have"),
+        ({"crf": 3}, "does not have"),
+        ({"beta": 0}, "beta: Input should be greater than 0"),
+        ({"steps": 10**6}, "at most 100,000"),
+    ],
+)
+def test_wrong_settings_are_refused(viewed: Viewed, changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Decider(viewed).settings(changes)
+
+
+def test_a_pixel_outside_is_refused(viewed: Viewed) -> None:
+    with pytest.raises(UserError, match="outside of 64 x 64"):
+        Decider(viewed).spread(train(viewed)[0], 64, 0, viewed.recipe.walk)
