@@ -327,6 +327,8 @@ def _resume(
         _check(path)
         # weights_only: a file from elsewhere can't run code here.
         state = torch.load(path, map_location=device, weights_only=True)
+        if not all(tensor.isfinite().all() for tensor in state["model"].values()):
+            raise ValueError("weights are not finite")  # which no lower rate would mend
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["epochs"]), dict(state["means"])
