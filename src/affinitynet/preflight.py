@@ -12,7 +12,7 @@ from affinitynet.data.check import (
     only_class,
     partial_truth,
 )
-from affinitynet.data.contents import changed_images, changed_files, say_some
+from affinitynet.data.contents import changed_files, changed_images, say_some
 from affinitynet.data.judgements import all_failed, next_step, read_seeds
 from affinitynet.data.manifest import OLD_RUN_FILE, check_run_folder, is_run_folder
 from affinitynet.data.read import detect_format

@@ -62,7 +62,9 @@ def _images(recipe: Recipe, manifest: Manifest, roles: Iterable[str]) -> dict[st
 
 
 def _kept(stage: Stage) -> set[str]:
-    return {a.folder for a in stage.artifacts if a.suffix and not a.labels and a.folder != stage.folder}
+    return {
+        a.folder for a in stage.artifacts if a.suffix and not a.labels and a.folder != stage.folder
+    }
 
 
 def _made(recipe: Recipe, manifest: Manifest, stage: Stage) -> dict[str, Path]:

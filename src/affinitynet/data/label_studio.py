@@ -28,7 +28,8 @@ def read_label_studio(path: Path) -> Listing:
     """Read the tasks of an export: the choices of an image's annotations are its labels.
 
     A task without an annotation is not yet looked at, and left out; an annotation without a choice
-    says background only. (JSON-MIN does not tell such an annotation from a skipped task: left out.) Where several annotations of a task differ, all their labels count.
+    says background only. JSON-MIN does not tell such an annotation from a skipped task: left out.
+    Where several annotations of a task differ, all their labels count.
 
     Raises:
         UserError: the file is no export, a task has no image, an annotation is of another form, two

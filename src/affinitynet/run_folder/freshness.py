@@ -116,7 +116,9 @@ class Freshness:
         for stage in self.stages:
             found = self._ingredients(stage, outside)
             if plan := self.folder(stage).plan():
-                found = without_later(found, plan.settings)
+                earlier = without_later(found, plan.settings)
+                if plan.fingerprint == fingerprint([stage.name, earlier]):
+                    found = earlier
             self.ingredients[stage.name] = found
             # With its name: stages of equal ingredients make different files.
             self.fingerprints[stage.name] = fingerprint([stage.name, found])
@@ -156,7 +158,8 @@ class Freshness:
             return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
         if plan.fingerprint != self.fingerprints[stage.name]:
             # Before looking at the record: files of other ingredients are stale, finished or not.
-            changes = difference(plan.settings, self.ingredients[stage.name])
+            now = without_later(self.ingredients[stage.name], plan.settings)
+            changes = difference(plan.settings, now)
             return StageStatus(stage.name, "stale", f"({changes})")
         record = folder.record()
         if record is None:

@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from affinitynet.data import Manifest, Sample
+from affinitynet.data import Manifest, Sample, read_labels
 from affinitynet.data.judgements import failed_seeds, read_seeds
 from affinitynet.data.roles import samples_of
-from affinitynet.data.transforms import Pixels
+from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.data.verdicts import failed_classes
+from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
 from affinitynet.run_folder.folder import output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
@@ -80,9 +81,26 @@ class Context:
         """Return the folder of an artifact."""
         return self.root / artifact.folder
 
+    def labels(self, artifact: Artifact, sample: Sample) -> LabelMap:
+        """Read the labels (H, W) that a stage of this run made of an image.
+
+        Raises:
+            UserError: the file is gone or damaged; says how to make it again.
+        """
+        maker = next(stage.name for stage in self.stages if artifact in stage.artifacts)
+        return read_made(self.file(artifact, sample), maker)
+
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""
         return output_path(self.folder(artifact), sample.id, artifact.suffix)
+
+
+def read_made(file: Path, maker: str) -> LabelMap:
+    """Read labels (H, W) that the stage `maker` made; errors as for `Context.labels`."""
+    try:
+        return read_labels(file)
+    except UserError as error:
+        raise UserError(f"{error}; make it again with --redo {maker}") from error
 
 
 def _comes_from_classifier(chosen: Any, name: str) -> bool:

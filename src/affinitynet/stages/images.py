@@ -7,16 +7,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from affinitynet.data import Sample, load_image, read_labels
+import numpy as np
+from numpy.typing import NDArray
+
+from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
 from affinitynet.run_folder.records import SHARD_IMAGES, StageFolder, shards_of
 from affinitynet.run_folder.stages import Artifact
-from affinitynet.stages.context import Context
+from affinitynet.stages.context import Context, read_made
 
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")
+
+
+class Shown:
+    """The labels that each mask of an artifact shows, noted while the masks are written.
+
+    Masks of an earlier call are read when they are asked for.
+    """
+
+    def __init__(self, context: Context, artifact: Artifact) -> None:
+        """Know of no mask yet."""
+        self._context, self._artifact = context, artifact
+        self._found: dict[str, set[int]] = {}
+
+    def write(self, sample: Sample, labels: NDArray[np.integer[Any]]) -> None:
+        """Write an image's mask, and note what it shows."""
+        file = self._context.file(self._artifact, sample)
+        write_labels(file, labels, self._context.manifest.palette)
+        self._found[sample.id] = set(np.unique(labels).tolist())
+
+    def __call__(self, sample: Sample) -> set[int]:
+        """Return the labels of an image's mask.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        if sample.id not in self._found:
+            labels = self._context.labels(self._artifact, sample)
+            self._found[sample.id] = set(np.unique(labels).tolist())
+        return self._found[sample.id]
 
 
 def make_each(
@@ -152,13 +184,13 @@ def check_size(image: Sequence[int], made: Sequence[int], file: Path) -> None:
         )
 
 
-def load_labelled(stage: str, sample: Sample, file: Path) -> tuple[Pixels, LabelMap]:
-    """Load an image (H, W, 3) and the labels (H, W) that an earlier stage made of it.
+def load_labeled(stage: str, sample: Sample, file: Path, maker: str) -> tuple[Pixels, LabelMap]:
+    """Load an image (H, W, 3) and the labels (H, W) that the stage `maker` made of it.
 
     Raises:
         UserError: one can't be read or they do not fit each other, by stage and name.
     """
     with blaming(stage, sample):
-        image, labels = load_image(sample.image), read_labels(file)
+        image, labels = load_image(sample.image), read_made(file, maker)
         check_size(image.shape[:2], labels.shape, file)
     return image, labels

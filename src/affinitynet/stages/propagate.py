@@ -32,7 +32,7 @@ from affinitynet.ops.propagation import (
 )
 from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS, PSEUDO, SCORES, WALK
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import check_size, make_each
+from affinitynet.stages.images import Shown, check_size, make_each
 from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
 
 
@@ -78,9 +78,10 @@ def _with_network(context: Context) -> dict[str, Any]:
 
 def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
     samples, areas = context.samples("train", "figures"), dict[str, Areas]()
+    shown = Shown(context, PSEUDO)
 
     def finish(sample: Sample, computed: Walkable) -> None:
-        areas[sample.id] = _finish(context, sample, computed)
+        areas[sample.id] = _finish(context, sample, computed, shown)
 
     counts = make_each(
         context,
@@ -91,21 +92,23 @@ def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) 
         compute=compute,
         finish=finish,
     )
-    return {**counts, **_judge(context, samples, areas)}
+    return {**counts, **_judge(context, samples, areas, shown)}
 
 
-def _judge(context: Context, samples: Sequence[Sample], areas: dict[str, Areas]) -> dict[str, Any]:
+def _judge(
+    context: Context, samples: Sequence[Sample], areas: dict[str, Areas], shown: Shown
+) -> dict[str, Any]:
     """Hold the masks against the seeds; `areas` are those of the images made in this call."""
     names, failed = context.manifest.classes, context.failed
     found = (areas.get(sample.id) or read_areas(context, sample) for sample in samples)
     rows = summarize(found, names, failed)
-    empty = empty_masks(samples, lambda sample: context.file(PSEUDO, sample), names, failed)
+    empty = empty_masks(samples, shown, names, failed)
     said = judgements(rows, context.recipe.walk.guard)
     said += say_empty(empty, "pseudo masks", "compare walk/ and pseudo/ with cams/ in the report")
     return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
 
 
-def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
+def _finish(context: Context, sample: Sample, walkable: Walkable, shown: Shown) -> Areas:
     image, affinity, radius, stride = walkable
     settings = context.recipe.walk
     file = context.file(CAMS, sample)
@@ -138,12 +141,12 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
     )
     ignore = context.manifest.ignore_index
     masks = []
-    # The stage's own file last. `walk` holds the walk as it is: what the guard did is between them.
-    for artifact, local in ((WALK, walk_labels), (PSEUDO, label_scores(refined))):
+    # `walk` holds the walk as it is: what the guard did is between them.
+    for local in (walk_labels, label_scores(refined)):
         labels = to_labels(local.numpy().astype(np.uint8), classes, ignore)
-        labels = without_failed(labels, context.failed, ignore, sample.tags)
-        write_labels(context.file(artifact, sample), labels, context.manifest.palette)
-        masks.append(labels)
+        masks.append(without_failed(labels, context.failed, ignore, sample.tags))
+    write_labels(context.file(WALK, sample), masks[0], context.manifest.palette)
+    shown.write(sample, masks[1])  # the stage's own file last
     return measure(classes.tolist(), seed_labels, *masks)
 
 
