@@ -1,4 +1,4 @@
-"""What an error advises works: `--redo` for every damaged artifact, and no advice goes in circles."""
+"""What an error advises works: `--redo` for every damaged artifact, and nothing goes in circles."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import affinitynet as an
+from affinitynet.data.judgements import class_table, read_judgements
 from affinitynet.errors import UserError
 from affinitynet.models.classifier import Classifier
 from affinitynet.run_folder.stages import find_stage, stages_of
@@ -100,11 +101,13 @@ def test_a_checkpoint_that_is_not_finite_is_not_gone_on_with(home: Path, value: 
 def test_a_record_edited_by_hand_is_named(
     home: Path, file: str, content: dict[str, object], said: str
 ) -> None:
-    from affinitynet.data.judgements import class_table, read_judgements
-
     path = home / "run" / file
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "figures": content}))
-    with pytest.raises(UserError, match=rf"stage\.json: not what a stage writes.*--redo {said}"):
+
+    def read() -> None:
         class_table(home / "run")
         read_judgements(home / "run", stages_of(recipe(home)))
+
+    with pytest.raises(UserError, match=rf"stage\.json: not what a stage writes.*--redo {said}"):
+        read()

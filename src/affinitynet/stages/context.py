@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from affinitynet.data import Manifest, Sample, read_labels
+from affinitynet.data import Manifest, Sample
 from affinitynet.data.judgements import failed_seeds, read_seeds
+from affinitynet.data.labels import read_made
 from affinitynet.data.roles import samples_of
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.data.verdicts import failed_classes
-from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
 from affinitynet.run_folder.folder import output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
@@ -87,20 +87,15 @@ class Context:
         Raises:
             UserError: the file is gone or damaged; says how to make it again.
         """
-        maker = next(stage.name for stage in self.stages if artifact in stage.artifacts)
-        return read_made(self.file(artifact, sample), maker)
+        return read_made(self.file(artifact, sample), self.maker(artifact))
+
+    def maker(self, artifact: Artifact) -> str:
+        """Name the stage of this run that makes an artifact."""
+        return next(stage.name for stage in self.stages if artifact in stage.artifacts)
 
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""
         return output_path(self.folder(artifact), sample.id, artifact.suffix)
-
-
-def read_made(file: Path, maker: str) -> LabelMap:
-    """Read labels (H, W) that the stage `maker` made; errors as for `Context.labels`."""
-    try:
-        return read_labels(file)
-    except UserError as error:
-        raise UserError(f"{error}; make it again with --redo {maker}") from error
 
 
 def _comes_from_classifier(chosen: Any, name: str) -> bool:

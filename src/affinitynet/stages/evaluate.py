@@ -86,7 +86,9 @@ def _rows(
         yield from _cam_rows(context, artifact, split, samples)
         return
     folder = context.folder(artifact)
-    confusion = confusion_of_folder(context.manifest, samples, folder, artifact.row)
+    confusion = confusion_of_folder(
+        context.manifest, samples, folder, artifact.row, context.maker(artifact)
+    )
     row = _start_row(context, artifact, split, samples)
     if artifact == CONFIDENT:
         yield row | precision_and_coverage(confusion)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinitynet.data import Sample, load_image, write_labels
+from affinitynet.data.labels import read_made
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
 from affinitynet.run_folder.records import SHARD_IMAGES, StageFolder, shards_of
 from affinitynet.run_folder.stages import Artifact
-from affinitynet.stages.context import Context, read_made
+from affinitynet.stages.context import Context
 
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")
