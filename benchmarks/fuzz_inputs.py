@@ -11,7 +11,6 @@ from PIL import Image
 
 from affinitynet.data import load_image, load_truth, read_dataset, read_labels, write_labels
 from affinitynet.data.cams import load_cams, save_cams
-from affinitynet.data.check import check_dataset
 from affinitynet.data.contents import changed_images, record_images
 from affinitynet.data.grids import load_affinity, load_scores, save_affinity, save_scores
 from affinitynet.data.images import read_orientation, read_size
@@ -218,7 +217,12 @@ def _masks(folder: Path) -> Input:
     colors[3:9, 3:9] = (128, 0, 0)
     Image.fromarray(colors).save(folder / "masks" / "3.png")
     manifest = read_dataset(folder)
-    return Input(sorted((folder / "masks").iterdir()), lambda: check_dataset(manifest))
+
+    def read() -> None:
+        for sample in manifest.samples:
+            load_truth(manifest, sample)
+
+    return Input(sorted((folder / "masks").iterdir()), read)
 
 
 def _label_tiff(folder: Path) -> Input:
@@ -304,14 +308,8 @@ def _own_maps(folder: Path) -> Input:
 def _recipe(folder: Path) -> Input:
     text = "seed: 1\nbackbone: {name: resnet38, weights: none}\nchoose: [classifier.steps]\n"
     text += "cams: &c\n  scales: [0.5, 1.0]\n  flip: true\nwalk: {beta: 8, crf: {iterations: 1}}\n"
-    short = _text(folder / "short.yaml", text)
-    whole = _text(folder / "whole.yaml", Recipe(data=Path("x")).dump())
-
-    def read() -> None:
-        for file in (short, whole):
-            Recipe.load(file)
-
-    return Input([short, whole], read)
+    file = _text(folder / "short.yaml", text)
+    return Input([file], lambda: Recipe.load(file))
 
 
 def _run_folder(folder: Path) -> Input:
@@ -367,8 +365,7 @@ def _run_folder(folder: Path) -> Input:
         read_seeds(out)
         failed_classes(out)
         class_lines(class_table(out))
-        for stage in freshness.stages:
-            changed_images(recipe, manifest, stage)
+        changed_images(recipe, manifest, freshness.stages[0])
 
     return Input(files, read)
 
@@ -454,8 +451,7 @@ def _checkpoint(folder: Path) -> Input:
 
 
 def _cells(folder: Path) -> Input:
-    """One cell of labels, in a table whose other cells are plain."""
-    _images(folder, "images/1.png", "images/2.png", "images/3.png")
+    """Labels in cells: lists of Python's and JSON's, and separators."""
     return _tags("labels.csv", LISTS)(folder)
 
 

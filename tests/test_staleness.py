@@ -376,11 +376,13 @@ def test_export_and_report_say_that_masks_are_older_than_the_settings(
 
 def test_a_damaged_result_names_the_stage_to_redo(home: Path) -> None:
     cams = home / "run" / "cams" / f"{first(home, 'train').id}.npz"
+    before = cams.read_bytes()
     cams.write_bytes(b"x")
     with pytest.raises(UserError, match="--redo compute_cams"):
         load_cams(cams)
     save_cams(cams, [0], np.zeros((1, 2, 3), np.float32))
     assert load_cams(cams)[1].shape == (1, 2, 3)
+    cams.write_bytes(before)
     model = home / "run" / "segmenter" / "model.json"
     for text in ("{}", "[]", '{"settings": {}, "backbone": {"nam": 1}, "classes": []}'):
         model.write_text(text)

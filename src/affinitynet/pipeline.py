@@ -242,7 +242,7 @@ class Run:
         if not state.finished or not stage.suffix:
             return state
         done, total = self._count(stage)
-        if done == total and (masks := contents.changed_masks(self.recipe, self.manifest, stage)):
+        if done == total and (masks := contents.changed_files(self.recipe, self.manifest, stage)):
             said = f"(changed since they were made: {contents.say_some(masks)})"
             return StageStatus(stage.name, "stale", said)
         if done == total:
@@ -280,7 +280,7 @@ class Run:
         )
         if anew:  # not before: until the new file is there, the old plan speaks of the old one
             folder.start(plan)
-        contents.record_masks(self.recipe, self.manifest, stage)
+        contents.record_files(self.recipe, self.manifest, stage)
         # The record last: it is what says that the stage is done.
         folder.finish(record)
         forget_stage(self.recipe.out, stage, self.stages)

@@ -12,7 +12,7 @@ from affinitynet.data.check import (
     only_class,
     partial_truth,
 )
-from affinitynet.data.contents import changed_images, changed_masks, say_some
+from affinitynet.data.contents import changed_files, changed_images, say_some
 from affinitynet.data.judgements import all_failed, next_step, read_seeds
 from affinitynet.data.manifest import OLD_RUN_FILE, check_run_folder, is_run_folder
 from affinitynet.data.read import detect_format
@@ -243,7 +243,7 @@ def check_contents(
                 f"--redo {stage.name}"
             )
         # Masks of an unfinished stage are still being written.
-        if state.finished and (masks := changed_masks(recipe, manifest, stage)):
+        if state.finished and (masks := changed_files(recipe, manifest, stage)):
             raise UserError(
                 f"{recipe.out}: changed since {stage.name} made them: {say_some(masks)}; make them "
                 f"again with --redo {stage.name}; masks of your own come in by files:FOLDER"

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
 
 _MARK = b"affinitynet sha256 "  # begins the last bytes of a checkpoint
-# What torch raises on a damaged checkpoint.
-_DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.PickleError)
 
 
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
@@ -330,10 +327,12 @@ def _resume(
         _check(path)
         # weights_only: a file from elsewhere can't run code here.
         state = torch.load(path, map_location=device, weights_only=True)
+        if not all(tensor.isfinite().all() for tensor in state["model"].values()):
+            raise ValueError("weights are not finite")  # which no lower rate would mend
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["epochs"]), dict(state["means"])
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged pickle or archive can raise anything
         # Not torch's reason: it is long, and advises to load the file without its safeguard.
         raise UserError(
             f"{path}: is no checkpoint of this training, or damaged; delete it: the training then "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from affinitynet.data.copies import identical
 from affinitynet.data.images import load_image, read_orientation, read_size
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
@@ -309,18 +310,31 @@ def _unlike_tags(manifest: Manifest, found: list[Finding]) -> list[str]:
 
 
 def _shared_images(manifest: Manifest) -> list[str]:
-    """Images that train and that evaluate: a figure on them says nothing of new images."""
-    ids = {name: {s.id for s in split} for name, split in manifest.splits.items()}
+    """Images that train and that evaluate: a figure on them says nothing of new images.
+
+    By content, as a copy under another name is the same image.
+    """
+    files = {sample.image for sample in manifest.samples if sample.image.is_file()}
+    first_of = {copy: group[0] for group in identical(sorted(files)) for copy in group}
+    images = {
+        name: {first_of.get(s.image, s.image): s.id for s in split}
+        for name, split in manifest.splits.items()
+    }
     # VOC's trainval is train and val by definition, so its overlap is no news.
-    training = [name for name in ids if name.startswith("train") and name != "trainval"]
-    held_out = [name for name in ids if name.startswith(("val", "test"))]
-    return [
-        f"{len(shared)} images are in both {first} and {second} ({min(shared)} first): figures on "
-        f"{second} are too good"
-        for first in training
-        for second in held_out
-        if (shared := ids[first] & ids[second])
-    ]
+    training = [name for name in images if name.startswith("train") and name != "trainval"]
+    held_out = [name for name in images if name.startswith(("val", "test"))]
+    sentences = []
+    for first in training:
+        for second in held_out:
+            shared = sorted(images[first].keys() & images[second].keys())
+            if shared:
+                one, other = images[first][shared[0]], images[second][shared[0]]
+                named = one if one == other else f"{one}, as {other},"
+                sentences.append(
+                    f"{len(shared)} images are in both {first} and {second} ({named} first): "
+                    f"figures on {second} are too good"
+                )
+    return sentences
 
 
 def _coarse_truth(manifest: Manifest) -> list[str]:

@@ -15,7 +15,7 @@ from affinitynet.run_folder.folder import file_name, output_path, read_json, wri
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import Stage
 
-CONTENTS = "contents.json"  # in a stage's folder: its masks
+CONTENTS = "contents.json"  # in a stage's folder: the files it made
 IMAGES = "images.json"  # in a run folder: the images
 _SHOWN = 3
 
@@ -33,16 +33,19 @@ def changed_images(recipe: Recipe, manifest: Manifest, stage: Stage) -> list[str
     return _changed(recipe.out / IMAGES, _images(recipe, manifest, stage.roles), gone=False)
 
 
-def record_masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> None:
-    """Write down what the masks hold that a stage has made."""
-    if masks := _masks(recipe, manifest, stage):
-        _record(recipe.out / stage.folder / CONTENTS, masks)
+def record_files(recipe: Recipe, manifest: Manifest, stage: Stage) -> None:
+    """Write down what the files hold that a stage has made for each image."""
+    if made := _made(recipe, manifest, stage):
+        _record(recipe.out / stage.folder / CONTENTS, made)
 
 
-def changed_masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> list[str]:
-    """Name the masks of a finished stage that were changed or deleted since."""
-    masks = _masks(recipe, manifest, stage)
-    return _changed(recipe.out / stage.folder / CONTENTS, masks, gone=True)
+def changed_files(recipe: Recipe, manifest: Manifest, stage: Stage) -> list[str]:
+    """Name the files of a finished stage that were changed, or deleted though they are needed."""
+    made, record = _made(recipe, manifest, stage), recipe.out / stage.folder / CONTENTS
+    # What is only kept, as scores and affinities are, may be deleted to save space.
+    kept = {key: file for key, file in made.items() if key.partition("/")[0] in _kept(stage)}
+    needed = {key: file for key, file in made.items() if key not in kept}
+    return _changed(record, needed, gone=True) + _changed(record, kept, gone=False)
 
 
 def say_some(names: Iterable[str]) -> str:
@@ -58,14 +61,20 @@ def _images(recipe: Recipe, manifest: Manifest, roles: Iterable[str]) -> dict[st
     return {sample.id: sample.image for sample in samples}
 
 
-def _masks(recipe: Recipe, manifest: Manifest, stage: Stage) -> dict[str, Path]:
+def _kept(stage: Stage) -> set[str]:
+    return {
+        a.folder for a in stage.artifacts if a.suffix and not a.labels and a.folder != stage.folder
+    }
+
+
+def _made(recipe: Recipe, manifest: Manifest, stage: Stage) -> dict[str, Path]:
     samples = samples_of(recipe, manifest, *stage.roles)
     return {
         f"{artifact.folder}/{sample.id}{artifact.suffix}": output_path(
             recipe.out / artifact.folder, sample.id, artifact.suffix
         )
         for artifact in stage.artifacts
-        if artifact.labels
+        if artifact.suffix
         for sample in samples
     }
 

@@ -7,14 +7,11 @@ the maps.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from affinitynet.data.cams import load_peaks
-from affinitynet.data.labels import read_labels
 from affinitynet.data.sample import Sample
 
 MOST = 1 / 3  # of a class's images may have empty seeds; more, and its maps are no use
@@ -61,7 +58,7 @@ def empty_seeds(
 
 def empty_masks(
     samples: Iterable[Sample],
-    file: Callable[[Sample], Path],
+    shown: Callable[[Sample], Set[int]],
     classes: Sequence[str],
     failed: Sequence[int] = (),
 ) -> dict[str, Any]:
@@ -70,8 +67,7 @@ def empty_masks(
     Returns images and empty (without any class) in all, and `classes`: rows of class, images and
     empty. The failed classes, which masks don't show on purpose, are left out.
 
-    Raises:
-        UserError: a file can't be read.
+    shown: gives the labels of an image's mask.
     """
     images: Counter[int] = Counter()
     empty: Counter[int] = Counter()
@@ -80,8 +76,8 @@ def empty_masks(
         tags = [tag for tag in sample.tags if tag not in failed]
         if not tags:
             continue
-        shown = set(np.unique(read_labels(file(sample))).tolist())
-        missing = [tag for tag in tags if tag + 1 not in shown]
+        labels = shown(sample)
+        missing = [tag for tag in tags if tag + 1 not in labels]
         images.update(tags)
         empty.update(missing)
         whole = [whole[0] + 1, whole[1] + (len(missing) == len(tags))]

@@ -1,12 +1,12 @@
 """One folder per class: ``cat/1.jpg``, or ``train/cat/1.jpg`` with splits."""
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from affinitynet.data.copies import identical
 from affinitynet.data.images import UNREAD_SUFFIXES, is_image_name, walk_files
 from affinitynet.data.manifest import RUN_FILE, Manifest
 from affinitynet.data.names import compose
@@ -34,7 +34,6 @@ _KINDS = (
 )
 KINDS = frozenset(_KINDS.split())
 LISTS = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet")
-_PIECE = 1 << 16  # bytes of a file's beginning that tell most files apart
 
 
 @dataclass(frozen=True)
@@ -226,29 +225,14 @@ def _single_folder(base: Path, images: list[Path], known: Collection[str]) -> Pa
 
 def _unite_copies(tags_of: dict[Path, set[str]]) -> int:
     """Leave the first of each group of identical files, with the tags of all; count the groups."""
-    sizes: dict[int, list[Path]] = defaultdict(list)
-    # Reading every image would take minutes, so sizes come first, then the beginnings of files of
-    # one size, then the whole of those that still agree.
-    for image in tags_of:
-        sizes[image.stat().st_size].append(image)
-    groups: dict[tuple[bytes, int], list[Path]] = defaultdict(list)
-    for size, images in sizes.items():
-        for image in images if len(images) > 1 else ():
-            with image.open("rb") as file:
-                groups[hashlib.sha256(file.read(_PIECE)).digest(), size].append(image)
     united = 0
-    for (_, size), images in groups.items():
-        same: dict[bytes, list[Path]] = defaultdict(list)
-        for image in images if len(images) > 1 else ():
-            content = image.read_bytes() if size > _PIECE else b""  # else known to be equal
-            same[hashlib.sha256(content).digest()].append(image)
-        for first, *copies in same.values():
-            # Copies within one folder are images of their own, as ever.
-            others = [copy for copy in copies if tags_of[copy] != tags_of[first]]
-            tags_of[first] |= {tag for copy in others for tag in tags_of[copy]}
-            for copy in others:
-                del tags_of[copy]
-            united += bool(others)
+    for first, *copies in identical(tags_of):
+        # Copies within one folder are images of their own, as ever.
+        others = [copy for copy in copies if tags_of[copy] != tags_of[first]]
+        tags_of[first] |= {tag for copy in others for tag in tags_of[copy]}
+        for copy in others:
+            del tags_of[copy]
+        united += bool(others)
     return united
 
 

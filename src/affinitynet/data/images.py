@@ -2,9 +2,10 @@
 
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -161,6 +162,8 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
 
 
 def _decode(image: Image.Image) -> Image.Image:
+    if image.format == "PNG" and image.fp is not None:
+        _check_sums(image.fp)
     # Pillow turns a TIFF itself. Its exif_transpose also writes the metadata again, which fails for
     # entries of an odd type; only the orientation matters here. Asked before the pixels are read,
     # as by `read_size`: behind them a PNG may say another.
@@ -172,6 +175,25 @@ def _decode(image: Image.Image) -> Image.Image:
     turned.format = image.format
     image.close()
     return turned
+
+
+def _check_sums(stream: IO[bytes]) -> None:
+    """Refuse a PNG with a flipped bit among its pixels: Pillow does not look at their checksums.
+
+    Raises:
+        ValueError: a checksum differs.
+    """
+    place = stream.tell()
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"IDAT":
+            found = zlib.crc32(stream.read(length), zlib.crc32(kind))
+            if stream.read(4) != found.to_bytes(4, "big"):
+                raise ValueError("broken PNG: the checksum of its pixels differs")
+        else:
+            stream.seek(length + 4, os.SEEK_CUR)
+    stream.seek(place)
 
 
 def _limit() -> int | None:

@@ -1,12 +1,10 @@
 """What labels alone say: how often each occurs, and how well one guesses them without looking."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
-
-from affinitynet.data.labels import Labels
 
 LOOKED = 0.95  # of the entropy: above it, looking at the images has gained nothing
 EXPECTED = 5  # images that should show a class: fewer, and its absence says nothing
@@ -19,11 +17,11 @@ class LabelCounts(NamedTuple):
     images: dict[int, int]
 
 
-def count_labels(masks: Iterable[Labels], ignore_index: int) -> LabelCounts:
-    """Count the images that show each label, without the neutral one."""
+def count_labels(shown: Iterable[Set[int]], ignore_index: int) -> LabelCounts:
+    """Count the images that show each label, without the neutral one; `shown`: those of each."""
     maps, images = 0, Counter[int]()
-    for mask in masks:
-        images.update(np.unique(mask).tolist())
+    for labels in shown:
+        images.update(labels)
         maps += 1
     images.pop(ignore_index, None)
     return LabelCounts(maps, dict(images))

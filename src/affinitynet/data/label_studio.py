@@ -28,7 +28,8 @@ def read_label_studio(path: Path) -> Listing:
     """Read the tasks of an export: the choices of an image's annotations are its labels.
 
     A task without an annotation is not yet looked at, and left out; an annotation without a choice
-    says background only. Where several annotations of a task differ, all their labels count.
+    says background only. JSON-MIN does not tell such an annotation from a skipped task: left out.
+    Where several annotations of a task differ, all their labels count.
 
     Raises:
         UserError: the file is no export, a task has no image, an annotation is of another form, two
@@ -138,7 +139,9 @@ def _of_min(
             labels += _choices([value] if isinstance(value, str) else several, where)
         elif isinstance(value, list):
             others.setdefault(key, number)
-    return image, [tuple(labels)]
+    # Skipped tasks are exported as well, without the key: nothing was said of their images.
+    said = any(task.get(key) is not None for key in controls)
+    return image, [tuple(labels)] if said else []
 
 
 def _min_controls(path: Path, tasks: list[Any]) -> dict[str, int]:

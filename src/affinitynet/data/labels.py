@@ -90,6 +90,18 @@ def read_labels(path: Path | str) -> Labels:
     return (values // _gray_step(path, image)).astype(np.uint8)
 
 
+def read_made(file: Path, maker: str) -> Labels:
+    """Read labels (H, W) that the stage `maker` of a run made.
+
+    Raises:
+        UserError: as `read_labels`; says how to make them again.
+    """
+    try:
+        return read_labels(file)
+    except UserError as error:
+        raise UserError(f"{error}; make it again with --redo {maker}") from error
+
+
 def _check_lossless(path: Path, image: Image.Image) -> None:
     kind = image.format or ""
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_COMPRESSION) in _LOSSY:

@@ -1,13 +1,14 @@
 """Compare masks and CAMs with ground truth: pixel counts of a whole split, and what follows."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.data.labels import read_labels
+from affinitynet.data.labels import read_labels, read_made
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
 from affinitynet.data.truth import load_truth
@@ -31,12 +32,14 @@ def confusion_of_folder(
     samples: Sequence[Sample],
     folder: Path,
     name: str,
+    *,
+    maker: str = "",
     instead: Path | None = None,
 ) -> Confusion:
     """Count pixels (true label, predicted label): (C + 1, C + 2), the last column is neutral.
 
-    Pixels whose true label is void are left out. A mask in the folder `instead` counts in place of
-    the image's mask in `folder`.
+    Pixels whose true label is void are left out. `maker` is the stage that made the masks, if one
+    did. A mask in the folder `instead` counts in place of the image's mask in `folder`.
 
     Raises:
         UserError: a mask is missing, of another size than its truth, or has unknown labels.
@@ -50,7 +53,8 @@ def confusion_of_folder(
                 file = other
             if not file.exists():
                 raise UserError(f"{file}: no mask for image {sample.id}")
-            truth, mask = load_truth(manifest, sample), read_labels(file).astype(np.int64)
+            read = partial(read_made, maker=maker) if maker else read_labels
+            truth, mask = load_truth(manifest, sample), read(file).astype(np.int64)
             if mask.shape != truth.shape:
                 raise UserError(f"{file}: is {mask.shape}, its ground truth {truth.shape}")
             # Where confident areas say nothing they are no mistake of precision, but not covered

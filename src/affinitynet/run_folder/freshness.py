@@ -13,6 +13,7 @@ are *recorded*, and opens no image.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -115,6 +116,10 @@ class Freshness:
         self.ingredients: dict[str, dict[str, Any]] = {}
         for stage in self.stages:
             found = self._ingredients(stage, outside)
+            if plan := self.folder(stage).plan():
+                earlier = without_later(found, plan.settings)
+                if plan.fingerprint == fingerprint([stage.name, earlier]):
+                    found = earlier
             self.ingredients[stage.name] = found
             # With its name: stages of equal ingredients make different files.
             self.fingerprints[stage.name] = fingerprint([stage.name, found])
@@ -154,7 +159,8 @@ class Freshness:
             return StageStatus(stage.name, "stale", "(no readable plan.json says what made it)")
         if plan.fingerprint != self.fingerprints[stage.name]:
             # Before looking at the record: files of other ingredients are stale, finished or not.
-            changes = difference(plan.settings, self.ingredients[stage.name])
+            now = without_later(self.ingredients[stage.name], plan.settings)
+            changes = difference(plan.settings, now)
             return StageStatus(stage.name, "stale", f"({changes})")
         record = folder.record()
         if record is None:
@@ -210,6 +216,26 @@ def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
     values = recipe.model_dump(mode="json")
     found = flat({key: _pick(values, key) for key in keys})
     return {key: value for key, value in found.items() if LATER.get(key, ...) != value}
+
+
+def without_later(found: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out settings that a plan of an earlier version does not know, at their default.
+
+    The default of a setting that comes in later means "as before", so files that were made before
+    it are what they would be now.
+    """
+    defaults = _defaults()
+    # Ingredients that are no settings, as images and stages before, are in no recipe.
+    return {
+        key: value
+        for key, value in found.items()
+        if key in known or key not in defaults or value != defaults[key]
+    }
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return flat(Recipe().model_dump(mode="json"))
 
 
 def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

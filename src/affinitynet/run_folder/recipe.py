@@ -119,7 +119,7 @@ class Recipe(Settings):
         # The name chooses the default run folder: a recipe without one is named as its file.
         values.setdefault("name", path.stem)
         for key, value in overrides.items():
-            _assign(values, key, value)
+            _assign(path, values, key, value)
         # After the overrides: what they set is not left open.
         _close(values)
         try:
@@ -157,13 +157,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+def _assign(path: Path, values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            # A section that the recipe sets to null: the override fills it.
+        inner = values.get(section)
+        if inner is None:  # a section that the recipe leaves out or sets to null
             inner = values[section] = {}
+        elif not isinstance(inner, dict):
+            raise UserError(
+                f"{path}: {section} = {inner!r}: is a section, which has settings of its own; "
+                f"write {section}: {{{last}: ...}}"
+            )
         values = inner
     values[last] = value
 

@@ -1,6 +1,7 @@
 """What the run folder says about each stage: what it is made from, how far it is, its results."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,11 +146,16 @@ def checked(value: Any, kind: Any, file: Path, stage: str = "", place: str = "")
     """
     try:
         # Strict for plain types, so that "1" is no number; models say for themselves.
-        return TypeAdapter(kind).validate_python(value, strict=None if _is_model(kind) else True)
+        return _adapter(kind).validate_python(value, strict=None if _is_model(kind) else True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join([*([place] if place else []), *map(str, first["loc"])])
         raise damaged(file, stage, f"not what a stage writes ({where}: {first['msg']})") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _is_model(kind: Any) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 
 from affinitynet.data import Manifest, Sample
 from affinitynet.data.judgements import failed_seeds, read_seeds
+from affinitynet.data.labels import read_made
 from affinitynet.data.roles import samples_of
-from affinitynet.data.transforms import Pixels
+from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import Hardware
 from affinitynet.run_folder.folder import output_path, read_json
@@ -79,6 +80,18 @@ class Context:
     def folder(self, artifact: Artifact) -> Path:
         """Return the folder of an artifact."""
         return self.root / artifact.folder
+
+    def labels(self, artifact: Artifact, sample: Sample) -> LabelMap:
+        """Read the labels (H, W) that a stage of this run made of an image.
+
+        Raises:
+            UserError: the file is gone or damaged; says how to make it again.
+        """
+        return read_made(self.file(artifact, sample), self.maker(artifact))
+
+    def maker(self, artifact: Artifact) -> str:
+        """Name the stage of this run that makes an artifact."""
+        return next(stage.name for stage in self.stages if artifact in stage.artifacts)
 
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""

@@ -88,9 +88,15 @@ def _rows(
         yield from _cam_rows(context, artifact, split, samples)
         return
     folder = context.folder(artifact)
-    # What people corrected says nothing of the method.
-    instead = context.folder(UNCORRECTED) if artifact == MASKS else None
-    confusion = confusion_of_folder(context.manifest, samples, folder, artifact.row, instead)
+    confusion = confusion_of_folder(
+        context.manifest,
+        samples,
+        folder,
+        artifact.row,
+        maker=context.maker(artifact),
+        # What people corrected says nothing of the method.
+        instead=context.folder(UNCORRECTED) if artifact == MASKS else None,
+    )
     row = _start_row(context, artifact, split, samples)
     if artifact == CONFIDENT:
         yield row | precision_and_coverage(confusion)

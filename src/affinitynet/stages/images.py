@@ -7,8 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from affinitynet.data import Sample, load_image, read_labels
+import numpy as np
+from numpy.typing import NDArray
+
+from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.corrections import correct_labels
+from affinitynet.data.labels import read_made
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
@@ -18,6 +22,35 @@ from affinitynet.stages.context import Context
 
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")
+
+
+class Shown:
+    """The labels that each mask of an artifact shows, noted while the masks are written.
+
+    Masks of an earlier call are read when they are asked for.
+    """
+
+    def __init__(self, context: Context, artifact: Artifact) -> None:
+        """Know of no mask yet."""
+        self._context, self._artifact = context, artifact
+        self._found: dict[str, set[int]] = {}
+
+    def write(self, sample: Sample, labels: NDArray[np.integer[Any]]) -> None:
+        """Write an image's mask, and note what it shows."""
+        file = self._context.file(self._artifact, sample)
+        write_labels(file, labels, self._context.manifest.palette)
+        self._found[sample.id] = set(np.unique(labels).tolist())
+
+    def __call__(self, sample: Sample) -> set[int]:
+        """Return the labels of an image's mask.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        if sample.id not in self._found:
+            labels = self._context.labels(self._artifact, sample)
+            self._found[sample.id] = set(np.unique(labels).tolist())
+        return self._found[sample.id]
 
 
 def make_each(
@@ -159,19 +192,19 @@ def read_mask(context: Context, artifact: Artifact, sample: Sample) -> LabelMap:
     Raises:
         UserError: mask or correction can't be read, or they do not fit each other.
     """
-    labels = read_labels(context.file(artifact, sample))
+    labels = context.labels(artifact, sample)
     if artifact not in CORRECTED:
         return labels
     return correct_labels(labels, context.root, sample.id, len(context.manifest.classes))
 
 
-def load_labelled(stage: str, sample: Sample, file: Path) -> tuple[Pixels, LabelMap]:
-    """Load an image (H, W, 3) and the labels (H, W) that an earlier stage made of it.
+def load_labeled(stage: str, sample: Sample, file: Path, maker: str) -> tuple[Pixels, LabelMap]:
+    """Load an image (H, W, 3) and the labels (H, W) that the stage `maker` made of it.
 
     Raises:
         UserError: one can't be read or they do not fit each other, by stage and name.
     """
     with blaming(stage, sample):
-        image, labels = load_image(sample.image), read_labels(file)
+        image, labels = load_image(sample.image), read_made(file, maker)
         check_size(image.shape[:2], labels.shape, file)
     return image, labels

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from affinitynet.data import Sample, read_labels
+from affinitynet.data import Sample
 from affinitynet.data.cams import load_cams
 from affinitynet.ops.guard import label_areas, seed_scores, walk_fault
 from affinitynet.ops.propagation import label_scores
@@ -58,7 +58,7 @@ def read_areas(context: Context, sample: Sample) -> Areas:
     """Measure an image that was finished before, from its files."""
     classes, cams = load_cams(context.file(CAMS, sample), classes=len(context.manifest.classes))
     seeds = label_scores(seeds_of(torch.from_numpy(cams), context.recipe.walk))
-    masks = (read_labels(context.file(artifact, sample)) for artifact in (WALK, PSEUDO))
+    masks = (context.labels(artifact, sample) for artifact in (WALK, PSEUDO))
     return measure(classes.tolist(), seeds, *masks)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from affinitynet.data import Sample, load_image, load_truth, write_labels
+from affinitynet.data import Sample, load_image, load_truth
 from affinitynet.data.cams import load_cams
 from affinitynet.data.emptiness import empty_masks, empty_seeds, say_empty, too_many
 from affinitynet.data.judgements import (
@@ -24,7 +24,7 @@ from affinitynet.errors import UserError
 from affinitynet.ops.confidence import confident_labels
 from affinitynet.run_folder.stages import CAMS, CONFIDENT
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import check_size, make_each
+from affinitynet.stages.images import Shown, check_size, make_each
 
 
 def work(context: Context) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def work(context: Context) -> dict[str, Any]:
     failed = failed_seeds(seeds)
     mine = _from_truth if truth else partial(_from_cams, failed=failed)
     samples = context.samples("train", "figures")
+    shown = Shown(context, CONFIDENT)
     counts = make_each(
         context,
         "mine_confident",
@@ -41,13 +42,9 @@ def work(context: Context) -> dict[str, Any]:
         samples,
         load=lambda sample: None,
         compute=lambda sample, _: None,
-        finish=lambda sample, _: write_labels(
-            context.file(CONFIDENT, sample), mine(context, sample), context.manifest.palette
-        ),
+        finish=lambda sample, _: shown.write(sample, mine(context, sample)),
     )
-    empty = empty_masks(
-        samples, lambda sample: context.file(CONFIDENT, sample), context.manifest.classes, failed
-    )
+    empty = empty_masks(samples, shown, context.manifest.classes, failed)
     judgements = [] if truth else _say(context, seeds, empty)
     warning = "confident areas come from ground truth: an upper bound, not a result"
     return {

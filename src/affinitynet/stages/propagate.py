@@ -43,11 +43,10 @@ from affinitynet.run_folder.stages import (
     PSEUDO,
     SCORES,
     WALK,
-    Artifact,
     trains_classifier,
 )
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import check_size, make_each
+from affinitynet.stages.images import Shown, check_size, make_each
 from affinitynet.stages.judge_walk import (
     Areas,
     judgements,
@@ -119,12 +118,13 @@ def _with_network(context: Context, frozen: FeatureNet | None) -> dict[str, Any]
 
 def _without_walk(context: Context) -> dict[str, Any]:
     """Write the refined masks of the CAMs themselves."""
-    samples = context.samples("train", "figures")
+    samples, shown = context.samples("train", "figures"), Shown(context, PSEUDO)
 
     def finish(sample: Sample, image: Tensor) -> None:
         classes, cams = _load_cams(context, sample, image)
         seeds = seeds_of(torch.from_numpy(cams), context.recipe.walk)
-        _write(context, sample, PSEUDO, label_scores(_refined(context, image, seeds)), classes)
+        local = label_scores(_refined(context, image, seeds))
+        shown.write(sample, _labels(context, sample, local, classes))
 
     counts = make_each(
         context,
@@ -136,16 +136,17 @@ def _without_walk(context: Context) -> dict[str, Any]:
         finish=finish,
     )
     names, failed = context.manifest.classes, context.failed
-    empty = empty_masks(samples, lambda sample: context.file(PSEUDO, sample), names, failed)
+    empty = empty_masks(samples, shown, names, failed)
     said = say_empty(empty, "pseudo masks", "compare pseudo/ with cams/ in the report")
     return {**counts, "empty": empty, "judgements": said, "warnings": said}
 
 
 def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
     samples, areas = context.samples("train", "figures"), dict[str, Areas]()
+    shown = Shown(context, PSEUDO)
 
     def finish(sample: Sample, computed: Walkable) -> None:
-        areas[sample.id] = _finish(context, sample, computed)
+        areas[sample.id] = _finish(context, sample, computed, shown)
 
     counts = make_each(
         context,
@@ -156,21 +157,23 @@ def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) 
         compute=compute,
         finish=finish,
     )
-    return {**counts, **_judge(context, samples, areas)}
+    return {**counts, **_judge(context, samples, areas, shown)}
 
 
-def _judge(context: Context, samples: Sequence[Sample], areas: dict[str, Areas]) -> dict[str, Any]:
+def _judge(
+    context: Context, samples: Sequence[Sample], areas: dict[str, Areas], shown: Shown
+) -> dict[str, Any]:
     """Hold the masks against the seeds; `areas` are those of the images made in this call."""
     names, failed = context.manifest.classes, context.failed
     found = (areas.get(sample.id) or read_areas(context, sample) for sample in samples)
     rows = summarize(found, names, failed)
-    empty = empty_masks(samples, lambda sample: context.file(PSEUDO, sample), names, failed)
+    empty = empty_masks(samples, shown, names, failed)
     said = judgements(rows, context.recipe.walk.guard)
     said += say_empty(empty, "pseudo masks", "compare walk/ and pseudo/ with cams/ in the report")
     return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
 
 
-def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
+def _finish(context: Context, sample: Sample, walkable: Walkable, shown: Shown) -> Areas:
     image, affinity, radius, stride = walkable
     settings = context.recipe.walk
     classes, cams = _load_cams(context, sample, image)
@@ -199,11 +202,10 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
         wrong = wrong_classes(seed_labels, walk_labels, len(classes))
         trusted = fall_back(spread, seeds, wrong) if wrong.any() else spread
     refined = _refined(context, image, trusted)
-    # The stage's own file last. `walk` holds the walk as it is: what the guard did is between them.
-    masks = [
-        _write(context, sample, artifact, local, classes)
-        for artifact, local in ((WALK, walk_labels), (PSEUDO, label_scores(refined)))
-    ]
+    # `walk` holds the walk as it is: what the guard did is between them.
+    masks = [_labels(context, sample, k, classes) for k in (walk_labels, label_scores(refined))]
+    write_labels(context.file(WALK, sample), masks[0], context.manifest.palette)
+    shown.write(sample, masks[1])  # the stage's own file last
     return measure(classes.tolist(), seed_labels, *masks)
 
 
@@ -223,19 +225,13 @@ def _refined(context: Context, image: Tensor, scores: Tensor) -> Tensor:
     return refine_scores(image, scores, **settings.crf.model_dump())
 
 
-def _write(
-    context: Context,
-    sample: Sample,
-    artifact: Artifact,
-    local: Tensor,
-    classes: NDArray[np.int64],
+def _labels(
+    context: Context, sample: Sample, local: Tensor, classes: NDArray[np.int64]
 ) -> NDArray[np.integer[Any]]:
-    """Write and return the data set's labels for an image's own ones, failed classes left out."""
+    """Return the data set's labels for an image's own ones, failed classes left out."""
     ignore = context.manifest.ignore_index
     labels = to_labels(local.numpy().astype(np.uint8), classes, ignore)
-    labels = without_failed(labels, context.failed, ignore, sample.tags)
-    write_labels(context.file(artifact, sample), labels, context.manifest.palette)
-    return labels
+    return without_failed(labels, context.failed, ignore, sample.tags)
 
 
 def stride_of(grid: tuple[int, ...], image: tuple[int, ...]) -> int:

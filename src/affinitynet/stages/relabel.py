@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from affinitynet.data import Sample, load_image, read_labels, write_labels
+from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.corrections import correct_labels
 from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
@@ -23,7 +23,7 @@ from affinitynet.models.segmenter import Segmenter
 from affinitynet.ops.propagation import label_scores, refine_scores
 from affinitynet.run_folder.stages import MASKS, PSEUDO, SEGMENTER, UNCORRECTED
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import make_each, read_mask
+from affinitynet.stages.images import Shown, make_each, read_mask
 
 JUDGED = 30  # images of each class, evenly over the list
 FOUND = 0.5  # of those that show the class in their labels: fewer, and it is unlearnt
@@ -43,6 +43,7 @@ def work(context: Context) -> dict[str, Any]:
         unlearnt = {label for label, share in found.items() if share < FOUND}
         # No label told the segmenter of a failed class: its images stay neutral where they are.
         kept = unlearnt | {index + 1 for index in context.failed}
+        shown = Shown(context, MASKS)
         counts = make_each(
             context,
             "relabel",
@@ -50,7 +51,9 @@ def work(context: Context) -> dict[str, Any]:
             samples,
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
             compute=compute,
-            finish=lambda sample, computed: _finish(context, sample, *computed, kept),
+            finish=lambda sample, computed: shown.write(
+                sample, _final(context, sample, *computed, kept)
+            ),
         )
     names = context.manifest.classes
     judgements = [
@@ -58,7 +61,7 @@ def work(context: Context) -> dict[str, Any]:
         "labels have it: those images keep their pseudo masks"
         for label in sorted(unlearnt)
     ]
-    empty = empty_masks(samples, lambda sample: context.file(MASKS, sample), names, context.failed)
+    empty = empty_masks(samples, shown, names, context.failed)
     judgements += say_empty(empty, "final masks", "compare masks/ with pseudo/ in the report")
     return {
         **counts,
@@ -79,19 +82,19 @@ def restrict(probabilities: Tensor, tags: Iterable[int]) -> Tensor:
     return kept / kept.sum(0, keepdim=True).clamp(min=1e-12)
 
 
-def _finish(
+def _final(
     context: Context, sample: Sample, image: Tensor, scores: Tensor, kept: set[int]
-) -> None:
+) -> NDArray[np.integer[Any]]:
+    """Return an image's final mask, corrected; what was corrected is kept in a file of its own."""
     manifest = context.manifest
-    labels: NDArray[np.integer]
     if kept & {tag + 1 for tag in sample.tags}:
-        labels = read_labels(context.file(PSEUDO, sample))
+        labels: NDArray[np.integer[Any]] = context.labels(PSEUDO, sample)
     else:
         labels = _decide(context, sample, image, scores)
     corrected = correct_labels(labels, context.root, sample.id, len(manifest.classes))
     if corrected is not labels:
         write_labels(context.file(UNCORRECTED, sample), labels, manifest.palette)
-    write_labels(context.file(MASKS, sample), corrected, manifest.palette)
+    return corrected
 
 
 def _decide(context: Context, sample: Sample, image: Tensor, scores: Tensor) -> NDArray[np.integer]:

@@ -25,7 +25,7 @@ from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, CONFIDENT, trains_classifier
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import load_labelled
+from affinitynet.stages.images import load_labeled
 from affinitynet.training import fit
 
 VANISHED = 3.0  # loss of pairs that belong together: a mean affinity below 0.05
@@ -50,7 +50,9 @@ class ConfidentCrops:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Load and augment one image, by (seed, epoch, index) alone."""
-        image, labels = load_labelled("train_affinity", self.samples[index], self.files[index])
+        image, labels = load_labeled(
+            "train_affinity", self.samples[index], self.files[index], "mine_confident"
+        )
         return affinity_augment(
             image,
             labels,

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from affinitynet.data import Manifest, Sample, load_image, write_labels
+from affinitynet.data import Manifest, Sample, load_image
 from affinitynet.data.corrections import correct_labels, corrected_samples
-from affinitynet.data.label_statistics import count_labels, judge_segmenter, label_entropy
+from affinitynet.data.label_statistics import (
+    LabelCounts,
+    count_labels,
+    judge_segmenter,
+    label_entropy,
+)
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
@@ -47,7 +53,7 @@ from affinitynet.run_folder.stages import (
     trains_classifier,
 )
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import blaming, for_each, load_labelled, make_each, read_mask
+from affinitynet.stages.images import Shown, blaming, for_each, load_labeled, make_each, read_mask
 from affinitynet.training import fit, needs_larger_batch
 
 CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in seconds
@@ -81,8 +87,9 @@ class MaskedImages:
         """
         place = index % len(self.samples)
         sample = self.samples[place]
-        image, labels = load_labelled("train_segmenter", sample, self.files[place])
-        with blaming("train_segmenter", sample):
+        stage = "train_segmenter"
+        image, labels = load_labeled(stage, sample, self.files[place], "propagate")
+        with blaming(stage, sample):
             labels = correct_labels(labels, self.root, sample.id, self.classes)
         return segmentation_augment(
             image,
@@ -146,7 +153,7 @@ def _cross_entropy(
 def work(context: Context) -> dict[str, Any]:
     """Train the segmenter, save it and let it predict the val split."""
     recipe, manifest = context.recipe, context.manifest
-    settings = recipe.segmenter
+    settings, ignored = recipe.segmenter, manifest.ignore_index
     samples = context.samples("train")
     net = _start_net(context)
     dataset = MaskedImages(
@@ -163,7 +170,8 @@ def work(context: Context) -> dict[str, Any]:
     if corrected:
         say(f"train_segmenter: {corrected} of {len(samples)} masks are corrected by hand")
     folder = context.folder(SEGMENTER)
-    weights = class_weights(context) if settings.class_weights == "root" else None
+    taught = count_masks(context)
+    weights = root_weights(taught.sum(0).tolist()) if settings.class_weights == "root" else None
     balance = rarity_weights(samples, len(manifest.classes)) if settings.balance else None
     figures: dict[str, Any] = fit(
         "train_segmenter",
@@ -187,15 +195,18 @@ def work(context: Context) -> dict[str, Any]:
         figures["class_weights"] = dict(zip(names, weights.tolist(), strict=True))
     description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
-    predict_split(context, Segmenter(net, description))
+    predicted = predict_split(context, Segmenter(net, description))
     pixels = count_pixels(
         dataset,
-        manifest.ignore_index,
+        ignored,
         None if weights is None else weights.tolist(),
         balance,
     )
     entropy = label_entropy(pixels)
-    judgements = _judge(context, figures.get("entropy", figures["loss"]), entropy)
+    counted = count_labels((set(np.flatnonzero(row).tolist()) for row in taught), ignored)
+    judgements = judge_segmenter(
+        figures.get("entropy", figures["loss"]), entropy, counted, predicted, manifest.classes
+    )
     return {
         **figures,
         "images": len(samples),
@@ -226,39 +237,30 @@ def count_pixels(
     return {label: count * (weights[label] if weights else 1) for label, count in found.items()}
 
 
-def _judge(context: Context, loss: float, entropy: float) -> list[str]:
-    """Hold the segmenter's cross entropy in the last epoch, and its predictions, against labels."""
-    taught, predicted = (
-        count_labels(
-            (read_mask(context, artifact, sample) for sample in context.samples(role)),
-            context.manifest.ignore_index,
-        )
-        for artifact, role in ((PSEUDO, "train"), (PREDICTIONS, "val"))
-    )
-    return judge_segmenter(loss, entropy, taught, predicted, context.manifest.classes)
-
-
-def class_weights(context: Context) -> Tensor:
-    """Count the pixels of each class in the pseudo masks of train; return `root_weights` (C + 1,).
+def count_masks(context: Context) -> NDArray[np.int64]:
+    """Count the pixels of each label but the neutral one in the pseudo masks of train: (N, C + 1).
 
     Raises:
         UserError: a mask can't be read.
     """
-    counts = np.zeros(len(context.manifest.classes) + 1, dtype=np.int64)
+    samples = context.samples("train")
+    counts = np.zeros((len(samples), len(context.manifest.classes) + 1), dtype=np.int64)
+    rows = {sample.id: row for sample, row in zip(samples, counts, strict=True)}
 
-    def count(_: Sample, labels: LabelMap) -> None:
-        found = np.bincount(labels.ravel(), minlength=len(counts))
-        counts[:] += found[: len(counts)]  # behind the classes there is the neutral label alone
+    def count(sample: Sample, labels: LabelMap) -> None:
+        found = np.bincount(labels.ravel(), minlength=counts.shape[1])
+        # Behind the classes there is the neutral label alone.
+        rows[sample.id][:] = found[: counts.shape[1]]
 
     for_each(
-        "train_segmenter, weights of classes",
-        context.samples("train"),
+        "train_segmenter, labels",
+        samples,
         load=lambda sample: read_mask(context, PSEUDO, sample),
         compute=count,
         finish=lambda sample, _: None,
         workers=context.recipe.workers,
     )
-    return root_weights(counts.tolist())
+    return counts
 
 
 def check_net(recipe: Recipe, manifest: Manifest) -> None:
@@ -298,19 +300,17 @@ def _make_net(recipe: Recipe, manifest: Manifest, *, pretrained: bool) -> Segmen
     )
 
 
-def predict_split(context: Context, segmenter: Segmenter) -> None:
-    """Write the segmenter's masks of the val split: from the image alone, no tags."""
+def predict_split(context: Context, segmenter: Segmenter) -> LabelCounts:
+    """Write the segmenter's masks of the val split, from the image alone; count what they show."""
+    shown, samples = Shown(context, PREDICTIONS), context.samples("val")
     with inference(segmenter.net, context.hardware) as device:
         make_each(
             context,
             "predict val",
             PREDICTIONS,
-            context.samples("val"),
+            samples,
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
             compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
-            finish=lambda sample, result: write_labels(
-                context.file(PREDICTIONS, sample),
-                segmenter.decide(*result),
-                context.manifest.palette,
-            ),
+            finish=lambda sample, result: shown.write(sample, segmenter.decide(*result)),
         )
+    return count_labels(map(shown, samples), context.manifest.ignore_index)

@@ -89,16 +89,20 @@ def test_label_studios_json_min(photos, tags):
         least(3, "http://host/photos/3.png", "weld"),
     ]
     (photos / "min.json").write_text(json.dumps(content))
-    assert tags(read_dataset(photos)) == {
-        "train": {"1": ("crack", "weld"), "2": (), "3": ("weld",)}
-    }
+    manifest = read_dataset(photos)
+    # A skipped task has no choice either: of its image nothing was said.
+    assert tags(manifest) == {"train": {"1": ("crack", "weld"), "3": ("weld",)}}
+    assert any("1 tasks have no annotation yet and are left out" in note for note in manifest.notes)
+    content[1] |= {"choice": []}
+    (photos / "min.json").write_text(json.dumps(content))
+    assert tags(read_dataset(photos))["train"]["2"] == ()
 
 
 def test_the_control_of_json_min_may_have_any_name(photos, tags):
     content = [least(1, "1.png") | {"defect": "weld"}, least(2, "2.png")]
     (photos / "min.json").write_text(json.dumps(content))
     manifest = read_dataset(photos)
-    assert tags(manifest) == {"train": {"1": ("weld",), "2": ()}}
+    assert tags(manifest) == {"train": {"1": ("weld",)}}
     assert "choices of defect" in manifest.found
     content[0] |= {"title": "first"}
     (photos / "min.json").write_text(json.dumps(content))
