@@ -345,7 +345,7 @@ def test_public_names_are_found(name: str) -> None:
 
 
 def test_all_masks_that_can_be_exported_are_choices() -> None:
-    from affinitynet.cli import MASKS
+    from affinitynet.command_line.export import MASKS
     from affinitynet.export.folders import EXPORTABLE
 
     assert sorted(MASKS) == sorted(("final", *EXPORTABLE))

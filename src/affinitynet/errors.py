@@ -7,8 +7,16 @@ from difflib import get_close_matches
 class UserError(Exception):
     """A mistake in the user's input: what is wrong, in which file or setting, what to do.
 
-    The command line prints it as one line and ends with exit code 2.
+    The command line prints it as one line and ends with exit code `code`.
     """
+
+    code = 2
+
+
+class FailedImagesError(UserError):
+    """Some images of many failed; what was made of the others is there."""
+
+    code = 1
 
 
 class NotFiniteError(ValueError):
