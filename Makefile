@@ -60,7 +60,7 @@ $(FORMATS)/ready: pyproject.toml constraints.txt
 	-$(FORMATS)/bin/pip install --quiet label-studio-sdk
 	-$(FORMATS)/bin/pip install --quiet datasets
 	-$(FORMATS)/bin/pip install --quiet --no-deps labelme
-	-$(FORMATS)/bin/pip install --quiet loguru tifffile
+	-$(FORMATS)/bin/pip install --quiet imgviz loguru matplotlib tifffile
 	-$(FORMATS)/bin/pip install --quiet --no-deps ultralytics
 	touch $(FORMATS)/ready
 

@@ -140,6 +140,7 @@ def ultralytics_data(out: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, A
     pytest.importorskip("ultralytics")
     dataset = pytest.importorskip("ultralytics.data.dataset")
     utils = pytest.importorskip("ultralytics.data.utils")
+    monkeypatch.setattr(utils, "check_font", lambda *_: None)  # which would fetch one
     return dataset, utils
 
 
