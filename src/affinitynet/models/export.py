@@ -47,12 +47,12 @@ def export_model(run_folder: str | Path, out: str | Path, *, format: str = "onnx
             installed, a network that the format can't hold, or `out` holds files.
     """
     out = Path(out).resolve()
-    if format not in _FORMATS:
-        raise UserError(f"format = {format!r}: not known; choose from {', '.join(_FORMATS)}")
+    if format not in MODEL_FORMATS:
+        raise UserError(f"format = {format!r}: not known; choose from {', '.join(MODEL_FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: holds files already; name a new folder, as nothing is overwritten")
     segmenter = Segmenter.load(Path(run_folder) / SEGMENTER.folder)
-    _FORMATS[format](segmenter, out)
+    MODEL_FORMATS[format](segmenter, out)
     if segmenter.settings.refine:
         say("the run's masks went through the dense CRF, which is not in the file")
     return out
@@ -90,7 +90,7 @@ def _write_pt2(segmenter: Segmenter, out: Path) -> None:
     _write_classes(segmenter, out)
 
 
-_FORMATS: dict[str, Callable[[Segmenter, Path], None]] = {
+MODEL_FORMATS: dict[str, Callable[[Segmenter, Path], None]] = {
     "onnx": _write_onnx,
     "pt2": _write_pt2,
     "segmenter": write_hub_folder,
