@@ -2,17 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := build/lowest
+FORMATS := .venv-formats
 
-.PHONY: demo test test-all test-lowest lint wheel clean
+.PHONY: demo test test-all test-lowest test-formats lint wheel clean
 
 demo: .venv/ready
 	$(BIN)/affinitynet demo
 
 test: .venv/ready
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not formats"
 
 test-all: .venv/ready
-	$(BIN)/pytest --durations=20
+	$(BIN)/pytest -m "not formats" --durations=20
 
 # The second run of mypy looks for what Windows lacks.
 lint: .venv/ready
@@ -44,5 +45,24 @@ $(LOWEST)/ready: pyproject.toml .ci/lowest.py
 	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable ".[dev]"
 	touch $(LOWEST)/ready
 
+# Exports read back by the programs they are for, and networks by ONNX Runtime, in an environment of
+# its own. Each program is installed alone, and one that can't be had here is skipped; LabelMe and
+# Ultralytics without what they need for their windows and trainings.
+test-formats: $(FORMATS)/ready
+	$(FORMATS)/bin/pytest -m formats -rs -p no:cacheprovider tests/formats
+
+$(FORMATS)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FORMATS)
+	$(FORMATS)/bin/pip install --quiet --upgrade pip
+	$(FORMATS)/bin/pip install --quiet --constraint constraints.txt --editable ".[dev,onnx]"
+	-$(FORMATS)/bin/pip install --quiet pycocotools
+	-$(FORMATS)/bin/pip install --quiet datumaro
+	-$(FORMATS)/bin/pip install --quiet label-studio-sdk
+	-$(FORMATS)/bin/pip install --quiet datasets
+	-$(FORMATS)/bin/pip install --quiet --no-deps labelme
+	-$(FORMATS)/bin/pip install --quiet imgviz loguru matplotlib tifffile
+	-$(FORMATS)/bin/pip install --quiet --no-deps ultralytics
+	touch $(FORMATS)/ready
+
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv .venv-formats runs build dist

@@ -24,7 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("report", "export"),
     ("stages",),
     ("preflight", "view"),
-    ("pipeline",),
+    ("pipeline", "predicting"),
     ("command_line",),
     ("cli",),
 )
@@ -105,6 +105,7 @@ def test_no_torch_at_import_where_none_is_needed() -> None:
         "view",
         "cli.py",
         "pipeline.py",
+        "predicting.py",
         "preflight.py",
     )
     for file in FILES:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -345,7 +345,23 @@ def test_public_names_are_found(name: str) -> None:
 
 
 def test_all_masks_that_can_be_exported_are_choices() -> None:
-    from affinitynet.cli import MASKS
+    from affinitynet.command_line.export import MASKS
     from affinitynet.export.folders import EXPORTABLE
 
     assert sorted(MASKS) == sorted(("final", *EXPORTABLE))
+
+
+def test_all_formats_of_masks_and_networks_are_choices() -> None:
+    from affinitynet.command_line.export import MaskFormat, ModelFormat
+    from affinitynet.export.formats import FORMATS
+    from affinitynet.models.export import MODEL_FORMATS
+
+    assert get_args(MaskFormat) == tuple(FORMATS)
+    assert get_args(ModelFormat) == tuple(MODEL_FORMATS)
+
+
+def test_flags_about_masks_are_refused_with_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("export", tmp_path, "--out", tmp_path / "new", "--format", "onnx", "--partial")
+    assert "takes no flag about masks" in fails(capsys, *words)

@@ -15,6 +15,7 @@ __all__ = [
     "UserError",
     "check_dataset",
     "evaluate_run",
+    "export_model",
     "export_run",
     "import_corrections",
     "ops",
@@ -37,9 +38,10 @@ _HOMES = {
     "UserError": "affinitynet.errors",
     "check_dataset": "affinitynet.data.check",
     "evaluate_run": "affinitynet.pipeline",
+    "export_model": "affinitynet.models.export",
     "export_run": "affinitynet.export",
     "import_corrections": "affinitynet.data.drawn",
-    "predict_folder": "affinitynet.pipeline",
+    "predict_folder": "affinitynet.predicting",
     "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
     "view_run": "affinitynet.view",
@@ -55,8 +57,10 @@ if TYPE_CHECKING:
     from affinitynet.data.new_recipe import write_recipe
     from affinitynet.errors import UserError
     from affinitynet.export import export_run
+    from affinitynet.models.export import export_model
     from affinitynet.models.segmenter import Segmenter
-    from affinitynet.pipeline import Run, evaluate_run, predict_folder, run
+    from affinitynet.pipeline import Run, evaluate_run, run
+    from affinitynet.predicting import predict_folder
     from affinitynet.report import write_report
     from affinitynet.run_folder.recipe import Recipe
     from affinitynet.view import view_run

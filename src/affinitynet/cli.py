@@ -10,22 +10,20 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from affinitynet import __version__
 from affinitynet.command_line import interrupts
 from affinitynet.command_line.correct import CORRECT, correct
+from affinitynet.command_line.export import EXPORT, export
 from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
+from affinitynet.command_line.predict import PREDICT, predict
 from affinitynet.command_line.view import VIEW, view
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
 # What takes long to import is imported inside the commands, so that --help answers at once.
-
-ExportFormat = Literal["voc", "png"]
-# The artifacts that can be exported, written out: the stage graph takes a while to import.
-MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions")
 
 
 def demo(out: Path) -> None:
@@ -158,20 +156,6 @@ def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> No
         print_figures(classes, rows)
 
 
-def export(run: Path, out: Path, format: ExportFormat, stage: str) -> None:
-    """Copy a run's masks to a new folder, for other tools to read."""
-    from affinitynet.export import export_run
-
-    print(export_run(run, out, format=format, stage=stage))
-
-
-def predict(run: Path, images: Path, out: Path, device: str) -> None:
-    """Segment photographs with a run's trained network."""
-    from affinitynet.pipeline import predict_folder
-
-    print(predict_folder(run, images, out, device=device))
-
-
 def convert_weights(source: Path, target: Path) -> None:
     """Convert weights (MXNet, Caffe, PyTorch) to safetensors."""
     from affinitynet.models.weights import convert
@@ -250,24 +234,8 @@ COMMANDS = {
     ),
     "view": Command(view, VIEW),
     "correct": Command(correct, CORRECT),
-    "export": Command(
-        export,
-        (
-            RUN,
-            argument("--out", "new folder to write to", required=True),
-            choice("--format", "voc: a devkit folder; png: only the masks", get_args(ExportFormat)),
-            choice("--stage", "which masks", MASKS),
-        ),
-    ),
-    "predict": Command(
-        predict,
-        (
-            RUN,
-            argument("images", "an image, or a folder of images"),
-            argument("--out", "folder for the masks (palette PNGs)", required=True),
-            argument("--device", "auto (the default), cpu, cuda, cuda:1, mps", str, default="auto"),
-        ),
-    ),
+    "export": Command(export, EXPORT),
+    "predict": Command(predict, PREDICT),
     "convert-weights": Command(
         convert_weights,
         (
@@ -283,7 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with code 2 after a mistake in the input or a file that can't be read or
-            written, 130 after Ctrl-C, 141 when the reader of a pipe has gone, 1 after a bug.
+            written, 130 after Ctrl-C, 141 when the reader of a pipe has gone, 1 after a bug, or
+            where some images of many failed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -310,7 +279,7 @@ def report_error(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt) or interrupts.was_interrupted():
         return _complain(interrupts.MESSAGE, interrupts.CODE) if interrupts.tell_once() else 130
     if isinstance(error, UserError):
-        return _complain(str(error), 2)
+        return _complain(str(error), error.code)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return _complain(f"{place}{error.strerror or error}", 2)

@@ -7,13 +7,21 @@ from difflib import get_close_matches
 class UserError(Exception):
     """A mistake in the user's input: what is wrong, in which file or setting, what to do.
 
-    The command line prints it as one line and ends with exit code 2. Names in it may come from
+    The command line prints it as one line and ends with exit code `code`. Names in it may come from
     anywhere, so what is no printable character is written as its escape.
     """
+
+    code = 2
 
     def __init__(self, message: str) -> None:
         """Keep the message as one line that does nothing to a terminal."""
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+class FailedImagesError(UserError):
+    """Some images of many failed; what was made of the others is there."""
+
+    code = 1
 
 
 class NotFiniteError(ValueError):

@@ -14,7 +14,6 @@ from affinitynet.data.facts import facts_of
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.of_run import manifest_of, read_recipe_data
-from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
 from affinitynet.errors import UserError
 from affinitynet.preflight import (
@@ -49,7 +48,6 @@ from affinitynet.run_folder.stages import (
     EVALUATION,
     FIGURES,
     FOLDERS,
-    SEGMENTER,
     Stage,
     find_stage,
     folders_of,
@@ -362,29 +360,6 @@ def evaluate_run(
     dataset = opened.recipe.dataset
     name = split or dataset.figures or dataset.train
     return [measure_folder(opened.manifest, name, Path(masks))]
-
-
-def predict_folder(
-    run_folder: str | Path, images: str | Path, out: str | Path, device: str = "auto"
-) -> Path:
-    """Segment photographs with a run's trained network; writes a palette PNG for each into `out`.
-
-    `out` is a new folder, or one that an earlier call made, whose masks are overwritten. Images
-    below `out`, where that lies inside the folder of images, are masks and left out.
-
-    Raises:
-        UserError: no trained network, no images, `out` is the folder of the images or holds other
-            files, or an image can't be read (the masks of those before it stay).
-    """
-    model = Path(run_folder) / SEGMENTER.folder
-    if not (model / "model.json").is_file():
-        raise UserError(f"{model}: holds no trained model (model.json is missing)")
-    samples = find_photographs(Path(images), Path(out))
-    claim_folder(Path(out), model)
-    from affinitynet.stages.predict import predict
-
-    predict(model, samples, Path(out), device)
-    return Path(out)
 
 
 def _refuse_stale(out: Path, status: StageStatus) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from affinitynet.data import Manifest, Sample, read_dataset, voc_palette, write_labels
 from affinitynet.errors import UserError
-from affinitynet.export.folders import _write_voc
+from affinitynet.export.dataset import Export
+from affinitynet.export.folders import write_export
 
 
 def tags_of(manifest):
@@ -60,6 +61,7 @@ def test_what_is_exported_is_read_again(pictures, tmp_path, name):
     manifest = Manifest(root, ("cat", "dog"), {"train": samples})
     for sample in samples:
         write_labels(root / "m" / f"{sample.id}.png", np.ones((30, 40), int), voc_palette())
-    _write_voc(root / "m", tmp_path / "out", manifest, samples)
-    (tmp_path / "out" / "classes.txt").write_text("background\ncat\ndog\n")
+    export = Export(manifest.classes, samples, root / "m", manifest.splits, manifest.splits)
+    (tmp_path / "out").mkdir()
+    write_export(export, "voc", tmp_path / "out")
     assert tags_of(read_dataset(tmp_path / "out")) == {name: "cat", "other": "cat"}

@@ -1,5 +1,6 @@
 """Predictions belong to the network and the images of this call, and never replace an image."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from affinitynet.cli import main
 from affinitynet.data import read_labels
 from affinitynet.data.photographs import find_photographs
-from affinitynet.errors import UserError
+from affinitynet.errors import FailedImagesError, UserError
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import build_segmentation_net, describe_segmenter
-from affinitynet.pipeline import predict_folder
+from affinitynet.predicting import predict_folder
 from affinitynet.run_folder.settings import BackboneSettings, SegmenterSettings
 
 
@@ -76,3 +78,84 @@ def test_what_macos_puts_beside_images_is_no_image(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "._a.png").write_bytes(b"no picture")
     assert [sample.id for sample in find_photographs(tmp_path / "in", tmp_path / "out")] == ["a"]
+
+
+def test_a_bad_image_is_named_and_the_others_are_segmented(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = model / "images", model / "masks"
+    for name in ("a.png", "deep/c.png", "d.jpg"):
+        picture(images / name)
+    (images / "b.png").write_bytes(b"no picture")
+    with pytest.raises(FailedImagesError, match=r"1 of 4 images failed, the first is .*b\.png: "):
+        predict_folder(model / "one", images, out)
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert made == ["a.png", "d.png", "deep/c.png"]
+    said = capsys.readouterr().err
+    assert "predict: 3 images in" in said
+    assert "images/s" in said
+    assert f"warning: failed: {images / 'b.png'}: this image can't be decoded" in said
+
+
+def test_the_command_ends_with_1_after_a_bad_image(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = picture(model / "images" / "a.png"), model / "images" / "b.png"
+    bad.write_bytes(b"no picture")
+    words = ["predict", model / "one", good, bad, "--out", model / "masks"]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    assert end.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("affinitynet: 1 of 2 images failed")
+
+
+def test_overlay_and_scores_lie_beside_the_mask(model: Path) -> None:
+    image = picture(model / "images" / "a.png", (20, 10))
+    out = predict_folder(model / "two", image, model / "masks", overlay=True, scores=True)
+    with np.load(out / "a.scores.npz") as file:
+        probabilities = file["probabilities"]
+        assert file["classes"].tolist() == ["cat", "dog"]
+    assert probabilities.shape == (3, 10, 20)
+    np.testing.assert_array_equal(probabilities.argmax(0), read_labels(out / "a.png"))
+    with Image.open(out / "a.overlay.jpg") as overlay:
+        assert overlay.size == (20, 10)
+        laid = np.asarray(overlay, int)
+    with Image.open(image) as original:
+        assert np.abs(laid - np.asarray(original, int)).mean() > 20
+
+
+def test_other_formats_are_as_export_makes_them(model: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        picture(model / "images" / name)
+    out = predict_folder(model / "two", model / "images", model / "coco", format="coco")
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*")) == [
+        "annotations",
+        "annotations/instances_predicted.json",
+        "images",
+        "images/a.png",
+        "images/b.jpg",
+    ]
+    document = json.loads((out / "annotations" / "instances_predicted.json").read_text())
+    assert [entry["area"] for entry in document["annotations"]] == [32 * 32] * 2
+    with pytest.raises(UserError, match="holds files already"):
+        predict_folder(model / "two", model / "images", out, format="coco")
+    with pytest.raises(UserError, match="go with --format png"):
+        predict_folder(model / "two", model / "images", model / "new", format="voc", scores=True)
+
+
+def ids(*given: Path, out: Path) -> list[str]:
+    return [sample.id for sample in find_photographs(list(given), out)]
+
+
+def test_names_below_the_common_folder_name_the_masks(tmp_path: Path) -> None:
+    x, y, z = (picture(tmp_path / name) for name in ("p/x/1.png", "p/y/1.png", "p/z.jpg"))
+    (tmp_path / "p" / "notes.txt").write_text("no picture", encoding="utf-8")
+    out = tmp_path / "out"
+    assert ids(x, out=out) == ["1"]
+    assert ids(x, y, out=out) == ["x/1", "y/1"]
+    assert ids(x.parent, y.parent, z, out=out) == ["x/1", "y/1", "z"]
+    assert ids(tmp_path / "p" / "**" / "*.png", out=out) == ["x/1", "y/1"]
+    assert ids(x, x.parent, tmp_path / "p" / "x" / "*", out=out) == ["1"]
+    assert ids(z, tmp_path / "p" / "notes.txt", out=out) == ["z"]
+    with pytest.raises(UserError, match="there is no such image or folder"):
+        ids(tmp_path / "p" / "*.tif", out=out)

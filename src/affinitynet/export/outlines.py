@@ -99,7 +99,8 @@ def _trace_loops(padded: Mask) -> tuple[list[list[_Edge]], dict[_Edge, tuple[int
     for start in sorted(starts):
         if start in place:
             continue
-        loop, edge = [], start
+        loop: list[_Edge] = []
+        edge = start
         while edge not in place:
             place[edge] = (len(loops), len(loop))
             loop.append(edge)
@@ -161,4 +162,5 @@ def _straighten(points: Points) -> Points:
         return points
     before = np.sign(points - np.roll(points, 1, 0))
     after = np.sign(np.roll(points, -1, 0) - points)
-    return points[(before != after).any(1)]
+    turns: Points = points[(before != after).any(1)]
+    return turns

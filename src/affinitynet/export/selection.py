@@ -91,7 +91,7 @@ def _check(masks: Path, sample: Sample, manifest: Manifest, pictures: bool) -> b
     if not file.is_file():
         raise UserError("its mask is missing")
     labels = read_labels(file)
-    values = np.unique(labels)
+    values = np.unique(labels).astype(np.int64)
     strange = values[(values > len(manifest.classes)) & (values != manifest.ignore_index)]
     if strange.size:
         raise UserError(f"{file}: has the label {strange[0]}, which is no class")

@@ -2,33 +2,96 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from affinitynet.data import Sample, load_image, voc_palette, write_labels
+from affinitynet.data.labels import ignore_index
+from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.hardware import find_device
 from affinitynet.models.segmenter import Segmenter
-from affinitynet.run_folder.folder import output_path
+from affinitynet.report.pictures import draw_labels
+from affinitynet.run_folder.folder import atomic_write, output_path
 from affinitynet.stages.images import for_each
 
 
-def predict(model: Path, samples: Sequence[Sample], out: Path, device: str) -> None:
-    """Write a palette PNG into `out` for each image, over what is there.
+class Predicted(NamedTuple):
+    """The samples that have a mask now, why others have none, and the classes of the labels."""
+
+    samples: tuple[Sample, ...]
+    faults: list[str]
+    classes: tuple[str, ...]
+
+
+def predict(
+    model: Path,
+    samples: Sequence[Sample],
+    out: Path,
+    device: str,
+    *,
+    overlay: bool = False,
+    scores: bool = False,
+) -> Predicted:
+    """Write a palette PNG into `out` for each image, over what is there; go on after a bad image.
+
+    overlay: also ``<id>.overlay.jpg``. scores: also ``<id>.scores.npz``.
 
     Raises:
-        UserError: no model, no such device, or an image can't be read (the masks of those before
-            it stay).
+        UserError: no model, or no such device.
     """
     place = find_device(device)
     segmenter = Segmenter.load(model, place)
+    faults: dict[str, str] = {}
+
+    def load(sample: Sample) -> Tensor | None:
+        try:
+            return torch.from_numpy(load_image(sample.image))
+        except UserError as error:
+            faults[sample.id] = str(error)
+            return None
+
+    def compute(sample: Sample, image: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        if image is None:
+            return None
+        found = segmenter.scores(image.to(place))
+        if not bool(found.isfinite().all()):
+            faults[sample.id] = f"{sample.image}: the network's probabilities are not finite"
+            return None
+        return image, found
+
+    def finish(sample: Sample, result: tuple[Tensor, Tensor] | None) -> None:
+        if result is None:
+            return
+        try:
+            labels = segmenter.decide(*result)
+        except NotFiniteError as error:
+            faults[sample.id] = f"{sample.image}: {error}"
+            return
+        if overlay:
+            _write_overlay(output_path(out, sample.id, ".overlay.jpg"), result[0], labels)
+        if scores:
+            _write_scores(output_path(out, sample.id, ".scores.npz"), result[1], segmenter.classes)
+        write_labels(output_path(out, sample.id), labels, voc_palette())
+
     with torch.inference_mode():
-        for_each(
-            "predict",
-            samples,
-            load=lambda sample: torch.from_numpy(load_image(sample.image)),
-            compute=lambda sample, image: (image, segmenter.scores(image.to(place))),
-            finish=lambda sample, result: write_labels(
-                output_path(out, sample.id), segmenter.decide(*result), voc_palette()
-            ),
-            workers=2,
-        )
+        for_each("predict", samples, load=load, compute=compute, finish=finish, workers=2)
+    done = tuple(sample for sample in samples if sample.id not in faults)
+    in_order = [faults[sample.id] for sample in samples if sample.id in faults]
+    return Predicted(done, in_order, segmenter.classes)
+
+
+def _write_overlay(file: Path, image: Tensor, labels: np.ndarray[Any, Any]) -> None:
+    picture = draw_labels(image.cpu().numpy(), labels, ignore_index(int(labels.max())))
+    with atomic_write(file) as temporary:
+        Image.fromarray(picture).save(temporary, format="JPEG", quality=90)
+
+
+def _write_scores(file: Path, scores: Tensor, classes: Sequence[str]) -> None:
+    # Half precision: a third of a percent of a probability matters to nobody, and the file halves.
+    values = scores.cpu().numpy().astype(np.float16)
+    with atomic_write(file) as temporary:
+        np.savez_compressed(temporary, probabilities=values, classes=np.array(classes))
