@@ -66,6 +66,20 @@ def test_distance_is_that_to_the_nearest(neighbors: int) -> None:
         assert float(distance) == pytest.approx(sum(nearest) / len(nearest), abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 7, 95, 96, 97, 103, 1000, 1601])
+@pytest.mark.parametrize("neighbors", [1, 3, 5])
+def test_no_nearest_patch_is_missed_in_a_bank_of_any_size(size: int, neighbors: int) -> None:
+    """Byte for byte what sorting all distances gives, for equal ones and clusters too."""
+    patches, bank = normal(70, 6), normal(size, 6, seed=1)
+    bank[size // 2 :] = bank[: size - size // 2].clone()  # every distance twice
+    order = torch.arange(size) if neighbors == 1 else bank[:, 0].argsort()
+    bank = bank[order]
+    squares = torch.addmm((bank * bank).sum(1), patches, bank.T, alpha=-2)
+    nearest = squares.sort(1).values[:, :neighbors] + (patches * patches).sum(1, keepdim=True)
+    expected = nearest.clamp(min=0).sqrt().mean(1)
+    assert torch.equal(contrast.nearest_distance(patches, bank, neighbors), expected)
+
+
 def test_rows_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     patches, bank = normal(300, 6), normal(50, 6, seed=1)
     whole = contrast.nearest_distance(patches, bank)

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from affinitynet.ops import affinity as pairs
-from affinitynet.ops.random_walk import power_coefficients, random_walk
+from affinitynet.ops.random_walk import (
+    power_coefficients,
+    random_walk,
+    walk_numba,
+    walk_torch,
+)
 
 
 def dense_walk(maps: Tensor, affinity: Tensor, beta: float, steps: int, radius: float) -> Tensor:
@@ -273,14 +278,30 @@ def test_gradients_of_a_long_walk_equal_those_of_the_matrix_power():
 
 @pytest.mark.parametrize("grid", [(1, 1), (9, 10), (40, 70)])
 @pytest.mark.parametrize("radius", [1, 3, 5])
-def test_the_recorded_walk_in_torch_equals_the_kernel(grid, radius):
-    """With a gradient asked for, the walk takes the path that CUDA takes."""
+def test_asking_for_gradients_does_not_change_the_result(grid, radius):
     maps, affinity = random_case(*grid, radius=radius, batch=2, count=3)
     plain = random_walk(maps, affinity, radius=radius)
     recorded = random_walk(maps.requires_grad_(), affinity, radius=radius)
     assert recorded.requires_grad
     assert not plain.requires_grad
-    torch.testing.assert_close(recorded.detach(), plain, rtol=0, atol=3e-6)
+    assert torch.equal(recorded, plain)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 9), (9, 10), (20, 35)])
+@pytest.mark.parametrize("radius", [2, 5])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_the_kernels_equal_the_walk_in_torch(grid, radius, dtype, close):
+    """The path that CUDA takes: values and both gradients, relative to the largest."""
+    maps, affinity = (x.to(dtype) for x in random_case(*grid, radius=radius, batch=2, count=3))
+    wanted = torch.rand(maps.shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    offsets, coefficients = pairs.displacements(radius), power_coefficients(64, 1e-5)
+    found = []
+    for walk in (walk_numba, walk_torch):
+        leaves = maps.clone().requires_grad_(), affinity.clone().requires_grad_()
+        walked = walk(*leaves, offsets, 8, coefficients)
+        found.append((walked.detach(), *torch.autograd.grad((walked * wanted).sum(), leaves)))
+    for ours, twin in zip(*found, strict=True):
+        assert error(ours, twin.double()) < close
 
 
 def test_without_gradients_the_arguments_may_ask_for_them():

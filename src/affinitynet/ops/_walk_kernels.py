@@ -45,16 +45,19 @@ def flow(
 
 
 @fused
-def walk(
-    maps: Floats, pairs: Floats, offsets: Integers, coefficients: Floats, result: Floats
-) -> None:
-    """Write sum_k c_k T_k(T) M of one sample: (K, h, w), (P, h, w) -> result (K, h, w).
+def lay_out(
+    pairs: Floats, offsets: Integers
+) -> tuple[Floats, Integers, Floats, np.int64, np.int64]:
+    """Lay the graph of one sample out in one line: (P, h, w) -> weights (P, lead + size).
 
-    The grid lies in one line, its rows `stride` apart with room for the reach on their right
-    and `lead` places before and after, all with weight zero: every neighbor is then a fixed
-    shift away, inside the line, and no bounds are checked.
+    The rows of the grid are `stride` apart with room for the reach on their right, and states have
+    `lead` places before and after, all with weight zero: every neighbor is then a fixed shift
+    away, inside the line, and no bounds are checked.
+
+    Returns:
+        weights, shifts (P,), 1 / D_i (size,), stride and lead.
     """
-    K, height, width = maps.shape
+    _, height, width = pairs.shape
     reach = 0
     for dy, dx in offsets:
         reach = max(reach, dy, abs(dx))
@@ -64,14 +67,14 @@ def walk(
     shifts = offsets[:, 0] * stride + offsets[:, 1]
 
     # Room in front only: an edge lies at its first pixel, which is never after the last row.
-    weights = np.zeros((len(offsets), lead + size), maps.dtype)
+    weights = np.zeros((len(offsets), lead + size), pairs.dtype)
     for p in range(len(offsets)):
         dy, dx = offsets[p]
         for y in range(height - dy):
             for x in range(max(0, -dx), min(width, width - dx)):
                 weights[p, lead + y * stride + x] = pairs[p, y, x]
     # 1 / D_i; the one that each sum begins with is W_ii.
-    rate = np.ones(size, maps.dtype)
+    rate = np.ones(size, pairs.dtype)
     for p in range(len(offsets)):
         ahead = weights[p, lead : lead + size]
         back = weights[p, lead - shifts[p] : lead - shifts[p] + size]
@@ -79,7 +82,17 @@ def walk(
             rate[i] += ahead[i] + back[i]
     for i in range(size):
         rate[i] = 1 / rate[i]
+    return weights, shifts, rate, stride, lead
 
+
+@fused
+def walk(
+    maps: Floats, pairs: Floats, offsets: Integers, coefficients: Floats, result: Floats
+) -> None:
+    """Write sum_k c_k T_k(T) M of one sample: (K, h, w), (P, h, w) -> result (K, h, w)."""
+    K, height, width = maps.shape
+    weights, shifts, rate, stride, lead = lay_out(pairs, offsets)
+    size = len(rate)
     states = np.zeros((K, lead + size + lead), maps.dtype)
     for k in range(K):
         for y in range(height):

@@ -18,6 +18,7 @@ _ENTRIES = 1 << 24  # distances held at once: 64 MB
 # (`evaluate.cam_background`).
 BORDER = 0.2
 _FEWEST_ROWS = 64  # of patches that are compared at once, however large the bank
+_GROUP = 8  # columns that are looked at through their minimum first
 
 
 def patch_features(maps: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
@@ -88,11 +89,27 @@ def nearest_distance(patches: Tensor, bank: Tensor, neighbors: int = 3) -> Tenso
     for part in torch.split(patches, rows):
         # |p|^2 is the same for a whole row: it is not needed to find the nearest.
         distances = torch.addmm(squares, part, columns, alpha=-2)
-        nearest = distances.topk(neighbors, 1, largest=False).values
-        nearest = nearest + (part * part).sum(1, keepdim=True)
+        nearest = _smallest(distances, neighbors) + (part * part).sum(1, keepdim=True)
         # Rounding can bring the square of a short distance below zero.
         found.append(nearest.clamp(min=0).sqrt().mean(1))
     return torch.cat(found) if found else patches.new_zeros(0)
+
+
+def _smallest(rows: Tensor, count: int) -> Tensor:
+    """Return the smallest values of each row, in order: `topk` in less than half of its time.
+
+    Of groups of columns, only the `count` with the smallest minima can hold one of the smallest
+    values: any other has `count` values before its own.
+    """
+    groups = rows.shape[1] // _GROUP
+    if groups < 4 * count:  # too few columns to leave any out
+        return rows.topk(count, 1, largest=False).values
+    # A group is every groups-th column, not a run of them: the minima are then of whole lines.
+    whole = rows[:, : groups * _GROUP].view(len(rows), _GROUP, groups)
+    near = whole.amin(1).topk(count, 1, largest=False, sorted=False).indices
+    candidates = whole.gather(2, near[:, None].expand(-1, _GROUP, -1)).flatten(1)
+    rest = rows[:, groups * _GROUP :]
+    return torch.cat([candidates, rest], 1).topk(count, 1, largest=False).values
 
 
 def coreset(patches: Tensor, count: int, generator: Generator, *, dimensions: int = 32) -> Tensor:

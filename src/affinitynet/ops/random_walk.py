@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from affinitynet.ops._arguments import check_count, check_exponent, check_values
+from affinitynet.ops._walk_back import walk_back
 from affinitynet.ops._walk_kernels import walk
 from affinitynet.ops.affinity import displacements, outside, overlap
 
@@ -105,10 +107,9 @@ def walk_by(
 ) -> Tensor:
     """Calculate sum_k c_k T_k(T) maps; `double` keeps float64 from the kernel."""
     offsets = displacements(radius)
-    # The kernel has no derivative.
     recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
-    if maps.is_cpu and not double and not recorded:
-        return walk_numba(maps.detach(), affinity.detach(), offsets, beta, coefficients)
+    if maps.is_cpu and (recorded or not double):
+        return walk_numba(maps, affinity, offsets, beta, coefficients)
     return walk_torch(maps, affinity, offsets, beta, coefficients)
 
 
@@ -146,14 +147,48 @@ def walk_numba(
     beta: float,
     coefficients: Sequence[float],
 ) -> Tensor:
-    """Walk in a compiled kernel on the CPU, one thread, without the GIL."""
-    result = torch.empty_like(maps, memory_format=torch.contiguous_format)
-    pairs = (affinity**beta).contiguous().numpy()
-    steps = np.array(offsets, np.int64).reshape(-1, 2)
-    terms = np.array(coefficients, pairs.dtype)
-    for sample, graph, output in zip(maps.contiguous().numpy(), pairs, result.numpy(), strict=True):
-        walk(sample, graph, steps, terms, output)
-    return result
+    """Walk in compiled kernels on the CPU, one thread, without the GIL; differentiable."""
+    return cast(Tensor, _Kernels.apply(maps, affinity**beta, offsets, coefficients))
+
+
+class _Kernels(torch.autograd.Function):
+    """sum_k c_k T_k(T) M and its derivatives in M and the pairs' weights, in the kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: Tensor,
+        pairs: Tensor,
+        offsets: Sequence[tuple[int, int]],
+        coefficients: Sequence[float],
+    ) -> Tensor:
+        ctx.save_for_backward(maps, pairs)
+        ctx.constants = _constants(offsets, coefficients, maps)
+        result = torch.empty_like(maps, memory_format=torch.contiguous_format)
+        for sample, graph, output in zip(*_arrays(maps, pairs, result), strict=True):
+            walk(sample, graph, *ctx.constants, output)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        maps, pairs = ctx.saved_tensors
+        found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (maps, pairs)]
+        for sample, graph, *others in zip(*_arrays(maps, pairs, grad, *found), strict=True):
+            walk_back(sample, graph, *ctx.constants, *others)
+        return found[0], found[1], None, None
+
+
+def _constants(
+    offsets: Sequence[tuple[int, int]], coefficients: Sequence[float], like: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    terms = torch.tensor(coefficients, dtype=like.dtype).numpy()
+    return np.array(offsets, np.int64).reshape(-1, 2), terms
+
+
+def _arrays(*tensors: Tensor) -> Iterator[NDArray[np.floating]]:
+    """View tensors as the kernels take them: contiguous, without a record."""
+    return (tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
 def walk_torch(
@@ -163,7 +198,7 @@ def walk_torch(
     beta: float,
     coefficients: Sequence[float],
 ) -> Tensor:
-    """Walk in plain torch: on any device, differentiable, and the twin of the CPU kernel."""
+    """Walk in plain torch: on any device, differentiable, and the twin of the CPU kernels."""
     return cast(
         Tensor,
         _Polynomial.apply(maps, _graph(affinity**beta, offsets), coefficients),
