@@ -87,3 +87,27 @@ def test_boundary_loss() -> None:
     logits, target = torch.randn(2, 3, 9, 7), torch.randn(2, 3, 9, 7).softmax(1)
     on_gpu = an.ops.boundary_loss(logits.cuda(), target.cuda())
     assert_same(on_gpu, an.ops.boundary_loss(logits, target), 1e-5)
+
+
+@pytest.mark.parametrize("radius", [2, 5, 10])
+def test_boundary_affinity_and_its_gradient(radius: int) -> None:
+    boundary, gradients = torch.rand(2, 23, 31), []
+    for device in ("cuda", "cpu", "cuda"):
+        x = boundary.to(device).requires_grad_()
+        affinity = an.ops.boundary_affinity(x, radius)
+        assert torch.equal(affinity.cpu(), an.ops.boundary_affinity(boundary, radius))
+        (affinity * affinity.detach()).sum().backward()
+        gradients.append(x.grad)
+    assert_same(gradients[0], gradients[1], 1e-3)
+    assert torch.equal(gradients[0], gradients[2])  # in the same order every time
+
+
+def test_feature_affinity_restart_walk_and_pixel_adaptive_refinement() -> None:
+    features, maps = torch.randn(1, 24, 23, 31), torch.rand(1, 2, 23, 31)
+    affinity = an.ops.feature_affinity(features, 3)
+    assert_same(an.ops.feature_affinity(features.cuda(), 3), affinity, 1e-5)
+    walked = an.ops.restart_walk(maps, affinity, radius=3)
+    assert_same(an.ops.restart_walk(maps.cuda(), affinity.cuda(), radius=3), walked, 1e-4)
+    image = torch.randint(0, 256, (23, 31, 3), dtype=torch.uint8)
+    refined = an.ops.pixel_adaptive_refinement(image, maps[0])
+    assert_same(an.ops.pixel_adaptive_refinement(image.cuda(), maps[0].cuda()), refined, 1e-4)

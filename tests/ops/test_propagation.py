@@ -244,7 +244,10 @@ def test_a_constant_background_stands_beside_classes_that_alone_walked():
     scores = walk_scores(cams, affinity, **settings, threshold=0.3)
     free = walk_scores(cams, affinity, **settings)[1:]
     assert (scores[0] == 0.3).all()
-    torch.testing.assert_close(scores[1:], free / free.max())
+    torch.testing.assert_close(scores[1:], free)
+    relative = walk_scores(cams, affinity, **settings, threshold=0.3, relative=True)
+    torch.testing.assert_close(relative[1:], free / free.max())
+    assert (relative[0] == 0.3).all()
     nothing = walk_scores(cams[:0], affinity, **settings, threshold=0.3)
     assert nothing.shape == (1, *affinity.shape[2:])
     assert label_scores(nothing).max() == 0

@@ -133,11 +133,11 @@ def test_features_walk_without_a_training(
     assert files(own.out, "affinities", "pseudo") == before
 
 
-def test_a_constant_background_does_not_walk(
+def test_a_relative_background_does_not_walk(
     boundary: Run, tmp_path: Path, toy: Path, tiny_recipe: Path
 ) -> None:
     source = f"files:{boundary.recipe.out / 'affinities'}"
-    settings = {"affinity.source": source, "walk.background": "constant", "walk.guard": True}
+    settings = {"affinity.source": source, "walk.background": "relative", "walk.guard": True}
     run = an.run(recipe(tiny_recipe, toy, tmp_path / "run", **settings), until="propagate")
     for file in (run.recipe.out / "scores").rglob("*.npz"):
         scores = np.load(file)["scores"]

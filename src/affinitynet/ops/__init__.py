@@ -13,6 +13,7 @@ from affinitynet.ops.cam import class_activation_maps, normalize_cams
 from affinitynet.ops.confidence import background_map, confident_labels
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.ops.features import feature_affinity
+from affinitynet.ops.par import pixel_adaptive_refinement
 from affinitynet.ops.propagation import (
     enlarge_scores,
     label_scores,
@@ -39,6 +40,7 @@ __all__ = [
     "neighbor_offsets",
     "normalize_cams",
     "pairwise_affinity",
+    "pixel_adaptive_refinement",
     "random_walk",
     "refine_scores",
     "restart_walk",

@@ -49,6 +49,7 @@ def walk_scores(
     stride: int,
     restart: float | None = None,
     threshold: float | None = None,
+    relative: bool = False,
 ) -> Tensor:
     """Let the background map and the activation maps walk over the grid of the affinities.
 
@@ -65,8 +66,8 @@ def walk_scores(
         radius: that of the affinities.
         stride: image pixels a side of a cell.
         restart: that of `restart_walk`, which then walks in place of the steps.
-        threshold: the background everywhere, in place of a map that walks; the classes' scores are
-            then divided by the largest of all, as in IRN. alpha is not read.
+        threshold: the background everywhere, in place of a map that walks. alpha is not read.
+        relative: with a threshold divide the classes' scores by the largest of all, as IRN does.
 
     Returns:
         (K + 1, h, w), background first, at least 0. There is no limit above: the walk averages, so
@@ -106,7 +107,8 @@ def walk_scores(
     scores = walked[0].clamp(min=0)
     if threshold is None:
         return scores
-    scores = scores / scores.max().clamp(min=1e-5)
+    if relative:
+        scores = scores / scores.max().clamp(min=1e-5)
     return torch.cat([scores.new_full((1, *grid), threshold), scores])
 
 

@@ -188,13 +188,13 @@ class WalkSettings(Settings):
     alpha: float = Field(
         16, gt=0, description="exponent of the background map that walks with the classes"
     )
-    background: Literal["alpha", "constant"] = Field(
+    background: Literal["alpha", "constant", "relative"] = Field(
         "alpha",
-        description="alpha: a map that walks with the classes (the paper), or constant: "
-        "background_score everywhere, after the walk (IRN)",
+        description="alpha: a map that walks with the classes (the paper); constant: "
+        "background_score everywhere; relative: the same once the largest score is 1 (IRN)",
     )
     background_score: float = Field(
-        0.25, ge=0, le=1, description="with a constant background; the largest class score is 1"
+        0.25, ge=0, le=1, description="of the background, where that is not by alpha"
     )
     refine: bool = Field(
         True, description="apply a dense CRF after the walk (the paper's text; its code does not)"

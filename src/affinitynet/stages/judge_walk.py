@@ -36,7 +36,7 @@ def seeds_of(cams: torch.Tensor, settings: WalkSettings) -> torch.Tensor:
 
 def threshold_of(settings: WalkSettings) -> float | None:
     """Return the constant score of the background, None where it is a map."""
-    return settings.background_score if settings.background == "constant" else None
+    return None if settings.background == "alpha" else settings.background_score
 
 
 def measure(

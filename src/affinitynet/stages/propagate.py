@@ -188,6 +188,7 @@ def _finish(context: Context, sample: Sample, walkable: Walkable, shown: Shown) 
         stride=stride,
         restart=settings.restart if settings.method == "restart" else None,
         threshold=threshold_of(settings),
+        relative=settings.background == "relative",
     ).to(torch.float16)
     kept = {artifact.folder for artifact in context.stage("propagate").artifacts}
     if AFFINITIES.folder in kept:

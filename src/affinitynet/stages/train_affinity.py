@@ -72,7 +72,8 @@ def pair_losses(
     """Three-part affinity loss of a batch of crops and grid labels."""
     images, labels = batch
     radius = train_radius(settings)
-    affinity = model(images, radius).float()
+    affinity = model(images) if radius == settings.radius else model(images, radius)
+    affinity = affinity.float()
     targets = affinity_targets(labels, radius, ignore_index=ignore_index)
     if settings.pairs == "cropped":
         targets = type(targets)(*(cropped_pairs(t, radius) for t in targets))
