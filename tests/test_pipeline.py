@@ -276,3 +276,29 @@ def test_stages_are_found_by_name() -> None:
     assert find_stage("propagate", stages).folder == "pseudo"
     for number, stage in enumerate(stages):
         assert set(stage.reads) <= {earlier.name for earlier in stages[:number]}
+
+
+def test_tune_decides_as_the_stage_does(finished: Run) -> None:
+    from affinitynet.tuning.decide import decide, in_data_set, load_case
+
+    for sample in finished.context.samples("train"):
+        case = load_case(finished.recipe, finished.manifest, sample)
+        decision = decide(case, finished.recipe.walk)
+        for folder, labels in (("walk", decision.walk), ("pseudo", decision.mask)):
+            kept = read_labels(finished.recipe.out / folder / f"{sample.id}.png")
+            np.testing.assert_array_equal(in_data_set(case, labels), kept)
+
+
+def test_a_run_tells_its_trust_and_history(finished: Run) -> None:
+    assert set(finished.trust["image"]) == {
+        sample.id for sample in finished.context.samples("train", "figures")
+    }
+    assert finished.trust["trust"] == sorted(finished.trust["trust"])
+    assert set(finished.history) == {"classifier", "affinity", "segmenter"}
+    for table in finished.history.values():
+        assert table["step"] == sorted(table["step"])
+        assert {"step", "epoch", "loss", "learning_rate"} <= set(table)
+    assert finished.metrics()["miou"] == [row["miou"] for row in finished.figures()]
+    page = finished._repr_html_()
+    assert finished.trust["image"][0] in page
+    assert "train_classifier" in page

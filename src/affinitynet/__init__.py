@@ -20,6 +20,7 @@ __all__ = [
     "predict_folder",
     "read_dataset",
     "run",
+    "tune_run",
     "write_recipe",
     "write_report",
 ]
@@ -39,6 +40,7 @@ _HOMES = {
     "predict_folder": "affinitynet.pipeline",
     "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
+    "tune_run": "affinitynet.tuning.tune",
     "write_recipe": "affinitynet.data.new_recipe",
     "write_report": "affinitynet.report",
 }
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from affinitynet.pipeline import Run, evaluate_run, predict_folder, run
     from affinitynet.report import write_report
     from affinitynet.run_folder.recipe import Recipe
+    from affinitynet.tuning.tune import tune_run
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ from affinitynet.command_line.parser import (
     switch,
 )
 from affinitynet.command_line.status import STATUS, status
+from affinitynet.command_line.tune import TUNE, tune
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
@@ -215,6 +216,7 @@ COMMANDS = {
     ),
     "init": Command(init, INIT),
     "status": Command(status, STATUS),
+    "tune": Command(tune, TUNE),
     "report": Command(
         report, (RUN, argument("--samples", "images to show (default: 12)", int, default=12))
     ),
