@@ -14,6 +14,7 @@ from affinitynet.data.cams import load_cams
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 from affinitynet.progress import Task
+from affinitynet.run_folder.choices import BY_TRUTH, Choice, add_choices
 from affinitynet.run_folder.stages import find_stage, stages_of
 
 RESULTS = (".png", ".npz", ".safetensors")
@@ -302,3 +303,16 @@ def test_a_run_tells_its_trust_and_history(finished: Run) -> None:
     page = finished._repr_html_()
     assert finished.trust["image"][0] in page
     assert "train_classifier" in page
+
+
+def test_figures_say_that_truth_chose_a_setting(copy: Path) -> None:
+    opened = Run.open(copy)
+    reason = f"{BY_TRUTH} on 8 images"
+    add_choices(
+        copy,
+        {"walk.beta": Choice(opened.recipe.walk.beta, reason), "walk.steps": Choice(7, reason)},
+    )
+    # What is behind the setting, and only as long as the recipe has the value that was chosen.
+    chose = {row["stage"]: row["ground_truth_chose"] for row in opened.evaluate()}
+    assert {chose[name] for name in ("walk", "pseudo", "segmenter")} == {"walk.beta"}
+    assert chose["confident"] is None

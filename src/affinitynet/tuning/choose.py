@@ -69,7 +69,8 @@ def validate(walk: WalkSettings, score: Score, images: int) -> Validation:
         chosen = choose(walk, score, fold_of != fold)
         pairs.append([float(score(w)[fold_of == fold].mean()) for w in (walk, chosen)])
     means, spreads = np.mean(pairs, 0), np.std(pairs, 0, ddof=1)
-    return Validation(*map(float, (*means, *spreads)), folds)
+    (now, best), (now_spread, best_spread) = means.tolist(), spreads.tolist()
+    return Validation(now, best, now_spread, best_spread, folds)
 
 
 def changes(before: WalkSettings, after: WalkSettings) -> dict[str, Any]:

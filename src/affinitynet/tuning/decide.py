@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Case:
     affinity: Tensor
     radius: int
     stride: int
-    walks: dict[tuple[float, ...], Tensor] = field(default_factory=dict)
+    walks: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
 
 class Decision(NamedTuple):

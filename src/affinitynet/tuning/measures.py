@@ -45,21 +45,21 @@ def walk_and_crf(case: Case, decision: Decision, walk: WalkSettings) -> float:
 
 def second_affinity(case: Case, decision: Decision, walk: WalkSettings) -> float:
     """Return how well the mask agrees with a walk by color alone, of the same settings."""
-    cells = F.avg_pool2d(
-        pad_to_stride(case.image.permute(2, 0, 1).float(), case.stride)[None], case.stride
-    )
-    affinity = pairwise_affinity(cells / COLOR_WIDTH, case.radius)
-    scores = walk_scores(
-        case.cams,
-        affinity,
-        alpha=walk.alpha,
-        beta=walk.beta,
-        steps=walk.steps,
-        radius=case.radius,
-        stride=case.stride,
-    )
-    height, width = case.image.shape[:2]
-    other = label_scores(enlarge_scores(scores, case.stride, (height, width))).numpy()
+    key = ("color", walk.alpha, walk.beta, walk.steps)
+    if key not in case.walks:
+        pixels = pad_to_stride(case.image.permute(2, 0, 1).float(), case.stride)[None]
+        cells = F.avg_pool2d(pixels, case.stride) / COLOR_WIDTH
+        case.walks[key] = walk_scores(
+            case.cams,
+            pairwise_affinity(cells, case.radius),
+            alpha=walk.alpha,
+            beta=walk.beta,
+            steps=walk.steps,
+            radius=case.radius,
+            stride=case.stride,
+        )
+    size = (case.image.shape[0], case.image.shape[1])
+    other = label_scores(enlarge_scores(case.walks[key], case.stride, size)).numpy()
     return agreement(decision.mask, other, tags_of(case))
 
 
