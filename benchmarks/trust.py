@@ -3,9 +3,10 @@
     python benchmarks/trust.py RUN
     python benchmarks/trust.py RUN --masks OTHER
 
-RUN is a run folder with CAMs, walk and masks; it is only read. With --masks another run's `walk/`,
-`pseudo/` and `masks/` are taken beside RUN's CAMs. An image's IoU is that of each of its tags,
-averaged, without the background. Images without a tag or without ground truth are left out.
+RUN is a run folder with CAMs, walk and masks, or with pseudo masks so far; it is only read. With
+--masks another run's `walk/`, `pseudo/` and `masks/` are taken beside RUN's CAMs. An image's IoU is
+that of each of its tags, averaged, without the background. Images without a tag or without ground
+truth are left out.
 
 AUSE (Ilg et al., ECCV 2018): take images away, the least trusted first; the error, 1 - IoU, of what
 is left falls. The area between that curve and the one that takes the truly worst away first, in
@@ -108,6 +109,9 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, help="folder whose walk/, pseudo/, masks/ to take")
     arguments = parser.parse_args()
     run = Run.open(arguments.run)
+    if not (run.recipe.out / final_masks(run.recipe).folder).is_dir():  # not that far yet
+        off = run.recipe.relabel.model_copy(update={"enabled": False})
+        run = Run(run.recipe.model_copy(update={"relabel": off}), run.manifest)
     if arguments.masks is None:
         show(run)
         return

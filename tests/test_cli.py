@@ -352,3 +352,18 @@ def test_all_masks_that_can_be_exported_are_choices() -> None:
     from affinitynet.export.folders import EXPORTABLE
 
     assert sorted(MASKS) == sorted(("final", *EXPORTABLE))
+
+
+def test_tune_prints_what_it_chose(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    main(["tune", str(run), "--images", "5"])
+    printed = capsys.readouterr().out
+    assert "walk.crf.bilateral_srgb" in printed
+    assert "on 5 images" in printed
+    assert f"curves: {run / 'tune'}" in printed
+    found = document(capsys, "tune", run, "--images", "5")
+    assert set(found["curves"]) >= {"alpha", "beta", "steps"}
+    assert "no such folder of masks" in fails(capsys, "tune", run, "--masks", tmp_path / "none")
