@@ -22,6 +22,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("models",),
     ("report", "export"),
+    ("tuning",),
     ("stages",),
     ("preflight", "view"),
     ("pipeline", "predicting"),

@@ -79,3 +79,16 @@ def test_ablations_decide_as_the_pipeline(walked: Run) -> None:
 
     names = {variant.name for variant in ablations.variants_of(walked.context, [anew])}
     assert {"radius = 3", "radius = 5", "radius = 7"} <= names
+
+
+def test_ranks_against_the_truth() -> None:
+    module = load("trust")
+    assert module.spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
+    assert module.spearman([4, 3, 2, 1], [10, 20, 30, 40]) == pytest.approx(-1)
+    # Ties have the mean of their places: 1.5, 1.5, 3 against 1, 2, 3.
+    assert module.spearman([0, 0, 1], [1, 2, 3]) == pytest.approx(0.8660254)
+    assert module.spearman([1, 1, 1], [1, 2, 3]) == 0
+    iou = [0.1, 0.5, 0.9, 0.7]
+    assert module.ause(iou, iou) == pytest.approx(0)
+    assert module.ause([-value for value in iou], iou) > 1
+    assert module.ause([1, 1, 1, 1], iou) == pytest.approx(1, abs=0.3)

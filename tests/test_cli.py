@@ -214,11 +214,14 @@ def test_status_says_what_the_stages_say_of_themselves(
     file.write_text(json.dumps(record | {"figures": figures}), encoding="utf-8")
     main(["status", str(run)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:2]] == ["train_classifier", "class"]
+    assert lines[0] == "look at first:"
+    assert lines[1].startswith(("  trust: 0 for", "  trust: least in"))
+    stages = lines[lines.index("") + 1 :]
+    assert [line.split()[0] for line in stages[:2]] == ["train_classifier", "class"]
     (said,) = (line.split() for line in lines if line.split()[:1] == ["striped"])
     assert said[2:4] == ["46", "20"]
     assert said[-1] == "learned"
-    assert "  train_classifier: spotted was not learned" in lines[lines.index("look at first:") :]
+    assert "  train_classifier: spotted was not learned" in lines[: lines.index("")]
     found = document(capsys, "status", run)
     (own,) = (found for found in found["classes"] if found["class"] == "striped")
     assert (own["ap"], own["chance"], own["verdict"]) == (0.456, 0.2, "learned")
@@ -365,3 +368,18 @@ def test_flags_about_masks_are_refused_with_a_network(
 ) -> None:
     words = ("export", tmp_path, "--out", tmp_path / "new", "--format", "onnx", "--partial")
     assert "takes no flag about masks" in fails(capsys, *words)
+
+
+def test_tune_prints_what_it_chose(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    main(["tune", str(run), "--images", "5"])
+    printed = capsys.readouterr().out
+    assert "walk.crf.bilateral_srgb" in printed
+    assert "on 5 images" in printed
+    assert f"curves: {run / 'tune'}" in printed
+    found = document(capsys, "tune", run, "--images", "5")
+    assert set(found["curves"]) >= {"alpha", "beta", "steps"}
+    assert "no such folder of masks" in fails(capsys, "tune", run, "--masks", tmp_path / "none")

@@ -14,6 +14,7 @@ from affinitynet.data.cams import load_cams
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 from affinitynet.progress import Task
+from affinitynet.run_folder.choices import BY_TRUTH, Choice, add_choices
 from affinitynet.run_folder.stages import find_stage, stages_of
 
 RESULTS = (".png", ".npz", ".safetensors")
@@ -276,3 +277,42 @@ def test_stages_are_found_by_name() -> None:
     assert find_stage("propagate", stages).folder == "pseudo"
     for number, stage in enumerate(stages):
         assert set(stage.reads) <= {earlier.name for earlier in stages[:number]}
+
+
+def test_tune_decides_as_the_stage_does(finished: Run) -> None:
+    from affinitynet.tuning.decide import decide, in_data_set, load_case
+
+    for sample in finished.context.samples("train"):
+        case = load_case(finished.recipe, finished.manifest, sample)
+        decision = decide(case, finished.recipe.walk)
+        for folder, labels in (("walk", decision.walk), ("pseudo", decision.mask)):
+            kept = read_labels(finished.recipe.out / folder / f"{sample.id}.png")
+            np.testing.assert_array_equal(in_data_set(case, labels), kept)
+
+
+def test_a_run_tells_its_trust_and_history(finished: Run) -> None:
+    assert set(finished.trust["image"]) == {
+        sample.id for sample in finished.context.samples("train", "figures")
+    }
+    assert finished.trust["trust"] == sorted(finished.trust["trust"])
+    assert set(finished.history) == {"classifier", "affinity", "segmenter"}
+    for table in finished.history.values():
+        assert table["step"] == sorted(table["step"])
+        assert {"step", "epoch", "loss", "learning_rate"} <= set(table)
+    assert finished.metrics()["miou"] == [row["miou"] for row in finished.figures()]
+    page = finished._repr_html_()
+    assert finished.trust["image"][0] in page
+    assert "train_classifier" in page
+
+
+def test_figures_say_that_truth_chose_a_setting(copy: Path) -> None:
+    opened = Run.open(copy)
+    reason = f"{BY_TRUTH} on 8 images"
+    add_choices(
+        copy,
+        {"walk.beta": Choice(opened.recipe.walk.beta, reason), "walk.steps": Choice(7, reason)},
+    )
+    # What is behind the setting, and only as long as the recipe has the value that was chosen.
+    chose = {row["stage"]: row["ground_truth_chose"] for row in opened.evaluate()}
+    assert {chose[name] for name in ("walk", "pseudo", "segmenter")} == {"walk.beta"}
+    assert chose["confident"] is None

@@ -22,6 +22,7 @@ __all__ = [
     "predict_folder",
     "read_dataset",
     "run",
+    "tune_run",
     "view_run",
     "write_recipe",
     "write_report",
@@ -44,6 +45,7 @@ _HOMES = {
     "predict_folder": "affinitynet.predicting",
     "read_dataset": "affinitynet.data",
     "run": "affinitynet.pipeline",
+    "tune_run": "affinitynet.tuning.tune",
     "view_run": "affinitynet.view",
     "write_recipe": "affinitynet.data.new_recipe",
     "write_report": "affinitynet.report",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from affinitynet.predicting import predict_folder
     from affinitynet.report import write_report
     from affinitynet.run_folder.recipe import Recipe
+    from affinitynet.tuning.tune import tune_run
     from affinitynet.view import view_run
 
 

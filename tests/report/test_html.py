@@ -1,17 +1,21 @@
 """The report is one self-contained, well-formed, accessible HTML file, however far the run got."""
 
 import base64
+import hashlib
 import io
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from affinitynet.data import write_labels
 from affinitynet.errors import UserError
 from affinitynet.report import write_report
 from affinitynet.report.html import duration
+from affinitynet.run_folder.tables import write_table
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -37,7 +41,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
+        if not {"style", "script"} & set(self._open):
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -70,9 +74,8 @@ def test_nothing_comes_from_elsewhere(builder):
     builder.everything()
     path = write_report(builder.run)
     page, source = Page(path), path.read_text(encoding="utf-8")
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & {
-        e for e, _ in page.elements
-    }
+    assert len(page.all("script")) == 1
+    assert not {"link", "iframe", "object", "embed", "base"} & {e for e, _ in page.elements}
     for _, attributes in page.elements:
         assert not any(name.startswith("on") for name in attributes)
         assert not {"href", "srcset", "action"} & attributes.keys()
@@ -82,6 +85,10 @@ def test_nothing_comes_from_elsewhere(builder):
     assert "@import" not in source
     policy = next(m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert (policy["content"] or "").startswith("default-src 'none'")
+    script = source.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in (policy["content"] or "")
+    assert page.all("script") == [{}]
 
 
 def test_tables_and_page_are_accessible(builder):
@@ -135,7 +142,6 @@ def test_shows_what_the_stages_say_of_themselves(builder):
     assert "cat 30 80.0 25.0 2 learned dog <b> 20 20.0 25.0 1 not learned" in page.text
     assert page.text.count("dog <b> is neutral") == 1
     first, second = page.text.split("What to look at first")[1].split("Warnings")
-    assert "1 thing that the stages found wrong" in first
     assert "mine_confident dog <b> is neutral" in first
     assert "an odd one" in second
 
@@ -248,3 +254,59 @@ def test_mistakes_are_named(builder, tmp_path):
 )
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+def test_all_images_can_be_sorted_and_filtered(builder):
+    manifest = builder.everything()
+    path = write_report(builder.run)
+    page = Page(path)
+    rows = [a["data-tags"] for a in page.all("tr") if "data-tags" in a]
+    # Of the masks that slide off the truth, the last image's is the worst.
+    assert rows[0] == manifest.classes[7 % 3]
+    assert len(rows) == 8
+    assert len(page.all("input")) == len(page.all("select")) == 1
+    buttons = [a for a in page.all("button") if a["type"] == "button"]
+    assert len(buttons) == 3  # image, tags, IoU
+    assert "hidden" in page.having("filter")[0]  # until the script is there to use it
+
+
+def test_leads_with_the_least_trusted(builder):
+    builder.everything()
+    table = {"image": ["train_03", "train_01"], "trust": [0, 0.25], "cams_walk": [0, 0.25]}
+    write_table(builder.run / "trust.csv", table)
+    page = Page(write_report(builder.run))
+    first = page.text.split("What to look at first")[1].split("Figures")[0]
+    assert "trust 0 for 1 of 2 masks" in first
+    assert "trust least in train_03 (0.00), train_01 (0.25)" in first
+    assert "cams to walk" in page.text
+
+
+def test_names_a_stage_that_made_things_worse(builder):
+    builder.everything()
+    found = (("cam", 0.3), ("cam", 0.5), ("walk", 0.4), ("pseudo", 0.395))
+    rows = [{"stage": name, "split": "train", "miou": miou} for name, miou in found]
+    builder.write("evaluation/figures.json", {"classes": ["background"], "figures": rows})
+    text = Page(write_report(builder.run)).text
+    assert "walk is worse than cam on train: mIoU 40.0 after 50.0" in text
+    assert "pseudo is worse" not in text
+
+
+def test_lists_missed_objects(builder):
+    manifest = builder.everything()
+    name = manifest.split("train")[4].id
+    write_labels(builder.run / "pseudo" / f"{name}.png", np.zeros((24, 36), int), [0] * 768)
+    text = Page(write_report(builder.run)).text
+    assert "pseudo miss 1 object of the ground truth" in text
+    assert f"{name} dog <b>" in text.split("Missed objects")[1]
+
+
+def test_shows_learning_curves_and_changed_settings(builder):
+    builder.everything()
+    table = {"step": [2, 4], "epoch": [1, 2], "loss": [2.0, 0.5], "dice": [1, 0.2]}
+    write_table(builder.run / "segmenter" / "history.csv", table)
+    page = Page(write_report(builder.run))
+    assert [svg["aria-label"] for svg in page.all("svg")] == [
+        "segmenter: loss from 2 to 0.5 in 4 steps"
+    ]
+    assert len([a for a in page.all("path") if (a["class"] or "").startswith("loss")]) == 2
+    assert "seed 7 0" in page.text.split("Settings that differ")[1]

@@ -15,7 +15,7 @@ def slow_iou(mask, truth, ignore):
             if t != ignore:
                 both += m == label and t == label
                 either += m == label or t == label
-        if either and label != ignore:
+        if either and label not in (0, ignore):
             scores.append(both / either)
     return sum(scores) / len(scores)
 
@@ -31,8 +31,10 @@ def test_iou_is_its_definition():
 def test_iou_by_hand():
     truth = np.array([[0, 0, 1, 255]])
     assert image_iou(truth, truth, 255) == 1
-    # Background 1 of 2 (a neutral pixel is a miss), class 1 right.
-    assert image_iou(np.array([[0, 255, 1, 1]]), truth, 255) == 0.75
+    # A neutral pixel is a miss, and the background does not count.
+    assert image_iou(np.array([[0, 255, 1, 1]]), truth, 255) == 1
+    assert image_iou(np.array([[1, 0, 255, 1]]), truth, 255) == 0
+    assert image_iou(truth * 0, truth * 0, 255) == 1
     assert image_iou(truth, np.full((1, 4), 255), 255) is None
     with pytest.raises(ValueError, match="differ in size"):
         image_iou(truth, truth.T, 255)

@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that needs nothing beside it."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from functools import partial
@@ -14,16 +15,20 @@ from markupsafe import Markup
 from PIL import Image
 
 from affinitynet.data import Manifest, Sample
-from affinitynet.data.judgements import class_table, read_judgements
+from affinitynet.data.judgements import class_table
 from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files, samples_of
+from affinitynet.data.trust import read_trust
 from affinitynet.errors import UserError
 from affinitynet.progress import warn
+from affinitynet.report.attention import look_first, missed_objects
+from affinitynet.report.curves import learning_curves
 from affinitynet.report.figures import FigureSheet, read_facts, read_figures, read_stages
 from affinitynet.report.pictures import Pixels, class_color
-from affinitynet.report.sampling import Selection, select
+from affinitynet.report.sampling import Scored, Selection, select
 from affinitynet.report.strips import PREDICTION_COLUMNS, draw_strip, training_columns
 from affinitynet.report.table import percent, yes_no
+from affinitynet.run_folder.flags import list_settings, show_value
 from affinitynet.run_folder.folder import RECIPE, atomic_write, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
@@ -53,23 +58,35 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
         if status.state == "stale":
             warn(f"{status.name} is {status}; the report shows what it made before")
     stages = read_stages(run_folder, freshness.stages, states)
-    judgements = read_judgements(run_folder, freshness.stages)
-    sections = [_training_section(run_folder, manifest, recipe, samples)]
+    sheet = _with_classes(read_figures(run_folder), manifest)
+    selection = _select_training(run_folder, manifest, recipe, samples)
+    first = look_first(recipe, sheet.figures, selection.ranked, manifest)
+    title = "From tags to masks"
+    columns = training_columns(recipe)
+    sections = [_section(title, run_folder, manifest, selection, columns)]
     sections += _prediction_sections(run_folder, manifest, recipe, (samples + 1) // 2)
+    script = _package_text("page.js")
     page = _template().render(
         facts=read_facts(run_folder, manifest, recipe, freshness.stages),
         stages=stages,
-        judgements=judgements,
+        first=first,
+        images=image_table(recipe, manifest, selection.ranked),
+        missed=missed_objects(selection.ranked, manifest),
+        curves=learning_curves(run_folder),
+        settings=_changed_settings(recipe),
         judged_classes=_judged(class_table(run_folder)),
         warnings=[
             (row.name, text)
             for row in stages
             for text in row.warnings
-            if (row.name, text) not in judgements
+            if (row.name, text) not in first
         ],
-        sheet=_with_classes(read_figures(run_folder), manifest),
+        sheet=sheet,
         sections=sections,
         css=Markup(_package_text("style.css")),
+        script=Markup(script),
+        # The page may run this script and no other.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
     path = output_path(run_folder, "report/index", ".html")  # not where a link leads
     with atomic_write(path) as temporary:
@@ -77,17 +94,15 @@ def write_report(run_folder: str | Path, *, samples: int = 12) -> Path:
     return path
 
 
-def _training_section(
+def _select_training(
     run_folder: Path, manifest: Manifest, recipe: Recipe, samples: int
-) -> dict[str, Any]:
+) -> Selection:
     role = "figures" if recipe.dataset.figures else "train"
     pool = samples_of(recipe, manifest, role) or manifest.samples
     begun = [sample for sample in pool if _begun(run_folder, sample)]
     masks = final_masks(recipe)
     folder, what = run_folder / masks.folder, masks.title.lower()
-    selection = select(folder, manifest, begun or pool, samples, what=what)
-    title = "From tags to masks"
-    return _section(title, run_folder, manifest, selection, training_columns(recipe))
+    return select(folder, manifest, begun or pool, samples, what=what)
 
 
 def _prediction_sections(
@@ -176,6 +191,31 @@ def _begun(run_folder: Path, sample: Sample) -> bool:
     """Tell whether any stage made something of the image yet."""
     outputs = (PSEUDO, CONFIDENT, CAMS)
     return any(output_path(run_folder / a.folder, sample.id, a.suffix).is_file() for a in outputs)
+
+
+def image_table(
+    recipe: Recipe, manifest: Manifest, scored: Sequence[Scored]
+) -> dict[str, Any] | None:
+    """Return the columns and rows of all images with a trust or an IoU, the worst first."""
+    trust = read_trust(recipe)
+    names = [name for name in trust if name != "image"] + (["IoU"] if scored else [])
+    numbers: dict[str, dict[str, float | None]] = {}
+    for image, *cells in zip(*trust.values(), strict=True):
+        numbers[image] = dict(zip(names, cells, strict=False))
+    for entry in scored:
+        numbers.setdefault(entry.sample.id, {})["IoU"] = entry.iou
+    tags = {s.id: [manifest.classes[tag] for tag in s.tags] for s in manifest.samples}
+    order = "IoU" if scored else "trust"
+    rows = [(image, tags.get(image, []), found) for image, found in numbers.items()]
+    rows.sort(key=lambda row: (row[2].get(order) is None, row[2].get(order) or 0.0, row[0]))
+    return {"names": names, "rows": rows, "order": order} if rows else None
+
+
+def _changed_settings(recipe: Recipe) -> list[tuple[str, str, str, str]]:
+    """Return what differs from the defaults: name, value, default, meaning."""
+    where = ("name", "data", "out")
+    found = (s for s in list_settings(recipe, Recipe()) if s.changed and s.name not in where)
+    return [(s.name, show_value(s.value), show_value(s.default), s.meaning) for s in found]
 
 
 def _judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,10 +16,14 @@ RANKED_AT_MOST = 2000  # reading two PNGs an image takes about 10 ms; a report s
 
 @dataclass(frozen=True)
 class Scored:
-    """A sample and the IoU of its mask (mean over the classes in mask or truth), if known."""
+    """A sample, its mask's IoU if known, and the labels of the truth that its mask lacks.
+
+    IoU: the mean over the classes in mask or truth, without the background.
+    """
 
     sample: Sample
     iou: float | None
+    missed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,26 @@ class Group:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is shown, how it was chosen (a sentence), and the IoU of every image ranked."""
+    """What is shown, how it was chosen (a sentence), and every image ranked, the best first."""
 
     groups: tuple[Group, ...]
     rule: str
-    ranking: tuple[float, ...]
+    ranked: tuple[Scored, ...]
+
+    @property
+    def ranking(self) -> tuple[float, ...]:
+        """The IoU of every image ranked."""
+        return tuple(entry.iou or 0.0 for entry in self.ranked)
 
 
 def image_iou(
     mask: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], ignore_index: int
 ) -> float | None:
-    """Mean IoU of one image, over the classes (background too) in `mask` or `truth`.
+    """Mean IoU of one image, over the classes in `mask` or `truth`, without the background.
 
-    mask, truth: (H, W) labels. Pixels whose truth is `ignore_index` don't count; neutral pixels
-    of the mask count as wrong. None where no pixel counts.
+    The background fills most images and would hide a mask that lacks its object. mask, truth:
+    (H, W) labels. Pixels whose truth is `ignore_index` don't count; neutral pixels of the mask
+    count as wrong. 1 where neither shows a class, None where no pixel counts.
 
     Raises:
         ValueError: the shapes differ.
@@ -56,9 +66,11 @@ def image_iou(
     mask, truth = mask[counted], truth[counted]
     labels = np.union1d(mask, truth)
     # A neutral pixel of the mask is in the union of its true label only: wrong, but no label.
-    labels = labels[labels != ignore_index]
-    if not truth.size or not labels.size:
+    labels = labels[(labels != ignore_index) & (labels != 0)]
+    if not truth.size:
         return None
+    if not labels.size:
+        return 1.0
     scores = [
         np.count_nonzero((mask == label) & (truth == label))
         / np.count_nonzero((mask == label) | (truth == label))
@@ -73,8 +85,10 @@ def score(folder: Path, manifest: Manifest, sample: Sample) -> Scored:
     if sample.mask is None or not path.is_file():
         return Scored(sample, None)
     try:
-        truth = load_truth(manifest, sample)
-        return Scored(sample, image_iou(read_labels(path), truth, manifest.ignore_index))
+        truth, mask = load_truth(manifest, sample), read_labels(path)
+        lacking = set(np.unique(truth).tolist()) - set(np.unique(mask).tolist())
+        missed = tuple(sorted(lacking - {0, manifest.ignore_index}))
+        return Scored(sample, image_iou(mask, truth, manifest.ignore_index), missed)
     # A report is made of what can be read; `check` and `evaluate` name what can't.
     except (UserError, ValueError):
         return Scored(sample, None)
@@ -103,10 +117,9 @@ def select(
         of = f"{len(ranked)} images taken evenly from {len(pool)}"
     rule = (
         f"Chosen by rule from {of}, ranked by the IoU of the {what} (per image, mean over the "
-        "classes in mask or ground truth, background included)."
+        "classes in mask or ground truth, without the background)."
     )
-    ranking = tuple(entry.iou or 0.0 for entry in ranked)
-    return Selection(_thirds(ranked, count), rule, ranking)
+    return Selection(_thirds(ranked, count), rule, tuple(ranked))
 
 
 def _thirds(ranked: list[Scored], count: int) -> tuple[Group, ...]:

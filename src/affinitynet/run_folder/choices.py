@@ -5,6 +5,7 @@ other setting, its reason in `choices.json`, and a run that goes on keeps it. A 
 user gives is not chosen.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Paper, checked
 
 CHOICES = "choices.json"
+BY_TRUTH = "by truth"  # begins the reason of what ground truth chose
 LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
 LEAST_SIDE = 256  # below it the deepest map has too few cells
 # Steps of 8 images: times the root of the number of images, at least and at most. Masks are harder
@@ -92,6 +94,33 @@ def read_choices(root: Path) -> dict[str, Choice]:
     found = read_json(file) if file.is_file() else {}
     rows: dict[str, Row] = checked(found, dict[str, Row], file)
     return {key: Choice(row.value, row.reason) for key, row in rows.items()}
+
+
+def add_choices(root: Path, chosen: Mapping[str, Choice]) -> None:
+    """Write choices beside those that stand in the run folder, or in their place."""
+    write_choices(root, {**read_choices(root), **chosen})
+
+
+def truth_chose(recipe: Recipe) -> tuple[str, ...]:
+    """Return the settings of the run folder's recipe that ground truth chose, by dotted name."""
+    found = read_choices(recipe.out)
+    # One that was changed since is the user's own choice again.
+    return tuple(
+        key
+        for key, choice in found.items()
+        if choice.reason.startswith(BY_TRUTH) and _json(_dig(recipe, key)) == _json(choice.value)
+    )
+
+
+def _dig(recipe: Recipe, key: str) -> Any:
+    values: Any = recipe.model_dump(mode="json")
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
 
 
 def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:

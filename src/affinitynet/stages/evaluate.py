@@ -17,6 +17,7 @@ from affinitynet.data.scoring import (
     sweep_counts,
 )
 from affinitynet.errors import UserError
+from affinitynet.run_folder.choices import truth_chose
 from affinitynet.run_folder.folder import write_json
 from affinitynet.run_folder.stages import (
     CAMS,
@@ -30,6 +31,7 @@ from affinitynet.run_folder.stages import (
     Artifact,
     Conditions,
     provenance,
+    with_all_behind,
 )
 from affinitynet.stages.context import Context
 
@@ -123,8 +125,23 @@ def _start_row(
 ) -> dict[str, Any]:
     assert artifact.conditions is not None
     conditions = artifact.conditions(context.recipe)
+    # A threshold that truth chose for this very row is said before a setting of a stage.
+    more.setdefault("chosen", None)
+    more["chosen"] = more["chosen"] or _truth_chose(context, artifact)
     row = describe_row(artifact.row, split, samples, conditions, conditions.tta, **more)
     return row | {"imported": provenance(context.recipe, context.stages) or None}
+
+
+def _truth_chose(context: Context, artifact: Artifact) -> str | None:
+    """Name the settings behind an artifact that ground truth chose, by `affinitynet tune`."""
+    names = []
+    for name in truth_chose(context.recipe):
+        sections = (name, name.partition(".")[0])
+        first = next((s for s in context.stages if set(sections) & set(s.settings)), None)
+        behind = with_all_behind(first, context.stages) if first else ()
+        if any(artifact in stage.artifacts for stage in behind):
+            names.append(name)
+    return ", ".join(names) or None
 
 
 def describe_row(

@@ -1,0 +1,196 @@
+"""`tune_run`: choose the walk's settings on a sample of a run's images, with or without masks."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinitynet.data import Manifest, Sample, read_labels
+from affinitynet.data.of_run import manifest_of
+from affinitynet.data.trust import agreement
+from affinitynet.errors import UserError
+from affinitynet.progress import say, task, warn
+from affinitynet.run_folder.choices import BY_TRUTH, Choice, add_choices
+from affinitynet.run_folder.flags import show_value
+from affinitynet.run_folder.folder import RECIPE, atomic_write, locked, output_path, write_json
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.tuning.choose import Validation, changes, choose, curves, validate
+from affinitynet.tuning.curve import draw_curve
+from affinitynet.tuning.decide import Case, decide, find_samples, in_data_set, load_case
+from affinitynet.tuning.measures import MEASURES
+from affinitynet.tuning.settings import TUNABLE, value_of, values_to_try
+
+TUNE = "tune"  # the folder in a run's
+TRUTH = "truth"  # chooses where there are masks
+DEFAULT = "agreement with the CAM"
+FEWEST = 5  # masks: below it nothing can be told from chance
+Judge = Callable[[Case, WalkSettings], float]
+
+
+def tune_run(
+    run: str | Path,
+    masks: str | Path | None = None,
+    *,
+    images: int = 40,
+    measure: str = DEFAULT,
+    apply: bool = False,
+) -> dict[str, Any]:
+    """Choose the walk's settings again from what a run keeps, in minutes and without a network.
+
+    One setting after the other goes through its values; a value is taken where it is better by more
+    than a standard error. `tune/` in the run folder gets a curve for each setting (SVG) and
+    `tune.json`. Nothing else is written without `apply`.
+
+    masks: a folder of hand-drawn masks by image name (labels as in the run's own masks, 255 where
+        undecided), 10 to 50. IoU with them chooses, and is validated on images left out in turn.
+        Every later figure of the run says that ground truth chose.
+    images: to look at without masks. measure: that chooses without masks; what each is worth
+        stands in docs/choosing-settings.md.
+    apply: write what was chosen into the run's recipe; `affinitynet run RUN/recipe.yaml --redo
+        propagate` then makes the masks again.
+
+    Returns a plain document: by, images, now, chosen (only what differs), gain, validation, curves.
+
+    Raises:
+        UserError: no run, no affinities kept, an unknown measure, or masks that don't fit.
+    """
+    recipe = Recipe.load(Path(run) / RECIPE, out=Path(run))
+    manifest = manifest_of(recipe.out)
+    if masks is None:
+        cases, judge = _without_truth(recipe, manifest, images, measure)
+    else:
+        cases, judge = _with_truth(recipe, manifest, Path(masks))
+    by = measure if masks is None else TRUTH
+    score = _Score(cases, judge, recipe.workers)
+    with task("tune", sum(len(values_to_try(recipe.walk, t)) for t in TUNABLE)) as progress:
+        score.after = progress.advance
+        found = curves(recipe.walk, score)
+        score.after = None
+    chosen = choose(recipe.walk, score)
+    document: dict[str, Any] = {
+        "by": by,
+        "images": len(cases),
+        "now": {f"walk.{t.name}": value_of(recipe.walk, t.name) for t in TUNABLE},
+        "chosen": changes(recipe.walk, chosen),
+        "gain": float((score(chosen) - score(recipe.walk)).mean()),
+        "validation": None,
+        "curves": {c.name: {**c._asdict()} for c in found},
+    }
+    if masks is not None:
+        document["validation"] = validate(recipe.walk, score, len(cases))._asdict()
+    folder = recipe.out / TUNE
+    for curve in found:
+        with atomic_write(folder / f"{curve.name}.svg") as temporary:
+            temporary.write_text(draw_curve(curve, f"by {by}, {len(cases)} images"), "utf-8")
+    write_json(folder / "tune.json", document)
+    if apply:
+        apply_choice(recipe, document)
+    return document
+
+
+class _Score:
+    """What settings are worth on each case; each settings' masks are made once."""
+
+    def __init__(self, cases: Sequence[Case], judge: Judge, workers: int) -> None:
+        self.after: Callable[[], None] | None = None
+        self._cases, self._judge, self._workers = cases, judge, max(1, workers)
+        self._known: dict[str, NDArray[np.float64]] = {}
+
+    def __call__(self, walk: WalkSettings) -> NDArray[np.float64]:
+        key = walk.model_dump_json()
+        if key not in self._known:
+            with ThreadPoolExecutor(self._workers) as pool:
+                found = pool.map(lambda case: self._judge(case, walk), self._cases)
+                self._known[key] = np.array(list(found))
+        if self.after is not None:
+            self.after()
+        return self._known[key]
+
+
+def _without_truth(
+    recipe: Recipe, manifest: Manifest, images: int, name: str
+) -> tuple[list[Case], Judge]:
+    if name not in MEASURES:
+        raise UserError(f"no measure {name!r}: choose from {', '.join(MEASURES)}")
+    if images < FEWEST:
+        raise UserError(f"images = {images}: give {FEWEST} or more to tell settings apart")
+    measure = MEASURES[name]
+    samples = find_samples(recipe, manifest, images)
+    cases = [load_case(recipe, manifest, sample) for sample in samples]
+    return cases, lambda case, walk: measure(case, decide(case, walk), walk)
+
+
+def _with_truth(recipe: Recipe, manifest: Manifest, folder: Path) -> tuple[list[Case], Judge]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of masks")
+    samples = [s for s in find_samples(recipe, manifest, len(manifest.samples)) if _of(folder, s)]
+    if len(samples) < FEWEST:
+        raise UserError(
+            f"{folder}: holds masks (PNG by image name) of {len(samples)} of the run's tagged "
+            f"training images; draw {FEWEST} or more, better 20"
+        )
+    others = len(list(folder.rglob("*.png"))) - len(samples)
+    if others:
+        warn(f"{folder}: {others} PNGs are of no tagged training image, and are not used")
+    cases = [load_case(recipe, manifest, sample) for sample in samples]
+    truths = {case.sample.id: _read(folder, case, manifest) for case in cases}
+
+    def judge(case: Case, walk: WalkSettings) -> float:
+        truth = truths[case.sample.id]
+        valid = truth != manifest.ignore_index
+        labels = in_data_set(case, decide(case, walk).mask)
+        return agreement(labels[valid], truth[valid], case.sample.tags)
+
+    return cases, judge
+
+
+def _of(folder: Path, sample: Sample) -> bool:
+    return output_path(folder, sample.id).is_file()
+
+
+def _read(folder: Path, case: Case, manifest: Manifest) -> NDArray[np.integer[Any]]:
+    file = output_path(folder, case.sample.id)
+    labels = read_labels(file)
+    if labels.shape != tuple(case.image.shape[:2]):
+        raise UserError(f"{file}: is {labels.shape}, its image {tuple(case.image.shape[:2])}")
+    unknown = labels[(labels > len(manifest.classes)) & (labels != manifest.ignore_index)]
+    if unknown.size:
+        raise UserError(
+            f"{file}: label {unknown[0]} is above the {len(manifest.classes)} classes; 0 is "
+            f"background, 1 is {manifest.classes[0]}, and so on"
+        )
+    return labels
+
+
+def apply_choice(recipe: Recipe, document: dict[str, Any]) -> None:
+    """Write what `tune_run` chose into the run's recipe, and why into its `choices.json`.
+
+    Raises:
+        UserError: another process works in the run folder.
+    """
+    chosen = document["chosen"]
+    if not chosen:
+        say("nothing is clearly better than the recipe's own settings: it stays as it is")
+        return
+    with locked(recipe.out):
+        changed = Recipe.load(recipe.out / RECIPE, out=recipe.out, **chosen)
+        said = BY_TRUTH if document["by"] == TRUTH else f"by {document['by']}"
+        reason = f"{said} on {document['images']} images, affinitynet tune"
+        add_choices(recipe.out, {key: Choice(value, reason) for key, value in chosen.items()})
+        with atomic_write(recipe.out / RECIPE) as temporary:
+            temporary.write_text(changed.dump(), encoding="utf-8")
+    said = ", ".join(f"{key} = {show_value(value)}" for key, value in chosen.items())
+    say(f"{recipe.out / RECIPE}: {said}")
+
+
+def say_validation(found: Validation) -> str:
+    """Say in a sentence what the choice is worth on images that had no part in it."""
+    return (
+        f"mean IoU {found.now:.3f} (folds differ by {found.now_spread:.3f}) with the recipe's "
+        f"settings, {found.chosen:.3f} ({found.chosen_spread:.3f}) with those chosen without the "
+        f"fold; {found.folds} folds"
+    )
