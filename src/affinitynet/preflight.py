@@ -213,6 +213,24 @@ def check_seeds(recipe: Recipe) -> None:
         )
 
 
+def check_distance(recipe: Recipe, todo: Set[str]) -> None:
+    """Refuse to train affinities by the sum of 448 distances, which never learn.
+
+    exp(-sum) is 0 for every pair of a fresh network, and so is its gradient. Smaller first features
+    begin with a gradient, but 448 times that of the mean, which throws them off at once.
+
+    Raises:
+        UserError: affinity.distance = sum, and affinities are to be learned.
+    """
+    learned = recipe.affinity.source in ("learnt", "learned") and "train_affinity" in todo
+    if learned and recipe.affinity.distance == "sum":
+        raise UserError(
+            "affinity.distance = sum: the sum over the features' channels is so large that all "
+            "affinities start at 0, where nothing can be learned; set it to mean, as the paper's "
+            "code does"
+        )
+
+
 def check_classes(manifest: Manifest, todo: Set[str]) -> None:
     """Refuse to train a classifier on one class that every image has.
 
