@@ -21,7 +21,6 @@ from affinitynet.preflight import (
     check_alone,
     check_classes,
     check_contents,
-    check_distance,
     check_function,
     check_judged,
     check_place,
@@ -194,7 +193,6 @@ class Run:
                 _refuse_stale(self.recipe.out, state)
             check_contents(self.recipe, self.manifest, kept, states)
             check_classes(self.manifest, names)
-            check_distance(self.recipe, names)
             check_truth(self.recipe, self.manifest, names)
             note_start(self.recipe, names)
             anew = redo if redo == "evaluate" else None  # one file, which is replaced at once

@@ -146,6 +146,7 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
     Raises:
         UserError: what is missing or does not fit, with its setting.
     """
+    check_distance(recipe, todo)
     for weights in _weights_read(recipe, todo):
         find_weights(weights, recipe.data)
     # Here, because they load torch, which takes seconds.

@@ -43,6 +43,6 @@ def test_a_distance_that_never_learns_is_refused_at_the_start(
     home: Path, until: str | None
 ) -> None:
     settings = {"data": home / "data", "out": home / "new", "affinity.distance": "sum"}
-    with pytest.raises(UserError, match="affinity.distance = sum: .* set it to mean"):
+    with pytest.raises(UserError, match=r"affinity\.distance = sum: .* set it to mean"):
         an.run(an.Recipe.load(home / "tiny.yaml", **settings), until=until)
     assert not (home / "new" / "classifier").exists()
