@@ -146,6 +146,7 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
     Raises:
         UserError: what is missing or does not fit, with its setting.
     """
+    check_distance(recipe, todo)
     for weights in _weights_read(recipe, todo):
         find_weights(weights, recipe.data)
     # Here, because they load torch, which takes seconds.
@@ -210,6 +211,24 @@ def check_seeds(recipe: Recipe) -> None:
         raise UserError(
             f"{recipe.out}: the maps of no class can be used ({table}); "
             f"{next_step(recipe, shown[0])}, or go on with --anyway"
+        )
+
+
+def check_distance(recipe: Recipe, todo: Set[str]) -> None:
+    """Refuse to train affinities by the sum of 448 distances, which never learn.
+
+    exp(-sum) is 0 for every pair of a fresh network, and so is its gradient. Smaller first features
+    begin with a gradient, but 448 times that of the mean, which throws them off at once.
+
+    Raises:
+        UserError: affinity.distance = sum, and affinities are to be learned.
+    """
+    learned = recipe.affinity.source in ("learnt", "learned") and "train_affinity" in todo
+    if learned and recipe.affinity.distance == "sum":
+        raise UserError(
+            "affinity.distance = sum: the sum over the features' channels is so large that all "
+            "affinities start at 0, where nothing can be learned; set it to mean, as the paper's "
+            "code does"
         )
 
 

@@ -93,3 +93,21 @@ def test_a_run_of_a_version_without_these_records_goes_on(home: Path) -> None:
         file.unlink()
     an.run(recipe(home))
     assert (home / "run" / "images.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("folder", "stage"),
+    [("cams", "compute_cams"), ("scores", "propagate"), ("affinities", "propagate")],
+)
+def test_maps_changed_by_hand_are_noticed(home: Path, folder: str, stage: str) -> None:
+    files = sorted((home / "run" / folder).glob("*.npz"))
+    shutil.copy(files[0], files[1])  # another image's
+    with pytest.raises(UserError, match=rf"changed since {stage} made them: {folder}/.*--redo"):
+        an.run(recipe(home))
+    assert states(home)[stage].startswith("stale (changed since they were made")
+
+
+def test_what_is_only_kept_may_be_deleted(home: Path) -> None:
+    for folder in ("scores", "affinities"):
+        shutil.rmtree(home / "run" / folder)
+    an.run(recipe(home))

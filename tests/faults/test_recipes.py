@@ -36,3 +36,13 @@ def test_messages_do_nothing_to_a_terminal(letter: str) -> None:
     said = str(UserError(f"images/a{letter}b.png: is damaged"))
     assert said.isprintable()
     assert said.startswith("images/a\\")
+
+
+@pytest.mark.parametrize("until", ["train_affinity", "propagate", None])
+def test_a_distance_that_never_learns_is_refused_at_the_start(
+    home: Path, until: str | None
+) -> None:
+    settings = {"data": home / "data", "out": home / "new", "affinity.distance": "sum"}
+    with pytest.raises(UserError, match=r"affinity\.distance = sum: .* set it to mean"):
+        an.run(an.Recipe.load(home / "tiny.yaml", **settings), until=until)
+    assert not (home / "new" / "classifier").exists()

@@ -7,6 +7,7 @@ Kernels then compile anew in each process and run several times slower: it is fo
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
@@ -21,6 +22,10 @@ CHECKED = os.environ.get("AFFINITYNET_CHECK_BOUNDS", "0") not in ("", "0")
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": not CHECKED}
 if CHECKED:
     _OPTIONS["boundscheck"] = True
+
+
+_kernels: list[Any] = []
+_mended: set[Callable[[], None]] = set()
 
 
 class CannotCompileError(Exception):
@@ -43,24 +48,57 @@ def fused(function: F) -> F:
 def _compiled(function: F, **more: Any) -> F:
     options = _OPTIONS | more
     try:
-        return cast(F, numba.njit(**options)(function))
+        kernel = numba.njit(**options)(function)
     except RuntimeError:  # no folder for the machine code can be written: compile in each process
-        return cast(F, numba.njit(**options | {"cache": False})(function))
+        kernel = numba.njit(**options | {"cache": False})(function)
+    _kernels.append(kernel)
+    return cast(F, kernel)
 
 
 def call(kernel: Callable[..., R], *args: object) -> R:
     """Compile a kernel for these arguments, if that is still to do, and run it.
 
     Apart from one another, so that a failure to compile is never taken for an error in the run,
-    whatever the class of its exception: numba, LLVM and the disk each raise their own.
+    whatever the class of its exception: numba, LLVM and the disk each raise their own. Machine code
+    on disk that can't be read, as after a full disk, is made anew; where that can't be written, it
+    is done without.
 
     Raises:
         CannotCompileError: it does not compile; then none of the arguments has been touched.
     """
+    types = tuple(numba.typeof(arg) for arg in args)  # type: ignore[no-untyped-call]
     try:
-        kernel.compile(tuple(numba.typeof(arg) for arg in args))  # type: ignore[attr-defined, no-untyped-call]
+        _compile(kernel, types)
     except MemoryError:  # says nothing about whether the kernel compiles
         raise
     except Exception as error:
         raise CannotCompileError from error
     return kernel(*args)
+
+
+def _compile(kernel: Any, types: tuple[Any, ...]) -> None:
+    for mend in (_forget_code, _keep_no_code):
+        try:
+            kernel.compile(types)
+        except MemoryError:
+            raise
+        except Exception:
+            if mend in _mended:  # once in a process: it was not that
+                raise
+            _mended.add(mend)
+            mend()
+        else:
+            return
+    kernel.compile(types)
+
+
+def _forget_code() -> None:
+    """Empty the index of all kernels' machine code: one may be inlined in another."""
+    for kernel in _kernels:
+        with suppress(OSError):
+            kernel._cache.flush()
+
+
+def _keep_no_code() -> None:
+    for kernel in _kernels:
+        kernel._cache.disable()
