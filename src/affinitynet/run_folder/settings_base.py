@@ -20,6 +20,21 @@ LATER: dict[str, object] = {
     "walk.background_score": 0.25,
 }
 
+# What affinities of a frozen network's features depend on.
+OF_FEATURES = (
+    "seed",
+    "backbone",
+    *(
+        f"affinity.{key}"
+        for key in ("source", "start", "output_stride", "scale", "stride", "radius", "gamma")
+    ),
+)
+# What masks without a walk depend on: the background of the CAMs, and the dense CRF.
+WITHOUT_WALK = (
+    "affinity.source",
+    *(f"walk.{key}" for key in ("alpha", "background", "background_score", "refine", "crf")),
+)
+
 
 class Settings(BaseModel):
     """A section of a recipe: unknown keys are errors, values don't change after loading."""

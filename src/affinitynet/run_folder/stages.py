@@ -14,6 +14,7 @@ from typing import NamedTuple
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.settings_base import OF_FEATURES, WITHOUT_WALK
 
 FIGURES = "figures.json"  # in the folder of `evaluate`
 CHOICE = "choice.json"  # in that of `choose_cams`
@@ -247,6 +248,11 @@ def _mine_confident(recipe: Recipe) -> Stage:
     )
 
 
+def _start(start: str, recipe: Recipe) -> tuple[str, ...]:
+    # Without a classifier in the run a network starts from the backbone's weights.
+    return ("train_classifier",) if start == "classifier" and trains_classifier(recipe) else ()
+
+
 def _train_affinity(recipe: Recipe) -> Stage:
     if is_imported(recipe.affinity.source):
         return Stage(
@@ -256,18 +262,9 @@ def _train_affinity(recipe: Recipe) -> Stage:
             roles=("train", "figures"),
             source=recipe.affinity.source,
         )
-    # Without a classifier in the run the network starts from the backbone's weights.
-    start = recipe.affinity.start == "classifier" and trains_classifier(recipe)
-    return Stage(
-        "train_affinity",
-        (AFFINITY,),
-        ("mine_confident", *(("train_classifier",) if start else ())),
-        ("seed", "precision", "backbone", "affinity"),
-    )
-
-
-# What affinities of a frozen network's features depend on.
-_OF_FEATURES = ("source", "start", "output_stride", "scale", "stride", "radius", "gamma")
+    reads = ("mine_confident", *_start(recipe.affinity.start, recipe))
+    settings = ("seed", "precision", "backbone", "affinity")
+    return Stage("train_affinity", (AFFINITY,), reads, settings)
 
 
 def _propagate(recipe: Recipe) -> Stage:
@@ -282,36 +279,23 @@ def _propagate(recipe: Recipe) -> Stage:
             source=source,
         )
     if recipe.affinity.source == "none":
-        # Of the walk's settings those that say what the background is, and the dense CRF's.
-        own = ("alpha", "background", "background_score", "refine", "crf")
-        settings = ("affinity.source", *(f"walk.{key}" for key in own))
-        return Stage("propagate", (PSEUDO,), (makes_cams(recipe),), settings, roles)
+        return Stage("propagate", (PSEUDO,), (makes_cams(recipe),), WITHOUT_WALK, roles)
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
     # Those from files are there already, as the artifact of train_affinity.
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
         kept = (*kept, AFFINITIES)
-    if recipe.affinity.source == "features":
-        start = recipe.affinity.start == "classifier" and trains_classifier(recipe)
-        return Stage(
-            "propagate",
-            (PSEUDO, WALK, *kept),
-            (makes_cams(recipe), *(("train_classifier",) if start else ())),
-            ("seed", "backbone", "walk", *(f"affinity.{key}" for key in _OF_FEATURES)),
-            roles,
-        )
-    reads = (makes_cams(recipe), "train_affinity")
-    return Stage("propagate", (PSEUDO, WALK, *kept), reads, ("walk",), roles)
+    frozen = recipe.affinity.source == "features"
+    network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
+    settings = ("walk", *(OF_FEATURES if frozen else ()))
+    reads = (makes_cams(recipe), *network)
+    return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
 
 def _train_segmenter(recipe: Recipe) -> Stage:
-    start = recipe.segmenter.start == "classifier" and trains_classifier(recipe)
-    return Stage(
-        "train_segmenter",
-        (SEGMENTER, PREDICTIONS),
-        ("propagate", *(("train_classifier",) if start else ())),
-        ("seed", "precision", "backbone", "segmenter"),
-        corrections=True,
-    )
+    reads = ("propagate", *_start(recipe.segmenter.start, recipe))
+    settings = ("seed", "precision", "backbone", "segmenter")
+    artifacts = (SEGMENTER, PREDICTIONS)
+    return Stage("train_segmenter", artifacts, reads, settings, corrections=True)
 
 
 def _relabel(recipe: Recipe) -> Stage:
