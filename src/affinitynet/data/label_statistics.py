@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-from affinitynet.data.labels import Labels
+from numpy.typing import NDArray
 
 LOOKED = 0.95  # of the entropy: above it, looking at the images has gained nothing
 EXPECTED = 5  # images that should show a class: fewer, and its absence says nothing
@@ -19,7 +18,7 @@ class LabelCounts(NamedTuple):
     images: dict[int, int]
 
 
-def count_labels(masks: Iterable[Labels], ignore_index: int) -> LabelCounts:
+def count_labels(masks: Iterable[NDArray[np.integer]], ignore_index: int) -> LabelCounts:
     """Count the images that show each label, without the neutral one."""
     maps, images = 0, Counter[int]()
     for mask in masks:
