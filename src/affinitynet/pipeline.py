@@ -49,7 +49,7 @@ from affinitynet.run_folder.records import Plan, Record
 from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
 from affinitynet.run_folder.setting_types import FUNCTION
 from affinitynet.run_folder.stages import (
-    FOLDERS,
+    CLEANED,
     Stage,
     find_stage,
     folders_of,
@@ -192,7 +192,7 @@ class Run:
         check_place(self.recipe, self.manifest)
         check_roles(self.recipe, self.manifest)
         with locked(self.recipe.out):
-            remove_leftovers(self.recipe.out, FOLDERS)
+            remove_leftovers(self.recipe.out, CLEANED)
             freshness = self._look_up()
             kept = [stage for stage in stages if stage not in redone]
             states = [freshness.status(stage, self._count) for stage in kept]
@@ -227,7 +227,7 @@ class Run:
         """
         *before, stage = self.stages
         with locked(self.recipe.out):
-            remove_leftovers(self.recipe.out, FOLDERS)
+            remove_leftovers(self.recipe.out, CLEANED)
             freshness = self._look_up()
             states = [freshness.status(earlier, self._count) for earlier in before]
             if all(state.finished for state in states):

@@ -43,7 +43,9 @@ def test_corrections_win_everywhere_but_in_the_figures(run: an.Run, tmp_path: Pa
         an.run(run.recipe)
     again = an.run(run.recipe, redo="train_segmenter")
     assert again.metrics("train_segmenter")["corrected"] == 1
-    assert set(states(run).values()) == {"done"}
+    now = states(run)
+    assert now.pop("train_segmenter") == "done (1 mask corrected by hand)"
+    assert set(now.values()) == {"done"}
     final = read_labels(root / "masks" / f"{sample.id}.png")
     assert (final[:20] == label).all()
     assert np.array_equal(read_labels(correction_file(root, sample.id)), drawn)

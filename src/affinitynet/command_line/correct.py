@@ -19,7 +19,7 @@ CORRECT = (
 
 
 def correct(run: Path, source: Path, format: Format, rest: Rest, replace: bool) -> None:
-    """Bring in masks drawn in other programs, as corrections of a run.
+    """Bring in masks drawn in other programs, as corrections.
 
     They win over the run's own masks in the training of the segmenter, the final masks, exports and
     the report. Nothing is written unless everything can be read.

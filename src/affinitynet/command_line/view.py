@@ -19,10 +19,10 @@ VIEW = (
 
 
 def view(run: Path, port: int, allow_host: list[str]) -> None:
-    """Look at a run in the browser, change the walk's settings and paint corrections.
+    """Look at a run in the browser and paint corrections.
 
-    The first line printed is the address of the page, with its token. It needs the extra `view`:
-    pip install 'affinitynet[view]'.
+    Drag the settings of the walk, and the mask follows. The first line printed is the address of
+    the page, with its token. It needs the extra `view`: pip install 'affinitynet[view]'.
     """
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.view import view_run

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from affinitynet.run_folder.folder import fingerprint, folder_name
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.records import Plan, StageFolder
+from affinitynet.run_folder.records import Plan, Record, StageFolder
 from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.settings_base import LATER
 from affinitynet.run_folder.stages import CORRECTIONS, FOLDERS, Stage, stages_of
@@ -168,7 +168,7 @@ class Freshness:
             return StageStatus(stage.name, "partial", detail)
         if stage.source:
             return StageStatus(stage.name, "imported", f"(from {stage.source})", record.seconds)
-        return StageStatus(stage.name, "done", seconds=record.seconds)
+        return StageStatus(stage.name, "done", _taught_by(record), record.seconds)
 
     def _ingredients(self, stage: Stage, outside: Outside) -> dict[str, Any]:
         recipe = self.recipe
@@ -206,6 +206,11 @@ def describe_corrections(root: Path) -> str:
     if not count:
         return ""
     return f"{count} image{'s' * (count > 1)} ({folder_name(folder, ('.png',))})"
+
+
+def _taught_by(record: Record) -> str:
+    count = record.figures.get("corrected")
+    return f"({count} mask{'s' * (count > 1)} corrected by hand)" if count else ""
 
 
 def chosen_settings(recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:

@@ -143,6 +143,7 @@ _MADE_BY = (
 ARTIFACTS = tuple(dict.fromkeys(artifact for artifact, _ in _MADE_BY))
 NAMES = tuple(dict.fromkeys(name for _, name in _MADE_BY))
 FOLDERS = tuple(artifact.folder for artifact in ARTIFACTS)
+CLEANED = (*FOLDERS, CORRECTIONS)  # of what an ended process left half written
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from affinitynet.data import load_image
 from affinitynet.data.corrections import write_correction
+from affinitynet.data.images import read_size
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import draw_labels, fit, resize_image, resize_labels
 from affinitynet.view.applying import apply_settings
@@ -97,12 +98,12 @@ def make_app(viewed: Viewed, decider: Decider) -> "Starlette":
 
     async def correct(request: Request) -> Response:
         sample = viewed.sample(request.path_params["index"])
-        size = load_image(sample.image).shape[:2]
-        kind = np.uint8 if viewed.manifest.ignore_index == 255 else np.dtype("<u2")
-        body = await _read(request, size[0] * size[1] * np.dtype(kind).itemsize)
-        if len(body) != size[0] * size[1] * np.dtype(kind).itemsize:
+        size = read_size(sample.image)
+        kind = np.dtype("u1" if viewed.manifest.ignore_index == 255 else "<u2")
+        body = await _read(request, size[0] * size[1] * kind.itemsize)
+        if len(body) != size[0] * size[1] * kind.itemsize:
             raise UserError(f"{sample.id}: the correction is not of the image's size")
-        labels = np.frombuffer(body, kind).reshape(size)
+        labels: NDArray[np.integer] = np.frombuffer(body, kind).reshape(size)
         write_correction(viewed.root, viewed.manifest, sample, labels)
         viewed.measure(request.path_params["index"])
         there = viewed.correction(sample).is_file()

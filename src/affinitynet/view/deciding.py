@@ -227,8 +227,8 @@ def _label(
         return label_scores(refined).numpy().astype(np.uint8)
     # On every second pixel widths are half as many, and the work a quarter.
     crf["iterations"] = min(crf["iterations"], DRAFT_ITERATIONS)
-    for width in ("gaussian_sxy", "bilateral_sxy"):
-        crf[width] /= 2
+    for name in ("gaussian_sxy", "bilateral_sxy"):
+        crf[name] /= 2
     refined = refine_scores(ready.image[::2, ::2], scores[:, ::2, ::2], **crf)
     labels = label_scores(refined).numpy().astype(np.uint8)
     height, width = ready.image.shape[:2]

@@ -41,7 +41,8 @@ class Region:
 
 def paint_regions(regions: Iterable[Region], size: Size, rest: int, classes: int) -> Labels:
     """Paint regions in their order onto (H, W) of the label `rest`: the last one is on top."""
-    labels: Labels = np.full(size, rest, np.uint8 if classes < 255 else np.uint16)
+    labels: Labels = np.zeros(size, np.uint8) if classes < 255 else np.zeros(size, np.uint16)
+    labels[:] = rest
     for region in regions:
         labels[region.mask()] = region.label
     return labels
