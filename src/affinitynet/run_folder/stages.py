@@ -113,11 +113,9 @@ PSEUDO = Artifact("pseudo", ".png", "Pseudo mask", "pseudo", _pseudo_conditions)
 SEGMENTER = Artifact("segmenter")
 PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmenter_conditions)
 MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
-# The final masks of corrected images as they were without the correction: `evaluate` takes these.
-UNCORRECTED = Artifact("uncorrected", ".png")
+UNCORRECTED = Artifact("uncorrected", ".png")  # final masks before a correction, for `evaluate`
 EVALUATION = Artifact("evaluation")
-# Read with the corrections laid over them, by all but `evaluate`.
-CORRECTED = (PSEUDO, MASKS)
+CORRECTED = (PSEUDO, MASKS)  # read with corrections laid over them, by all but `evaluate`
 
 # In the order in which they are made. The second entry is a stage that makes it: of the
 # affinities that is `train_affinity` where they come from files, of the CAMs any of three.

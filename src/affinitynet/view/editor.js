@@ -108,7 +108,8 @@ export class Editor {
     this.began = null;
     document.querySelector(`[name=layer][value="${DECIDED}"]`).checked = true;
     this.layer = DECIDED;
-    const planes = await getPlanes(`decide/${index}`, { settings: this.settings.get(), draft });
+    const asked = getPlanes(`decide/${index}`, { settings: this.settings.get(), draft });
+    const planes = await patiently(asked);
     if (this.index !== index || this.layer !== DECIDED) return;
     this.picture.setLayer(planes);
     find("message").textContent = "";
@@ -218,7 +219,8 @@ export class Editor {
 
   async #affinities({ x, y }) {
     const index = this.index;
-    const found = await getPlanes(`affinities/${index}`, { x, y, settings: this.settings.get() });
+    const asked = getPlanes(`affinities/${index}`, { x, y, settings: this.settings.get() });
+    const found = await patiently(asked);
     return this.index === index ? found : null;
   }
 
@@ -361,6 +363,18 @@ export class Editor {
       if (!event.repeat) this.press(here).then(() => event.key === "Enter" && this.release()).catch(this.complain);
     } else return;
     event.preventDefault();
+  }
+}
+
+// Says that an answer takes long, as the first one does, for which the server loads torch.
+async function patiently(asked) {
+  const said = "Working … the first answer takes longest.";
+  const timer = setTimeout(() => { find("message").textContent = said; }, 800);
+  try {
+    return await asked;
+  } finally {
+    clearTimeout(timer);
+    if (find("message").textContent === said) find("message").textContent = "";
   }
 }
 

@@ -7,7 +7,7 @@ const KNOBS = [
   { name: "refine", title: "CRF", kind: "switch" },
   { name: "crf.iterations", title: "Iterations", low: 0, high: 30, step: 1, whole: true },
   { name: "crf.bilateral_sxy", title: "Width (px)", low: 1, high: 300, scale: "log" },
-  { name: "crf.bilateral_srgb", title: "Width (color)", low: 1, high: 100, scale: "log" },
+  { name: "crf.bilateral_srgb", title: "Width (RGB)", low: 1, high: 100, scale: "log" },
   { name: "crf.bilateral_compat", title: "Strength", low: 0, high: 30, step: 0.5 },
 ];
 const NOTCHES = 400; // of a logarithmic slider
