@@ -7,16 +7,19 @@ import pytest
 
 from affinitynet.data import Manifest, Sample, write_labels
 from affinitynet.data.cams import save_cams
+from affinitynet.data.grids import save_scores
 from affinitynet.data.trust import (
     TRUST,
     agreement,
     agreement_with_maps,
     combine,
     least_trusted,
+    map_contrast,
     measure_trust,
     rank_masks,
     read_trust,
     steps_of,
+    walk_margin,
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import find_stage, stages_of
@@ -48,10 +51,26 @@ def test_maps_agree_by_their_values() -> None:
     assert agreement_with_maps([0], cams, square(4), [1]) == 0  # a tag without a map
 
 
-def test_the_worst_step_tells() -> None:
-    assert combine([0.5, 0.5, 0.5]) == pytest.approx(0.5)
-    assert combine([1, 1, 0]) == 0
-    assert combine([0.9, 0.1]) < combine([0.5, 0.5])
+def test_a_map_is_larger_inside_of_a_good_mask() -> None:
+    cams = np.zeros((2, *SIZE), np.float32)
+    cams[0, :, :2], cams[1, :, 2:4] = 0.8, 0.4
+    assert map_contrast(cams, square(4) > 0) == pytest.approx(0.6)
+    assert map_contrast(cams, square(2) > 0) == pytest.approx(0.8 - 0.4 * 2 / 6)
+    assert map_contrast(cams, square(4) == 0) == 0  # smaller inside
+    assert map_contrast(cams, square(0) > 0) == map_contrast(cams[:0], square(4) > 0) == 0
+
+
+def test_the_margin_is_that_of_the_cells_a_class_wins() -> None:
+    scores = np.array([[[0.9, 0.25, 0.0]], [[0.1, 0.75, 0.5]], [[0.0, 0.0, 0.5]]], np.float32)
+    assert walk_margin(scores) == pytest.approx((0.5 + 0) / 2)
+    assert walk_margin(scores[:1]) == 0
+
+
+def test_a_tag_that_is_not_shown_counts_whatever_agrees() -> None:
+    assert combine([0.5, 0.7], 1) == pytest.approx(0.6)
+    assert combine([0.5, 0.7], 0.5) == pytest.approx(0.3)
+    assert combine([1, 1], 0) == 0
+    assert combine([], 1) == 1
 
 
 @pytest.fixture
@@ -68,13 +87,19 @@ def run(tmp_path: Path) -> tuple[Recipe, Manifest]:
         for folder in ("walk", "pseudo"):
             path = recipe.out / folder / f"{sample.id}.png"
             write_labels(path, square(columns), manifest.palette)
+        scores = np.full((len(sample.tags) + 1, 1, 1), 1.0)
+        scores[1:] = 3  # a margin of a half
+        save_scores(recipe.out / "scores" / f"{sample.id}.npz", sample.tags, scores)
     return recipe, manifest
 
 
 def test_the_least_trusted_come_first(run: tuple[Recipe, Manifest]) -> None:
     table = measure_trust(*run)
     assert table["image"] == ["i2", "i1", "i0", "i3"]
-    assert table["trust"] == [0, pytest.approx(0.5**0.5, abs=1e-4), 1, 1]
+    # Of the second image 2 of 4 columns are left: outside, the map is 1 in 2 of 6.
+    second = (0.5 + 1 + (1 - 2 / 6) + 0.5) / 4
+    assert table["trust"] == [0, pytest.approx(second, abs=1e-4), 3.5 / 4, 1]
+    assert table["tags_shown"] == [0, 1, 1, None]
     assert table["cams_walk"] == [0, 0.5, 1, None]
     assert table["walk_pseudo"] == [0, 1, 1, None]
 
@@ -104,6 +129,6 @@ def test_a_recipe_tells_the_steps(tmp_path: Path) -> None:
 
 def test_what_is_said_of_it(run: tuple[Recipe, Manifest]) -> None:
     lost, least = least_trusted(measure_trust(*run))
-    assert lost == "trust: 0 for 1 of 3 masks: a stage has lost their tags"
-    assert least.startswith("trust: least in i2 (0.00), i1 (0.71), i0 (1.00); all are in trust.csv")
+    assert lost == "trust: 0 for 1 of 3 masks: they show none of their tags"
+    assert least.startswith("trust: least in i2 (0.00), i1 (0.67), i0 (0.88); all are in trust.csv")
     assert least_trusted({}) == []

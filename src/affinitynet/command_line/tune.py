@@ -8,7 +8,7 @@ TUNE = (
     RUN,
     argument("--masks", "folder of 10 to 50 hand-drawn masks (PNG by image name): they choose"),
     argument("--images", "images to look at without masks (default: 40)", int, default=40),
-    argument("--measure", "what chooses without masks (default: the safest)", str),
+    argument("--measure", "what chooses without masks (default: nothing, as none is safe)", str),
     switch("--apply", "write what was chosen into the run's recipe"),
     JSON,
 )
@@ -20,17 +20,17 @@ def tune(
     """Choose the walk's settings again from what a run keeps.
 
     In minutes, without a network. With hand-drawn masks the choice is validated on those left out;
-    every later figure says that truth chose it. Without, a measure chooses that needs no truth. A
-    curve for each setting is in RUN/tune/.
+    every later figure says that truth chose it. Without, nothing is chosen unless --measure names
+    what does. A curve for each setting is in RUN/tune/.
     """
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.pipeline import Run
     from affinitynet.run_folder.flags import show_value
     from affinitynet.tuning.choose import Validation
-    from affinitynet.tuning.tune import DEFAULT, say_validation, tune_run
+    from affinitynet.tuning.tune import say_validation, tune_run
 
     Run.open(run)  # for its message where there is no run
-    found = tune_run(run, masks, images=images, measure=measure or DEFAULT, apply=apply)
+    found = tune_run(run, masks, images=images, measure=measure, apply=apply)
     if json:
         print_json(found)
         return

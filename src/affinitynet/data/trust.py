@@ -4,18 +4,21 @@ A mask comes about in steps: the CAM, the walk, the pseudo mask after the dense 
 of the segmenter. Where an image is easy they say the same; where one of them tears the mask apart,
 makes it run over the image or loses it, at least one of them is wrong. Only neighbors in this chain
 are compared: a CAM points at the most telling part of an object, and may differ from a good final
-mask by far.
+mask by far. Two more parts look at the ends: how sure the walk was, and how much larger the CAM is
+inside of the final mask than outside.
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from affinitynet.data.cams import load_cams
+from affinitynet.data.grids import load_scores
 from affinitynet.data.labels import read_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
@@ -28,6 +31,7 @@ from affinitynet.run_folder.stages import (
     CAMS,
     MASKS,
     PSEUDO,
+    SCORES,
     WALK,
     Artifact,
     Stage,
@@ -37,6 +41,7 @@ from affinitynet.run_folder.stages import (
 from affinitynet.run_folder.tables import Table, read_table, write_table
 
 TRUST = "trust.csv"  # in a run folder
+CONTRAST, MARGIN, SHOWN = "cam_contrast", "walk_margin", "tags_shown"  # columns beside the steps
 CHAIN = (CAMS, WALK, PSEUDO, MASKS)
 Steps = tuple[tuple[Artifact, Artifact], ...]
 
@@ -94,39 +99,84 @@ def agreement_with_maps(
     return float(np.mean(found)) if found else 1.0
 
 
-def combine(parts: Sequence[float]) -> float:
-    """Return the geometric mean of an image's agreements: one step that lost the object tells."""
-    if not parts:
-        return 1.0
-    return float(np.prod(parts) ** (1 / len(parts)))
+def map_contrast(cams: NDArray[np.float32], shown: NDArray[np.bool_]) -> float:
+    """Return how much larger the CAMs (K, H, W) are inside of a mask (H, W) than outside.
+
+    The mean of max_k M_k inside minus that outside, at least 0; 0 for a mask of nothing, or of all.
+    """
+    if not len(cams) or not shown.any() or shown.all():
+        return 0.0
+    largest = cams.max(0)
+    return max(0.0, float(largest[shown].mean() - largest[~shown].mean()))
 
 
-def trust_of(
+def walk_margin(scores: NDArray[np.float32]) -> float:
+    """Return how far the walk's scores (K + 1, h, w) are from another decision where a class wins.
+
+    The mean over its cells of (first - second) / sum of the scores; 0 where the background wins
+    everywhere.
+    """
+    won = scores.argmax(0) > 0
+    if not won.any():
+        return 0.0
+    ordered = np.sort(scores[:, won], axis=0)
+    return float(((ordered[-1] - ordered[-2]) / np.maximum(ordered.sum(0), 1e-9)).mean())
+
+
+def combine(parts: Sequence[float], shown: float) -> float:
+    """Return the mean of an image's parts times the share of its tags that its mask shows.
+
+    A tag that is not there is wrong for sure, whatever the stages agree about.
+    """
+    return float(np.mean(parts)) * shown if parts else shown
+
+
+def columns_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the parts that this recipe's files allow, as columns of `trust.csv`."""
+    made = {artifact for stage in stages_of(recipe) for artifact in stage.artifacts}
+    more = {CONTRAST: CAMS in made, MARGIN: SCORES in made}
+    steps = [part_name(step) for step in steps_of(recipe)]
+    return (*steps, *(name for name, there in more.items() if there), SHOWN)
+
+
+def parts_of(
     recipe: Recipe, manifest: Manifest, sample: Sample, steps: Steps
-) -> tuple[float, ...] | None:
-    """Return an image's agreements, one for each step; None for an image without a tag.
+) -> dict[str, float] | None:
+    """Return an image's parts by the names of their columns; None for an image without a tag.
 
     Raises:
         UserError: a file is missing or can't be read.
     """
     if not sample.tags:
         return None
+    classes = len(manifest.classes)
     labels: dict[Artifact, NDArray[np.integer[Any]]] = {}
+
+    def file(artifact: Artifact) -> Path:
+        return output_path(recipe.out / artifact.folder, sample.id, artifact.suffix)
 
     def read(artifact: Artifact) -> NDArray[np.integer[Any]]:
         if artifact not in labels:
-            labels[artifact] = read_labels(output_path(recipe.out / artifact.folder, sample.id))
+            labels[artifact] = read_labels(file(artifact))
         return labels[artifact]
 
-    found = []
-    for first, second in steps:
-        if first == CAMS:
-            file = output_path(recipe.out / CAMS.folder, sample.id, CAMS.suffix)
-            classes, cams = load_cams(file, classes=len(manifest.classes))
-            found.append(agreement_with_maps(classes.tolist(), cams, read(second), sample.tags))
-        else:
-            found.append(agreement(read(first), read(second), sample.tags))
-    return tuple(found)
+    final = read(final_masks(recipe))
+    names, found = columns_of(recipe), dict[str, float]()
+    if CONTRAST in names:
+        indices, cams = load_cams(file(CAMS), classes=classes)
+        found[CONTRAST] = map_contrast(cams, (final > 0) & (final != manifest.ignore_index))
+    for step in steps:
+        second = read(step[1])
+        found[part_name(step)] = (
+            agreement_with_maps(indices.tolist(), cams, second, sample.tags)
+            if step[0] == CAMS
+            else agreement(read(step[0]), second, sample.tags)
+        )
+    if MARGIN in names:
+        found[MARGIN] = walk_margin(load_scores(file(SCORES), classes=classes)[1])
+    present = set(np.unique(final).tolist())
+    found[SHOWN] = sum(tag + 1 in present for tag in sample.tags) / len(sample.tags)
+    return found
 
 
 def measure_trust(
@@ -140,26 +190,27 @@ def measure_trust(
     Raises:
         UserError: a file is missing or can't be read.
     """
-    steps = steps_of(recipe)
+    steps, names = steps_of(recipe), columns_of(recipe)
     chosen = samples_of(recipe, manifest, "train", "figures") if samples is None else samples
-    rows: list[tuple[float, str, tuple[float | None, ...]]] = []
+    rows: list[tuple[float, str, dict[str, float]]] = []
     with (
         ThreadPoolExecutor(max(1, recipe.workers)) as pool,
         task("trust", len(chosen)) as progress,
     ):
-        found = pool.map(lambda sample: trust_of(recipe, manifest, sample, steps), chosen)
+        found = pool.map(lambda sample: parts_of(recipe, manifest, sample, steps), chosen)
         for sample, parts in zip(chosen, found, strict=True):
-            trust = 1.0 if parts is None else combine(parts)
-            rows.append((round(trust, 4), sample.id, parts or (None,) * len(steps)))
+            own = [parts[name] for name in names if name != SHOWN] if parts else []
+            trust = combine(own, parts[SHOWN]) if parts else 1.0
+            rows.append((round(trust, 4), sample.id, parts or {}))
             progress.advance()
     rows.sort(key=lambda row: row[:2])
     table: Table = {
         "image": [name for _, name, _ in rows],
         "trust": [trust for trust, _, _ in rows],
     }
-    for place, step in enumerate(steps):
-        values = (parts[place] for _, _, parts in rows)
-        table[part_name(step)] = [None if value is None else round(value, 4) for value in values]
+    for name in names:
+        values = (parts.get(name) for _, _, parts in rows)
+        table[name] = [None if value is None else round(value, 4) for value in values]
     return table
 
 
@@ -205,7 +256,7 @@ def least_trusted(table: Table, count: int = 5) -> list[str]:
     ]
     lines = []
     if lost := sum(trust == 0 for _, trust in rows):
-        lines.append(f"trust: 0 for {lost} of {len(rows)} masks: a stage has lost their tags")
+        lines.append(f"trust: 0 for {lost} of {len(rows)} masks: they show none of their tags")
     if rows:
         shown = ", ".join(f"{name} ({trust:.2f})" for name, trust in rows[:count])
         lines.append(f"trust: least in {shown}; all are in {TRUST}, the least trusted first")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from affinitynet.data.trust import agreement, agreement_with_maps, combine
+from affinitynet.data.trust import agreement, agreement_with_maps, combine, map_contrast
 from affinitynet.ops.affinity import pairwise_affinity
 from affinitynet.ops.propagation import enlarge_scores, label_scores, pad_to_stride, walk_scores
 from affinitynet.run_folder.settings import WalkSettings
@@ -90,10 +90,12 @@ def not_empty(case: Case, decision: Decision, walk: WalkSettings) -> float:
 
 
 def trust(case: Case, decision: Decision, walk: WalkSettings) -> float:
-    """Return the trust of the mask: the mean of its agreements, as in `trust.csv`."""
+    """Return the trust of the mask as in `trust.csv`, without the walk's margin."""
     tags = tags_of(case)
     maps = agreement_with_maps(tuple(tags), case.cams.numpy(), decision.walk, tags)
-    return combine([maps, agreement(decision.walk, decision.mask, tags)])
+    contrast = map_contrast(case.cams.numpy(), decision.mask > 0)
+    parts = [maps, agreement(decision.walk, decision.mask, tags), contrast]
+    return combine(parts, not_empty(case, decision, walk))
 
 
 MEASURES: dict[str, Measure] = {
@@ -113,7 +115,7 @@ def deletion(case: Case, decision: Decision, probabilities: Probabilities, side:
     mean over tags of p(image where all but the mask is painted over) - p(image where the mask is),
     in [-1, 1]. Painted over is with the image's mean color, at most `side` pixels long.
     """
-    image = case.image.permute(2, 0, 1).float() / 255
+    image = case.image.permute(2, 0, 1).float()
     scale = min(1.0, side / max(image.shape[1:]))
     size = [max(1, math.floor(length * scale)) for length in image.shape[1:]]
     small = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
