@@ -46,8 +46,8 @@ $(LOWEST)/ready: pyproject.toml .ci/lowest.py
 	touch $(LOWEST)/ready
 
 # Exports read back by the programs they are for, and networks by ONNX Runtime, in an environment of
-# its own. Each program is installed alone, and one that can't be had here is skipped; LabelMe and
-# Ultralytics without what they need for their windows and trainings.
+# its own. Each program is installed alone, and one that can't be had here is skipped. LabelMe and
+# Ultralytics come without all that their models need.
 test-formats: $(FORMATS)/ready
 	$(FORMATS)/bin/pytest -m formats -rs -p no:cacheprovider tests/formats
 
@@ -60,7 +60,7 @@ $(FORMATS)/ready: pyproject.toml constraints.txt
 	-$(FORMATS)/bin/pip install --quiet label-studio-sdk
 	-$(FORMATS)/bin/pip install --quiet datasets
 	-$(FORMATS)/bin/pip install --quiet --no-deps labelme
-	-$(FORMATS)/bin/pip install --quiet imgviz loguru matplotlib tifffile
+	-$(FORMATS)/bin/pip install --quiet imgviz loguru matplotlib PyQt5 scikit-image tifffile
 	-$(FORMATS)/bin/pip install --quiet --no-deps ultralytics
 	touch $(FORMATS)/ready
 
