@@ -53,6 +53,7 @@ def confident_labels(
     bilateral_sxy: float = 80,
     bilateral_srgb: float = 13,
     bilateral_compat: float = 10,
+    origin: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Label the pixels that stay foreground or background under both a strong and a weak rival.
 
@@ -68,7 +69,7 @@ def confident_labels(
         background_priority: which wins where both hold, which the CRF makes possible: the
             background as in the paper's code, or the foreground as in IRN's.
         iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb,
-        bilateral_compat: those of `dense_crf`.
+        bilateral_compat, origin: those of `dense_crf`.
 
     Returns:
         (H, W) int64: 0 background, 1 .. C the classes in the order of `cams`, 255 neutral.
@@ -97,6 +98,7 @@ def confident_labels(
         bilateral_sxy=bilateral_sxy,
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
+        origin=origin,
     )
     # The largest label by comparisons of bytes: torch's argmax takes several times as long.
     low, high = refined

@@ -6,6 +6,7 @@ from them, so that a decision made again from the files gives the same masks.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AffinityNet, image_affinity
 from affinitynet.ops.affinity import cropped_pairs
+from affinitynet.ops.blocks import in_blocks
+from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
 from affinitynet.ops.propagation import (
     enlarge_scores,
@@ -133,9 +136,7 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
     if settings.guard:
         wrong = wrong_classes(seed_labels, walk_labels, len(classes))
         trusted = fall_back(spread, seeds, wrong) if wrong.any() else spread
-    refined = (
-        refine_scores(image, trusted, **settings.crf.model_dump()) if settings.refine else trusted
-    )
+    refined = _refined(context, image, trusted) if settings.refine else trusted
     ignore = context.manifest.ignore_index
     masks = []
     # The stage's own file last. `walk` holds the walk as it is: what the guard did is between them.
@@ -145,6 +146,20 @@ def _finish(context: Context, sample: Sample, walkable: Walkable) -> Areas:
         write_labels(context.file(artifact, sample), labels, context.manifest.palette)
         masks.append(labels)
     return measure(classes.tolist(), seed_labels, *masks)
+
+
+def _refined(context: Context, image: Tensor, scores: Tensor) -> Tensor:
+    settings = context.recipe.walk
+    crf = settings.crf.model_dump()
+    if not settings.block or len(scores) == 1:  # nothing to refine in the background alone
+        return refine_scores(image, scores, **crf)
+    return in_blocks(
+        partial(dense_crf, **crf),
+        image,
+        scores,
+        block=settings.block,
+        bilateral_sxy=settings.crf.bilateral_sxy,
+    )
 
 
 def stride_of(grid: tuple[int, ...], image: tuple[int, ...]) -> int:
