@@ -120,7 +120,7 @@ class SlowLattice:
 
 
 def slow_crf(image: np.ndarray, probabilities: np.ndarray, settings: Settings) -> np.ndarray:
-    iterations, near, near_compat, far, color, far_compat = settings
+    iterations, near, near_compat, far, color, far_compat, _ = settings
     L, H, W = probabilities.shape
     y, x = np.mgrid[:H, :W].reshape(2, -1)
     colors = image.reshape(H * W, -1) / color

@@ -28,7 +28,7 @@ _memory = Memory()
 
 
 class Layout(NamedTuple):
-    """What depends on the image's size alone."""
+    """What depends on the image's size alone, and on its place in a larger one."""
 
     order: Ints
     positions: Floats
@@ -50,7 +50,7 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
     _memory.clear()
     layout, new = (_layout, _memory.new) if H * W <= KEPT else (_layout.__wrapped__, fresh)
     order, positions, near = layout(
-        H, W, settings.gaussian_sxy, settings.gaussian_compat, row, lanes
+        H, W, settings.origin, settings.gaussian_sxy, settings.gaussian_compat, row, lanes
     )
     far = _kernel(
         order,
@@ -72,11 +72,13 @@ def mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _layout(H: int, W: int, sxy: float, compat: float, row: int, lanes: Count) -> Layout:
+def _layout(
+    H: int, W: int, origin: tuple[int, int], sxy: float, compat: float, row: int, lanes: Count
+) -> Layout:
     grid = np.arange(H * W, dtype=np.int32).reshape(H, W)
     corners = [(y, x) for y in range(0, H, TILE) for x in range(0, W, TILE)]
     order = np.concatenate([grid[y : y + TILE, x : x + TILE].ravel() for y, x in corners])
-    positions = np.stack([order % W, order // W]).astype(np.float32)
+    positions = np.stack([order % W + origin[1], order // W + origin[0]]).astype(np.float32)
     none = np.empty((H * W, 0), np.float32)
     near = _kernel(order, positions, none, sxy, 1, compat, row, lanes, fresh)
     return Layout(order, positions, near)
@@ -98,7 +100,7 @@ def _kernel(
     deviations = np.array([sxy] * 2 + [srgb] * channels)
     # The features' bounds, in deviations: from them follow the lattice points' keys.
     strides = key_strides(
-        np.array([0, 0] + [low] * channels) / deviations,
+        np.array([*positions.min(1)] + [low] * channels) / deviations,
         np.array([*positions.max(1)] + [high] * channels) / deviations,
     )
     axes = count(3 + channels)

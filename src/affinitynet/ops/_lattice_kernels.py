@@ -18,13 +18,19 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over
 
 
 @compiled
+def home(table: Longs, key: np.int64) -> np.int64:
+    """Give the slot at which the search for a key begins."""
+    return np.int64((np.uint64(key) * GOLDEN) >> np.uint64(32)) & (len(table) - 1)
+
+
+@compiled
 def find(table: Longs, key: np.int64) -> np.int64:
     """Give the slot that holds the key, or the empty one it belongs in.
 
     The table has 2^k rows (key, number); number is 0 where the row is empty.
     """
     mask = len(table) - 1
-    slot = np.int64((np.uint64(key) * GOLDEN) >> np.uint64(32)) & mask
+    slot = home(table, key)
     while table[slot, 1] != 0 and table[slot, 0] != key:
         slot = (slot + 1) & mask
     return slot
@@ -281,11 +287,26 @@ def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbors: Of
     """
     D = len(strides)
     neighbors[:] = 0
+    keys = np.zeros(BLOCK, np.int64)
+    held = np.zeros((2, BLOCK), np.int64)
     for axis in range(D):
         # A step along an axis is one up in every coordinate and d + 1 down in this one.
         ahead = strides.sum() - D * strides[axis]
-        for m in range(len(points)):
-            other = table[find(table, points[m] + ahead), 1]
-            if other != 0:
-                neighbors[axis, m + 1, 1] = np.uint32(other * row)
-                neighbors[axis, other, 0] = np.uint32((m + 1) * row)
+        for start in range(0, len(points), BLOCK):
+            here = points[start : start + BLOCK]
+            # First only read: what depends on each answer, and half of them are a surprise, would
+            # make every look-up wait for the one before.
+            for p in range(len(here)):
+                keys[p] = here[p] + ahead
+                slot = home(table, keys[p])
+                held[0, p] = table[slot, 0]
+                held[1, p] = table[slot, 1]
+            for p in range(len(here)):
+                other = held[1, p]
+                if other != 0 and held[0, p] != keys[p]:
+                    other = table[find(table, keys[p]), 1]
+                m = start + p + 1
+                neighbors[axis, m, 1] = np.uint32(other * row)
+                neighbors[axis, other, 0] = np.uint32(m * row)
+        # What points without a neighbor have written.
+        neighbors[axis, 0, 0] = 0

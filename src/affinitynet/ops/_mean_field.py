@@ -17,6 +17,7 @@ class Settings(NamedTuple):
     bilateral_sxy: float
     bilateral_srgb: float
     bilateral_compat: float
+    origin: tuple[int, int] = (0, 0)
 
 
 def mean_field(
@@ -38,6 +39,7 @@ def mean_field(
     y, x = torch.meshgrid(
         torch.arange(H, device=image.device), torch.arange(W, device=image.device), indexing="ij"
     )
+    y, x = y + settings.origin[0], x + settings.origin[1]
     # x before y, as in the reference: ties in the lattice then fall the same way.
     positions = torch.stack([x, y], -1).reshape(H * W, 2).float()
     colors = image.reshape(H * W, -1) / settings.bilateral_srgb

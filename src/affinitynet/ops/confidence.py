@@ -56,6 +56,7 @@ def confident_labels(
     bilateral_sxy: float = 80,
     bilateral_srgb: float = 13,
     bilateral_compat: float = 10,
+    origin: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Label the pixels that stay foreground or background under both a strong and a weak rival.
 
@@ -78,7 +79,7 @@ def confident_labels(
         thresholds: (f, b) of foreground and background, in place of both alphas; IRN has (0.30,
             0.05).
         iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb,
-        bilateral_compat: those of `dense_crf`.
+        bilateral_compat, origin: those of `dense_crf`.
 
     Returns:
         (H, W) int64: 0 background, 1 .. C the classes in the order of `cams`, 255 neutral.
@@ -113,6 +114,7 @@ def confident_labels(
         bilateral_sxy=bilateral_sxy,
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
+        origin=origin,
     )
     # The largest label by comparisons of bytes: torch's argmax takes several times as long.
     low, high = refined

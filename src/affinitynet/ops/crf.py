@@ -20,6 +20,7 @@ def dense_crf(
     bilateral_sxy: float = 80,
     bilateral_srgb: float = 13,
     bilateral_compat: float = 10,
+    origin: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Refine label probabilities to follow the image's edges: mean field of a dense CRF.
 
@@ -43,6 +44,8 @@ def dense_crf(
         bilateral_sxy: deviation of B in pixels.
         bilateral_srgb: deviation of B in units of the image's values.
         bilateral_compat: weight of B, at least 0.
+        origin: (y, x) of the image's first pixel where it is a part of a larger one: the lattices
+            then lie as in the whole, see `in_blocks`.
 
     Returns:
         Q in the shape and on the device of `probabilities`, float32, summing to one over L.
@@ -87,6 +90,7 @@ def dense_crf(
         bilateral_sxy,
         bilateral_srgb,
         bilateral_compat,
+        origin,
     )
     run = mean_field_cpu if scores.device.type == "cpu" else mean_field
     pictures = (pixels if batched else pixels[None]).float()

@@ -164,6 +164,13 @@ class ConfidentSettings(Settings):
         description="cams (the paper), files:FOLDER with label maps of your own, or truth: the "
         "ground truth, an upper bound for ablations",
     )
+    block: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="apply the CRF of larger images in blocks of this side "
+        "in pixels, with less memory and nearly the same labels; 0 takes each image as a whole",
+    )
     crf: CrfSettings = CrfSettings()
 
     @model_validator(mode="after")
@@ -210,6 +217,13 @@ class WalkSettings(Settings):
         "scores another CRF without the walk",
     )
     precision: Precision = Field("auto", description=PRECISION)
+    block: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="apply the CRF of larger images in blocks of this side "
+        "in pixels, with less memory and nearly the same labels; 0 takes each image as a whole",
+    )
     crf: CrfSettings = CrfSettings()
 
     @model_validator(mode="before")

@@ -18,6 +18,8 @@ LATER: dict[str, object] = {
     "walk.restart": 0.01,
     "walk.background": "alpha",
     "walk.background_score": 0.25,
+    "confident.block": 0,
+    "walk.block": 0,
 }
 
 # What affinities of a frozen network's features depend on.

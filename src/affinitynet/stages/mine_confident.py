@@ -21,6 +21,7 @@ from affinitynet.data.judgements import (
 from affinitynet.data.labels import to_labels
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
+from affinitynet.ops.blocks import in_blocks
 from affinitynet.ops.confidence import confident_labels
 from affinitynet.run_folder.stages import CAMS, CONFIDENT
 from affinitynet.stages.context import Context
@@ -102,16 +103,22 @@ def _from_cams(
     image, file = load_image(sample.image), context.file(CAMS, sample)
     classes, cams = load_cams(file, classes=len(context.manifest.classes))
     check_size(image.shape[:2], cams.shape[1:], file)
-    local = confident_labels(
-        torch.from_numpy(image),
-        torch.from_numpy(cams),
-        settings.low_alpha,
-        settings.high_alpha,
+    label = partial(
+        confident_labels,
+        low_alpha=settings.low_alpha,
+        high_alpha=settings.high_alpha,
         background_priority=settings.priority == "background",
         thresholds=(settings.foreground_over, settings.background_under)
         if settings.rule == "thresholds"
         else None,
         **settings.crf.model_dump(),
+    )
+    local = in_blocks(
+        label,
+        torch.from_numpy(image),
+        torch.from_numpy(cams),
+        block=settings.block,
+        bilateral_sxy=settings.crf.bilateral_sxy,
     ).numpy()
     ignore = context.manifest.ignore_index
     return without_failed(to_labels(local, classes, ignore), failed, ignore, sample.tags)

@@ -7,6 +7,7 @@ from them, so that a decision made again from the files gives the same masks. Wi
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ from affinitynet.models.affinity_net import AnyAffinityNet, image_affinity, load
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.feature_net import FeatureNet, build_feature_net
 from affinitynet.ops.affinity import cropped_pairs
+from affinitynet.ops.blocks import in_blocks
+from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.guard import fall_back, wrong_classes
 from affinitynet.ops.propagation import (
     enlarge_scores,
@@ -223,7 +226,16 @@ def _refined(context: Context, image: Tensor, scores: Tensor) -> Tensor:
     settings = context.recipe.walk
     if not settings.refine:
         return scores
-    return refine_scores(image, scores, **settings.crf.model_dump())
+    crf = settings.crf.model_dump()
+    if not settings.block or len(scores) == 1:  # nothing to refine in the background alone
+        return refine_scores(image, scores, **crf)
+    return in_blocks(
+        partial(dense_crf, **crf),
+        image,
+        scores,
+        block=settings.block,
+        bilateral_sxy=settings.crf.bilateral_sxy,
+    )
 
 
 def _labels(
