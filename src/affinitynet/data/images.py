@@ -162,8 +162,9 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    if image.format == "PNG" and image.fp is not None:
-        _check_sums(image.fp)
+    stream: IO[bytes] | None = getattr(image, "fp", None)
+    if image.format == "PNG" and stream is not None:
+        _check_sums(stream)
     # Pillow turns a TIFF itself. Its exif_transpose also writes the metadata again, which fails for
     # entries of an odd type; only the orientation matters here. Asked before the pixels are read,
     # as by `read_size`: behind them a PNG may say another.
