@@ -121,7 +121,7 @@ def _kernel(
         corners,
         weights,
         new((ROOM,), np.int64),
-        new((2 * ROOM, 2), np.int64),
+        new((4 * ROOM,), np.int32),
     )
     neighbors = new((len(axes), len(points) + 1, 2), np.uint32)
     call(_lattice_kernels.connect, points, table, strides, row, neighbors)

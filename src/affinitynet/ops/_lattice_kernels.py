@@ -18,20 +18,20 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads keys over
 
 
 @compiled
-def home(table: Longs, key: np.int64) -> np.int64:
+def home(table: Ints, key: np.int64) -> np.int64:
     """Give the slot at which the search for a key begins."""
     return np.int64((np.uint64(key) * GOLDEN) >> np.uint64(32)) & (len(table) - 1)
 
 
 @compiled
-def find(table: Longs, key: np.int64) -> np.int64:
+def find(table: Ints, points: Longs, key: np.int64) -> np.int64:
     """Give the slot that holds the key, or the empty one it belongs in.
 
-    The table has 2^k rows (key, number); number is 0 where the row is empty.
+    The table has 2^k numbers of points, 0 where a slot is empty; their keys are in points.
     """
     mask = len(table) - 1
     slot = home(table, key)
-    while table[slot, 1] != 0 and table[slot, 0] != key:
+    while table[slot] != 0 and points[table[slot] - 1] != key:
         slot = (slot + 1) & mask
     return slot
 
@@ -152,7 +152,7 @@ def number(
     row: int,
     M: int,
     points: Longs,
-    table: Longs,
+    table: Ints,
     recent: Longs,
     axes: Count,
 ) -> int:
@@ -176,26 +176,23 @@ def number(
             # The highest 11 bits: 0 .. RECENT - 1.
             slot = (np.uint64(key) * GOLDEN) >> np.uint64(53)
             if recent[slot, 0] != key or recent[slot, 1] == 0:  # 0 is a key like others
-                found = find(table, key)
-                if table[found, 1] == 0:
+                found = find(table, points, key)
+                if table[found] == 0:
                     points[M] = key
                     M += 1
-                    table[found, 0] = key
-                    table[found, 1] = M
+                    table[found] = M
                 recent[slot, 0] = key
-                recent[slot, 1] = table[found, 1]
+                recent[slot, 1] = table[found]
             corners[p, k] = np.uint32(recent[slot, 1] * row)
     return M
 
 
 @compiled
-def enter(points: Longs, table: Longs) -> None:
+def enter(points: Longs, table: Ints) -> None:
     """Make a table hold these points and nothing else, numbered from 1."""
     table[:] = 0
     for m in range(len(points)):
-        slot = find(table, points[m])
-        table[slot, 0] = points[m]
-        table[slot, 1] = m + 1
+        table[find(table, points, points[m])] = m + 1
 
 
 @compiled
@@ -212,8 +209,8 @@ def embed(
     corners: Offsets,
     weights: Floats,
     points: Longs,
-    table: Longs,
-) -> tuple[Longs, Longs]:
+    table: Ints,
+) -> tuple[Longs, Ints]:
     """Embed pixels in the lattice and number the points around them.
 
     A lattice point is known by the sum of coordinate times stride over its first d coordinates;
@@ -233,7 +230,7 @@ def embed(
             rounded up to whole blocks, and what is added is 0.
         weights: (rows, d + 1), written: the barycentric weights likewise.
         points: (room,) memory for the points' keys, room a power of two.
-        table: (2 room, 2) memory for the hash table, of which no more is used than needed; for
+        table: (4 room,) memory for the hash table, of which no more is used than needed; for
             more points than there is room for, other memory is taken.
 
     Returns:
@@ -253,7 +250,7 @@ def embed(
     keys = np.zeros((D, BLOCK), np.int64)
     M = 0
     room = min(FEW, len(points))
-    slots = table[: 2 * room]
+    slots = table[: 4 * room]
     enter(points[:M], slots)
     recent = np.zeros((RECENT, 2), np.int64)
 
@@ -267,8 +264,8 @@ def embed(
                 longer = np.empty(room, np.int64)
                 longer[:M] = points[:M]
                 points = longer
-                table = np.empty((2 * room, 2), np.int64)
-            slots = table[: 2 * room]
+                table = np.empty(4 * room, np.int32)
+            slots = table[: 4 * room]
             enter(points[:M], slots)
         place(positions[:, start:stop], colors, order[start:stop], sxy, srgb, scale, elevated)
         enclose(elevated, rem0, rank, axes)
@@ -280,7 +277,7 @@ def embed(
 
 
 @compiled
-def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbors: Offsets) -> None:
+def connect(points: Longs, table: Ints, strides: Longs, row: int, neighbors: Offsets) -> None:
     """Write the offsets of the points before and after each point along each axis.
 
     neighbors: (d + 1, M + 1, 2); 0 stands for every point that is not there.
@@ -288,7 +285,7 @@ def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbors: Of
     D = len(strides)
     neighbors[:] = 0
     keys = np.zeros(BLOCK, np.int64)
-    held = np.zeros((2, BLOCK), np.int64)
+    held = np.zeros(BLOCK, np.int64)
     for axis in range(D):
         # A step along an axis is one up in every coordinate and d + 1 down in this one.
         ahead = strides.sum() - D * strides[axis]
@@ -298,13 +295,11 @@ def connect(points: Longs, table: Longs, strides: Longs, row: int, neighbors: Of
             # make every look-up wait for the one before.
             for p in range(len(here)):
                 keys[p] = here[p] + ahead
-                slot = home(table, keys[p])
-                held[0, p] = table[slot, 0]
-                held[1, p] = table[slot, 1]
+                held[p] = table[home(table, keys[p])]
             for p in range(len(here)):
-                other = held[1, p]
-                if other != 0 and held[0, p] != keys[p]:
-                    other = table[find(table, keys[p]), 1]
+                other = held[p]
+                if other != 0 and points[other - 1] != keys[p]:
+                    other = np.int64(table[find(table, points, keys[p])])
                 m = start + p + 1
                 neighbors[axis, m, 1] = np.uint32(other * row)
                 neighbors[axis, other, 0] = np.uint32(m * row)

@@ -45,9 +45,7 @@ def flow(
 
 
 @fused
-def lay_out(
-    pairs: Floats, offsets: Integers
-) -> tuple[Floats, Integers, Floats, np.int64, np.int64]:
+def lay_out(pairs: Floats, offsets: Integers) -> tuple[Floats, Integers, Floats, int, int]:
     """Lay the graph of one sample out in one line: (P, h, w) -> weights (P, lead + size).
 
     The rows of the grid are `stride` apart with room for the reach on their right, and states have

@@ -165,8 +165,9 @@ class _Kernels(torch.autograd.Function):
         ctx.save_for_backward(maps, pairs)
         ctx.constants = _constants(offsets, coefficients, maps)
         result = torch.empty_like(maps, memory_format=torch.contiguous_format)
+        steps, terms = ctx.constants
         for sample, graph, output in zip(*_arrays(maps, pairs, result), strict=True):
-            walk(sample, graph, *ctx.constants, output)
+            walk(sample, graph, steps, terms, output)
         return result
 
     @staticmethod
