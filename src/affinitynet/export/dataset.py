@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from affinitynet.data import Sample, read_labels
 from affinitynet.data.corrections import correct_labels, correction_file
-from affinitynet.data.labels import Labels, ignore_index
+from affinitynet.data.labels import ignore_index
 from affinitynet.run_folder.folder import output_path
 
 Mask = npt.NDArray[np.bool_]
@@ -52,9 +52,9 @@ class Export:
         root = self.corrections
         return root is not None and correction_file(root, sample.id).is_file()
 
-    def labels(self, sample: Sample) -> Labels:
+    def labels(self, sample: Sample) -> npt.NDArray[np.integer]:
         """Return an image's labels (H, W), with void pixels as they are to be written."""
-        labels = read_labels(self.file(sample))
+        labels: npt.NDArray[np.integer] = read_labels(self.file(sample))
         if self.is_corrected(sample):
             assert self.corrections is not None
             labels = correct_labels(labels, self.corrections, sample.id, len(self.classes))
@@ -62,7 +62,7 @@ class Export:
             labels[labels == self.void] = 0
         return labels
 
-    def regions(self, labels: Labels) -> Iterator[tuple[str, Mask]]:
+    def regions(self, labels: npt.NDArray[np.integer]) -> Iterator[tuple[str, Mask]]:
         """Yield each class that labels (H, W) show, with its pixels (H, W); void comes last."""
         for value in np.unique(labels):
             if value:
