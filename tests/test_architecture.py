@@ -16,6 +16,7 @@ PACKAGE = Path(affinitynet.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     ("progress", "errors", "_threads"),
     ("run_folder",),
+    ("engine",),
     ("ops",),
     ("hardware", "loading"),
     ("training",),
@@ -24,6 +25,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("report", "export"),
     ("stages",),
     ("preflight",),
+    ("helping",),
     ("pipeline",),
     ("command_line",),
     ("cli",),
@@ -98,6 +100,7 @@ def test_only_the_stage_graph_knows_where_artifacts_lie() -> None:
 def test_no_torch_at_import_where_none_is_needed() -> None:
     heavy = {"torch", "torchvision", "timm", "numba", "accelerate"}
     light = ("run_folder", "data", "report", "export", "cli.py", "pipeline.py", "preflight.py")
+    light = (*light, "engine/place.py", "engine/shards.py", "engine/leading.py", "helping.py")
     for file in FILES:
         name = file.relative_to(PACKAGE).as_posix()
         if name.startswith(light) and name != "data/transforms.py":

@@ -16,6 +16,7 @@ from affinitynet import __version__
 from affinitynet.command_line import interrupts
 from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
+from affinitynet.engine import stopping
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
@@ -64,6 +65,7 @@ def run(
     redo: str | None,
     anyway: bool,
     settings: dict[str, Any],
+    shard: str | None = None,
 ) -> None:
     """Run a recipe, or continue it where its run folder left off.
 
@@ -77,11 +79,16 @@ def run(
     loaded = Recipe.load(recipe, **settings)
     detail(f"data set {loaded.data}, run folder {loaded.out}")
 
+    from affinitynet.engine.place import placed, read_place
     from affinitynet.pipeline import Run
     from affinitynet.pipeline import run as run_recipe
     from affinitynet.report import print_figures, write_report
 
-    run_recipe(loaded, until=until, redo=redo, anyway=anyway)
+    stopping.watch_termination()
+    with placed(read_place(shard) if shard else None):
+        ran = run_recipe(loaded, until=until, redo=redo, anyway=anyway)
+    if not ran.leads:  # the process that leads writes the report
+        return
     opened = Run.open(loaded.out)
     if rows := opened.figures():
         print_figures(("background", *opened.manifest.classes), rows)
@@ -219,6 +226,7 @@ COMMANDS = {
             argument("--out", "run folder (default: runs/<name of the recipe>)"),
             argument("--until", "last stage to do", str),
             argument("--redo", "stage to do again, with all stages that depend on it", str),
+            argument("--shard", "be process i of N on one run: i/N, from 0 (default: alone)", str),
             switch("--anyway", "go on where the classifier has learned no class"),
         ),
     ),
@@ -279,7 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with code 2 after a mistake in the input or a file that can't be read or
-            written, 130 after Ctrl-C, 141 when the reader of a pipe has gone, 1 after a bug.
+            written, 130 after Ctrl-C, 75 after SIGTERM, 141 when the reader of a pipe has gone, 1
+            after a bug.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -305,6 +314,8 @@ def report_error(error: BaseException) -> int:
         return 141
     if isinstance(error, KeyboardInterrupt) or interrupts.was_interrupted():
         return _complain(interrupts.MESSAGE, interrupts.CODE) if interrupts.tell_once() else 130
+    if isinstance(error, stopping.Stopped):
+        return _complain(str(error), stopping.CODE)
     if isinstance(error, UserError):
         return _complain(str(error), 2)
     if isinstance(error, OSError):

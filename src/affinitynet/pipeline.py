@@ -5,7 +5,7 @@ Loads no torch until a stage has work to do: what only looks at a run answers at
 
 import importlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,9 +16,11 @@ from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.of_run import manifest_of, read_recipe_data
 from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
+from affinitynet.engine.place import here
+from affinitynet.engine.shards import check_idle, forget_locks
 from affinitynet.errors import UserError
+from affinitynet.helping import check_together, help_through
 from affinitynet.preflight import (
-    check_alone,
     check_classes,
     check_contents,
     check_function,
@@ -35,6 +37,7 @@ from affinitynet.run_folder.choices import NO_FACTS, Choice, settle, write_choic
 from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import (
     RECIPE,
+    BusyError,
     atomic_write,
     locked,
     read_json,
@@ -78,6 +81,7 @@ class Run:
         self.recipe, self.stages = recipe, stages_of(recipe)
         self._manifest, self._cams = manifest, cams
         self._chosen: dict[str, Choice] = {}
+        self.leads = True  # of several processes on the run folder
 
     @property
     def manifest(self) -> Manifest:
@@ -119,7 +123,7 @@ class Run:
         """The run as its stages see it."""
         from affinitynet.stages.context import Context
 
-        return Context(self.recipe, self.manifest, self.recipe.out, self._cams)
+        return Context(self.recipe, self.manifest, self.recipe.out, self._cams, self.leads)
 
     def status(self, *, verify: bool = False) -> list[StageStatus]:
         """Return each stage's state: done, partial, stale, imported or to do.
@@ -167,17 +171,38 @@ class Run:
         that can be checked beforehand was found in order. The old ones wait in `.NAME.discarded`
         until the new ones are complete. `anyway` goes on where the classifier has learned no class.
 
+        Of several processes (`engine.place.here`) one leads; the others help, and return when all
+        is done. `leads` says afterwards which this one was.
+
         Raises:
             UserError: a stale stage is in the way, a stage met a mistake of the user's, or the
                 classifier has learned no class.
+            Stopped: SIGTERM came; what is done stays.
         """
         stages = self.stages
         if until:
             stages = stages[: stages.index(find_stage(until, stages)) + 1]
         redone = with_all_behind(find_stage(redo, self.stages), self.stages) if redo else ()
-        check_alone()
+        check_together(self.recipe, redo)
         check_place(self.recipe, self.manifest)
         check_roles(self.recipe, self.manifest)
+        while True:
+            self.leads = not here().follows
+            try:
+                if self.leads:
+                    self._lead(stages, redo, redone, anyway)
+                    return
+            except BusyError:
+                if here().count == 1 or here().linked:
+                    raise
+            self.leads = False
+            if help_through(self.context, self._look_up(), stages, work_of, anyway=anyway):
+                return
+
+    def _lead(
+        self, stages: Sequence[Stage], redo: str | None, redone: Sequence[Stage], anyway: bool
+    ) -> None:
+        """Check all that can be checked beforehand, and do what is to do."""
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, FOLDERS)
             freshness = self._look_up()
@@ -197,6 +222,8 @@ class Run:
             note_start(self.recipe, names)
             anew = redo if redo == "evaluate" else None  # one file, which is replaced at once
             replaced = [stage for stage in redone if stage.name != anew]
+            if replaced:
+                check_idle(self.recipe.out)
             set_stages_aside(self.recipe.out, replaced, self.stages)
             self._write_inputs()
             contents.record_images(self.recipe, self.manifest)
@@ -283,6 +310,7 @@ class Run:
         contents.record_masks(self.recipe, self.manifest, stage)
         # The record last: it is what says that the stage is done.
         folder.finish(record)
+        forget_locks(self.recipe.out)
         forget_stage(self.recipe.out, stage, self.stages)
         say(f"{title}: done in {seconds:.0f} s")
         _warn(figures.get("warnings", []))
