@@ -214,11 +214,14 @@ def test_status_says_what_the_stages_say_of_themselves(
     file.write_text(json.dumps(record | {"figures": figures}), encoding="utf-8")
     main(["status", str(run)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:2]] == ["train_classifier", "class"]
+    assert lines[0] == "look at first:"
+    assert lines[1].startswith(("  trust: 0 for", "  trust: least in"))
+    stages = lines[lines.index("") + 1 :]
+    assert [line.split()[0] for line in stages[:2]] == ["train_classifier", "class"]
     (said,) = (line.split() for line in lines if line.split()[:1] == ["striped"])
     assert said[2:4] == ["46", "20"]
     assert said[-1] == "learned"
-    assert "  train_classifier: spotted was not learned" in lines[lines.index("look at first:") :]
+    assert "  train_classifier: spotted was not learned" in lines[: lines.index("")]
     found = document(capsys, "status", run)
     (own,) = (found for found in found["classes"] if found["class"] == "striped")
     assert (own["ap"], own["chance"], own["verdict"]) == (0.456, 0.2, "learned")

@@ -133,7 +133,7 @@ def test_several_processes_without_numbers_are_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="RANK = None, WORLD_SIZE = '2': not the number of a pro"):
+    with pytest.raises(UserError, match="RANK = None, WORLD_SIZE = '2': not the number of a"):
         start(home)
 
 

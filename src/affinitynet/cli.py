@@ -15,7 +15,17 @@ from typing import Any, Literal, NamedTuple, get_args
 from affinitynet import __version__
 from affinitynet.command_line import interrupts
 from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
-from affinitynet.command_line.parser import Argument, Parser, argument, choice, switch
+from affinitynet.command_line.parser import (
+    JSON,
+    RUN,
+    Argument,
+    Parser,
+    argument,
+    choice,
+    print_json,
+    switch,
+)
+from affinitynet.command_line.status import STATUS, status
 from affinitynet.engine import stopping
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
@@ -46,9 +56,9 @@ def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
     """
     from affinitynet.data.check import check_dataset
 
-    findings = check_dataset(read_or_say(data, format, tags, _print_json if json else None))
+    findings = check_dataset(read_or_say(data, format, tags, print_json if json else None))
     if json:
-        _print_json(findings.as_dict())
+        print_json(findings.as_dict())
     else:
         from affinitynet.report.findings import print_findings
 
@@ -106,7 +116,7 @@ def settings(recipe: Path | None, json: bool) -> None:
     found = list(list_settings(Recipe.load(recipe) if recipe else Recipe(), Recipe()))
     if json:
         rows = [setting._asdict() | {"changed": setting.changed} for setting in found]
-        _print_json({"recipe": recipe, "settings": rows})
+        print_json({"recipe": recipe, "settings": rows})
         return
     width = max(len(setting.name) for setting in found)
     for setting in found:
@@ -115,30 +125,6 @@ def settings(recipe: Path | None, json: bool) -> None:
             mark, default = "*", f" (default: {show_value(setting.default)})"
         value = show_value(setting.value)
         print(f"{mark} {setting.name:{width}}  {value:22}  {setting.meaning}{default}")
-
-
-def status(run: Path, verify: bool, json: bool) -> None:
-    """Print how far each stage of a run is."""
-    from affinitynet.data.judgements import class_lines, class_table, read_judgements
-    from affinitynet.pipeline import Run
-
-    opened = Run.open(run)
-    stages = opened.status(verify=verify)
-    classes, judgements = class_table(run), read_judgements(run, opened.stages)
-    if json:
-        fields = ("name", "state", "detail", "seconds")
-        rows = [{field: getattr(stage, field) for field in fields} for stage in stages]
-        said = [{"stage": name, "judgement": text} for name, text in judgements]
-        _print_json({"run": run, "stages": rows, "classes": classes, "judgements": said})
-        return
-    for stage in stages:
-        seconds = f"  {stage.seconds:8.0f} s" if stage.seconds else ""
-        print(f"{stage.name:18} {stage}{seconds}")
-        if stage.name == "train_classifier" and any(row["ap"] is not None for row in classes):
-            print(*(f"  {line}" for line in class_lines(classes)), sep="\n")
-    if judgements:
-        print("\nlook at first:")
-        print(*(f"  {name}: {text}" for name, text in judgements), sep="\n")
 
 
 def report(run: Path, samples: int) -> None:
@@ -156,7 +142,7 @@ def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> No
     classes = ("background", *opened.manifest.classes)
     rows = evaluate_run(opened, masks, split)
     if json:
-        _print_json({"classes": classes, "rows": rows})
+        print_json({"classes": classes, "rows": rows})
     else:
         from affinitynet.report import print_figures
 
@@ -196,8 +182,6 @@ class Command(NamedTuple):
         return (self.work.__doc__ or "").partition("\n")[0]
 
 
-RUN = argument("run", "run folder")
-JSON = switch("--json", "print one JSON document instead of text")
 COMMANDS = {
     "demo": Command(
         demo,
@@ -238,10 +222,7 @@ COMMANDS = {
         ),
     ),
     "init": Command(init, INIT),
-    "status": Command(
-        status,
-        (RUN, switch("--verify", "look at every file, not only at the records"), JSON),
-    ),
+    "status": Command(status, STATUS),
     "report": Command(
         report, (RUN, argument("--samples", "images to show (default: 12)", int, default=12))
     ),
@@ -398,9 +379,3 @@ def _versions() -> str:
     with contextlib.suppress(metadata.PackageNotFoundError):
         torch = metadata.version("torch")
     return f"affinitynet {__version__}, Python {platform.python_version()}, torch {torch}"
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(document, indent=2, default=str))

@@ -16,6 +16,8 @@ from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.of_run import manifest_of, read_recipe_data
 from affinitynet.data.photographs import claim_folder, find_photographs
 from affinitynet.data.roles import count_files
+from affinitynet.data.trust import rank_masks, read_trust
+from affinitynet.data.verified import verified
 from affinitynet.engine.place import here
 from affinitynet.engine.shards import check_idle, forget_locks
 from affinitynet.errors import UserError
@@ -33,6 +35,8 @@ from affinitynet.preflight import (
     note_start,
 )
 from affinitynet.progress import say, warn
+from affinitynet.report.figures import figure_rows
+from affinitynet.report.notebook import show_run
 from affinitynet.run_folder.choices import NO_FACTS, Choice, settle, write_choices
 from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import (
@@ -40,17 +44,15 @@ from affinitynet.run_folder.folder import (
     BusyError,
     atomic_write,
     locked,
-    read_json,
     remove_leftovers,
 )
 from affinitynet.run_folder.freshness import Freshness, StageStatus, unfinished
+from affinitynet.run_folder.history import read_histories
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record
 from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
 from affinitynet.run_folder.setting_types import FUNCTION
 from affinitynet.run_folder.stages import (
-    EVALUATION,
-    FIGURES,
     FOLDERS,
     SEGMENTER,
     Stage,
@@ -59,6 +61,7 @@ from affinitynet.run_folder.stages import (
     stages_of,
     with_all_behind,
 )
+from affinitynet.run_folder.tables import Table, table_of
 from affinitynet.run_folder.versions import versions
 
 if TYPE_CHECKING:
@@ -134,14 +137,32 @@ class Run:
         if not verify:
             return Freshness(self.recipe).states(self._count)
         freshness = Freshness(self.recipe, Lookup(self.recipe, read_recipe_data(self.recipe)))
-        return [self._verified(freshness, stage) for stage in self.stages]
+        return [verified(freshness, self.manifest, stage) for stage in self.stages]
 
-    def metrics(self, stage: str) -> dict[str, Any]:
-        """Return what a finished stage recorded, and its rows of the evaluation.
+    @property
+    def trust(self) -> Table:
+        """The masks' trust as a table, the least trusted first: image, trust and its parts."""
+        return read_trust(self.recipe)
+
+    @property
+    def history(self) -> dict[str, Table]:
+        """The learning curves: for each training step, epoch, losses and learning rate."""
+        return read_histories(self.recipe.out)
+
+    def _repr_html_(self) -> str:
+        """Return the run's stages, figures and least trusted masks for a notebook."""
+        return show_run(self.recipe, self.status())
+
+    def metrics(self, stage: str | None = None) -> dict[str, Any]:
+        """Return the evaluation as a table (a dict of lists), or what a finished stage recorded.
+
+        With `stage` what it recorded, and under `evaluation` its own rows, each a dict.
 
         Raises:
             UserError: no such stage, or it is not finished.
         """
+        if stage is None:
+            return table_of(self.figures())
         found = find_stage(stage, self.stages)
         record = Freshness(self.recipe).folder(found).record()
         if record is None:
@@ -156,13 +177,7 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
-        file = self.recipe.out / EVALUATION.folder / FIGURES
-        if not file.is_file():
-            return []
-        content = read_json(file, "evaluate")
-        if not isinstance(content, dict) or not isinstance(content.get("figures"), list):
-            raise UserError(f"{file}: holds no figures; make it again with --redo evaluate")
-        return list(content["figures"])
+        return figure_rows(self.recipe.out)
 
     def go(self, until: str | None = None, redo: str | None = None, anyway: bool = False) -> None:
         """Do what is to do, in order, up to and with the stage `until`.
@@ -258,26 +273,6 @@ class Run:
     def _look_up(self) -> Freshness:
         return Freshness(self.recipe, Lookup(self.recipe, self.manifest))
 
-    def _verified(self, freshness: Freshness, stage: Stage) -> StageStatus:
-        """Return a stage's state; one that is finished is stale if a file of it is gone."""
-        state = freshness.status(stage, self._count)
-        if state.state != "to do" and (
-            images := contents.changed_images(self.recipe, self.manifest, stage)
-        ):
-            said = f"(these images were replaced: {contents.say_some(images)})"
-            return StageStatus(stage.name, "stale", said)
-        if not state.finished or not stage.suffix:
-            return state
-        done, total = self._count(stage)
-        if done == total and (masks := contents.changed_masks(self.recipe, self.manifest, stage)):
-            said = f"(changed since they were made: {contents.say_some(masks)})"
-            return StageStatus(stage.name, "stale", said)
-        if done == total:
-            return state
-        return StageStatus(
-            stage.name, "stale", f"({total - done} of {total} files of {stage.folder} are gone)"
-        )
-
     def _count(self, stage: Stage) -> tuple[int, int]:
         return count_files(self.recipe, self.manifest, stage)
 
@@ -287,6 +282,7 @@ class Run:
         if not anew and freshness.status(stage, self._count).finished:
             folder.tidy()
             forget_stage(self.recipe.out, stage, self.stages)
+            rank_masks(self.recipe, self.manifest, stage, missing=True)
             say(f"{title}: {'imported' if stage.source else 'done'} before")
             return
         say(f"{title} ...")
@@ -308,6 +304,7 @@ class Run:
         if anew:  # not before: until the new file is there, the old plan speaks of the old one
             folder.start(plan)
         contents.record_masks(self.recipe, self.manifest, stage)
+        rank_masks(self.recipe, self.manifest, stage)
         # The record last: it is what says that the stage is done.
         folder.finish(record)
         forget_locks(self.recipe.out)

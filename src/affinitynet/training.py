@@ -19,6 +19,7 @@ from affinitynet.hardware import Hardware
 from affinitynet.loading import EpochDataset, Order, epoch_seed, loading
 from affinitynet.progress import say, task
 from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.history import History
 from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
 
@@ -91,10 +92,11 @@ def fit(
     """Train `model` in place; return the last epoch's mean losses and the number of steps.
 
     `losses(model, batch)` returns named scalars, of which `loss` is descended. After every epoch
-    `folder/checkpoint.pt` is replaced; started again, training goes on behind it and ends with the
-    weights an uninterrupted run ends with, as order, augmentation and dropout depend on
-    (seed, epoch) alone. With `settings.steps` the last epoch ends early. `weights` draws each image
-    with a chance in proportion to its own; without, an epoch has each image once.
+    their curve, `folder/history.csv`, and `folder/checkpoint.pt` are replaced; started again,
+    training goes on behind it and ends with the weights an uninterrupted run ends with, as order,
+    augmentation and dropout depend on (seed, epoch) alone. With `settings.steps` the last epoch
+    ends early. `weights` draws each image with a chance in proportion to its own; without, an epoch
+    has each image once.
 
     Raises:
         UserError: loss or weights are no longer finite, a batch of one is too small for the
@@ -106,6 +108,7 @@ def fit(
         )
         say(loop.describe())
         first, means = _resume(folder / CHECKPOINT, *ready, accelerator.device)
+        history = History(folder, first, loop.total)
         order = Order(
             len(dataset),
             settings.batch_size,
@@ -120,7 +123,8 @@ def fit(
         ):
             for epoch in order.epochs:
                 torch.manual_seed(epoch_seed(seed, epoch))  # of dropout
-                means = loop.train_epoch(epoch, islice(batches, loop.steps_in(epoch)), progress)
+                ready_batches = islice(batches, loop.steps_in(epoch))
+                means = loop.train_epoch(epoch, ready_batches, progress, history)
                 _save(folder / CHECKPOINT, *ready, epoch + 1, means)
     model.eval()
     return {**means, "steps": loop.total}
@@ -153,18 +157,24 @@ class _Loop:
             f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
         )
 
-    def train_epoch(self, epoch: int, batches: Iterable[Any], progress: Any) -> dict[str, float]:
-        """Train one epoch on its batches; return the mean of each loss."""
+    def train_epoch(
+        self, epoch: int, batches: Iterable[Any], progress: Any, history: History
+    ) -> dict[str, float]:
+        """Train one epoch on its batches; return the mean of each loss, and write the curve."""
         self.model.train()
         sums: dict[str, float] = {}
         for index, batch in enumerate(batches):
-            _set_rate(self.optimizer, self.settings, epoch * self.per_epoch + index, self.total)
+            step = epoch * self.per_epoch + index
+            rate = learning_rate(self.settings, step, self.total)
+            _set_rate(self.optimizer, rate)
             parts = self._step(batch, epoch)
+            history.add(step, epoch, parts, rate)
             for key, part in parts.items():
                 sums[key] = sums.get(key, 0.0) + part
             progress.advance(f"epoch {epoch + 1}/{self.epochs} loss {parts['loss']:.3f}")
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             raise _diverged(self.name, "weights are not finite", epoch, self.settings)
+        history.end_epoch(step, epoch, rate)
         return {key: total / self.steps_in(epoch) for key, total in sums.items()}
 
     def _step(self, batch: Any, epoch: int) -> dict[str, float]:
@@ -282,8 +292,7 @@ def _diverged(name: str, what: str, epoch: int, settings: TrainingSettings) -> U
     )
 
 
-def _set_rate(optimizer: Any, settings: TrainingSettings, step: int, steps: int) -> None:
-    rate = learning_rate(settings, step, steps)
+def _set_rate(optimizer: Any, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
 

@@ -43,6 +43,17 @@ def switch(name: str, help: str, **options: Any) -> Argument:
     return Argument(name, {"help": help, "action": "store_true", **options})
 
 
+RUN = argument("run", "run folder")
+JSON = switch("--json", "print one JSON document instead of text")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print a document as JSON; what JSON has no word for, such as a path, as text."""
+    import json
+
+    print(json.dumps(document, indent=2, default=str))
+
+
 VERBOSITY = (
     switch("--quiet", "print only warnings and errors", const=logging.WARNING),
     switch("--verbose", "also print times, files and versions", const=logging.DEBUG),

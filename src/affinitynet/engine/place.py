@@ -103,8 +103,8 @@ def place_of(environment: Mapping[str, str]) -> Place:
             index, total = -1, 0
         if not 0 <= index < total:
             raise UserError(
-                f"{number} = {environment.get(number)!r}, {count} = {environment[count]!r}: not the "
-                "number of a process below their count; unset them, or say it with --shard i/N"
+                f"{number} = {environment.get(number)!r}, {count} = {environment[count]!r}: not "
+                "the number of a process below their count; unset them, or say it with --shard i/N"
             )
         linked = number == "RANK" and {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys()
         return Place(index, total, linked)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from affinitynet.data import Manifest
+from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import read_json
 from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe
@@ -74,6 +75,21 @@ class RunFacts:
     finished: str
     machine: str
     versions: tuple[tuple[str, str], ...]
+
+
+def figure_rows(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``evaluation/figures.json``, none before `evaluate` has run.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run_folder / EVALUATION.folder / FIGURES
+    if not path.is_file():
+        return []
+    content = read_json(path, "evaluate")
+    if not isinstance(content, dict) or not isinstance(content.get("figures"), list):
+        raise UserError(f"{path}: holds no figures; make it again with --redo evaluate")
+    return list(content["figures"])
 
 
 def read_figures(run_folder: Path) -> FigureSheet:
