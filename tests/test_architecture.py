@@ -18,7 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("run_folder",),
     ("engine",),
     ("ops",),
-    ("hardware", "loading"),
+    ("hardware", "loading", "checkpoint"),
     ("training",),
     ("data",),
     ("models",),
