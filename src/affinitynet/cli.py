@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -25,6 +26,7 @@ from affinitynet.command_line.parser import (
     print_json,
     switch,
 )
+from affinitynet.command_line.reproduce import REPRODUCE, reproduce
 from affinitynet.command_line.status import STATUS, status
 from affinitynet.engine import stopping
 from affinitynet.errors import UserError, did_you_mean
@@ -76,6 +78,7 @@ def run(
     anyway: bool,
     settings: dict[str, Any],
     shard: str | None = None,
+    seeds: list[int] | None = None,
 ) -> None:
     """Run a recipe, or continue it where its run folder left off.
 
@@ -89,14 +92,19 @@ def run(
     loaded = Recipe.load(recipe, **settings)
     detail(f"data set {loaded.data}, run folder {loaded.out}")
 
+    from affinitynet.command_line.seeds import run_seeds
     from affinitynet.engine.place import placed, read_place
     from affinitynet.pipeline import Run
     from affinitynet.pipeline import run as run_recipe
     from affinitynet.report import print_figures, write_report
 
     stopping.watch_termination()
+    work = partial(run_recipe, until=until, redo=redo, anyway=anyway)
     with placed(read_place(shard) if shard else None):
-        ran = run_recipe(loaded, until=until, redo=redo, anyway=anyway)
+        if seeds:
+            run_seeds(loaded, seeds, work)
+            return
+        ran = work(loaded)
     if not ran.leads:  # the process that leads writes the report
         return
     opened = Run.open(loaded.out)
@@ -211,6 +219,7 @@ COMMANDS = {
             argument("--until", "last stage to do", str),
             argument("--redo", "stage to do again, with all stages that depend on it", str),
             argument("--shard", "be process i of N on one run: i/N, from 0 (default: alone)", str),
+            argument("--seeds", "run each of these seeds beside the other", int, nargs="+"),
             switch("--anyway", "go on where the classifier has learned no class"),
         ),
     ),
@@ -223,6 +232,7 @@ COMMANDS = {
     ),
     "init": Command(init, INIT),
     "status": Command(status, STATUS),
+    "reproduce": Command(reproduce, REPRODUCE),
     "report": Command(
         report, (RUN, argument("--samples", "images to show (default: 12)", int, default=12))
     ),

@@ -73,7 +73,7 @@ def _help(context: "Context", freshness: Freshness, stage: Stage, work: Work) ->
 
 def _can_help(stage: Stage) -> bool:
     """Tell whether a stage is one of images, or a training of processes that are linked."""
-    return bool(stage.suffix) or (here().linked and stage.name != "evaluate")
+    return bool(stage.suffix) or stage.name == "evaluate" or here().linked
 
 
 def _is(freshness: Freshness, stage: Stage, *, done: bool = False) -> bool:

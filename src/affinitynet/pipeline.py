@@ -48,6 +48,7 @@ from affinitynet.run_folder.folder import (
 )
 from affinitynet.run_folder.freshness import Freshness, StageStatus, unfinished
 from affinitynet.run_folder.history import read_histories
+from affinitynet.run_folder.origin import ORIGIN, write_origin
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record
 from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
@@ -241,6 +242,8 @@ class Run:
                 check_idle(self.recipe.out)
             set_stages_aside(self.recipe.out, replaced, self.stages)
             self._write_inputs()
+            if todo or not (self.recipe.out / ORIGIN).is_file():
+                write_origin(self.recipe, self.manifest.fingerprint(), here().count)
             contents.record_images(self.recipe, self.manifest)
             for number, stage in enumerate(stages, 1):
                 title = f"[{number}/{len(self.stages)}] {stage.name}"

@@ -53,12 +53,12 @@ class Watch:
 
 
 def wait_for(root: Path, file: Path) -> None:
-    """Wait until the leading process has written a file.
+    """Wait until the leading process has made a file or folder.
 
     Raises:
         Helped: it has ended before.
     """
     watch = Watch(root, f"waits for {file}, which the leading process makes")
-    while not file.is_file():
+    while not file.exists():
         if not watch.step():
             raise Helped

@@ -80,18 +80,18 @@ def make_each(
     return {"counts": {"total": len(samples), "done": made}}
 
 
-def rounds(claims: Claims, name: str, *, leads: bool) -> Iterator[None]:
+def rounds(claims: Claims, name: str, *, leads: bool, last: bool = True) -> Iterator[None]:
     """Go over a stage's shards again until all are made; who doesn't lead goes once.
 
     Raises:
-        Helped: after that, where another process leads: it completes the stage.
+        Helped: after that, where another process leads and this is the `last` of the stage's work.
     """
     wait = Wait(f"{name}: waits for shards that other processes work on")
     yield
     while leads and claims.open:
         wait.step()
         yield
-    if not leads:
+    if last and not leads:
         raise Helped
 
 
