@@ -62,7 +62,8 @@ settings = TrainingSettings(epochs=3, batch_size=5, learning_rate=0.05)
 hardware = Hardware("cpu", "float32", 0)
 try:
     fit("train", model, Noise(), loss, settings, folder=folder, seed=3, hardware=hardware)
-    save_file(model.state_dict(), folder / "weights.safetensors")
+    found = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(found, folder / "weights.safetensors")
 except Helped:
     pass
 except Exception as error:

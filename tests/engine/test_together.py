@@ -140,4 +140,4 @@ def test_seeds_are_summed_up() -> None:
         return {"stage": "pseudo", "split": "train", "miou": miou, "ground_truth_chose": None}
 
     lines = summarize([[row(0.5)], [row(0.6)], [row(0.7)]])
-    assert lines[1].split() == ["pseudo", "on", "train", "60.0", "±", "10.0", "(50.0", "to", "70.0)"]
+    assert " ".join(lines[1].split()) == "pseudo on train 60.0 ± 10.0 (50.0 to 70.0)"

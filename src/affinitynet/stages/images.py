@@ -133,12 +133,13 @@ def for_each(
             settled(sample)
             progress.advance()
 
-        def fill() -> None:
+        def fill() -> bool:
             for sample in islice(coming, ahead - len(loading)):
                 loading.append((sample, pool.submit(load, sample)))
+            return bool(loading)
 
         try:
-            while fill() or loading:
+            while fill():
                 if stop_asked():
                     break
                 sample, loaded = loading.popleft()
