@@ -41,12 +41,13 @@ class Noise:
         generator = torch.Generator().manual_seed(99 * self.epoch + index)
         return torch.randn(3, 6, 6, generator=generator)
 
+own_rank = os.environ.get("RANK", "0")  # which a training hides
 steps = 0
 def loss(model, batch):
     global steps
     steps += 1
     out = model(batch)
-    if os.environ.get("RANK", "0") == event_rank and steps == event_step:
+    if own_rank == event_rank and steps == event_step:
         os.kill(os.getpid(), getattr(signal, event))
     return {"loss": (out.square().sum() / (out > 0).sum().clamp(min=1))}
 
