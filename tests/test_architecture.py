@@ -16,8 +16,9 @@ PACKAGE = Path(affinitynet.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     ("progress", "errors", "_threads"),
     ("run_folder",),
+    ("engine",),
     ("ops",),
-    ("hardware", "loading"),
+    ("hardware", "loading", "checkpoint"),
     ("training",),
     ("data",),
     ("models",),
@@ -25,6 +26,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("tuning",),
     ("stages",),
     ("preflight", "view"),
+    ("helping",),
     ("pipeline", "predicting"),
     ("command_line",),
     ("cli",),
@@ -73,7 +75,7 @@ def test_imports_point_down() -> None:
 
 
 def test_no_stage_imports_another() -> None:
-    shared = {"context", "images", "judge_walk"}
+    shared = {"context", "images", "judge_walk", "counting"}
     stages = {file.stem for file in (PACKAGE / "stages").glob("*.py")} - {"__init__"} - shared
     for file in (PACKAGE / "stages").glob("*.py"):
         found = {name.split(".")[2] for name in modules(file) if ".stages." in name}
@@ -108,6 +110,10 @@ def test_no_torch_at_import_where_none_is_needed() -> None:
         "pipeline.py",
         "predicting.py",
         "preflight.py",
+        "engine/place.py",
+        "engine/shards.py",
+        "engine/leading.py",
+        "helping.py",
     )
     for file in FILES:
         name = file.relative_to(PACKAGE).as_posix()

@@ -129,9 +129,11 @@ def test_a_val_split_that_nobody_asked_for_may_be_absent(home: Path) -> None:
     start(home, until="compute_cams", out=home / "new")
 
 
-def test_several_processes_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_without_numbers_are_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="runs in one process, not in 2"):
+    with pytest.raises(UserError, match="RANK = None, WORLD_SIZE = '2': not the number of a"):
         start(home)
 
 

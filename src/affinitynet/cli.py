@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -28,9 +29,11 @@ from affinitynet.command_line.parser import (
     switch,
 )
 from affinitynet.command_line.predict import PREDICT, predict
+from affinitynet.command_line.reproduce import REPRODUCE, reproduce
 from affinitynet.command_line.status import STATUS, status
 from affinitynet.command_line.tune import TUNE, tune
 from affinitynet.command_line.view import VIEW, view
+from affinitynet.engine import stopping
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
@@ -75,6 +78,8 @@ def run(
     redo: str | None,
     anyway: bool,
     settings: dict[str, Any],
+    shard: str | None = None,
+    seeds: list[int] | None = None,
 ) -> None:
     """Run a recipe, or continue it where its run folder left off.
 
@@ -88,11 +93,21 @@ def run(
     loaded = Recipe.load(recipe, **settings)
     detail(f"data set {loaded.data}, run folder {loaded.out}")
 
+    from affinitynet.command_line.seeds import run_seeds
+    from affinitynet.engine.place import placed, read_place
     from affinitynet.pipeline import Run
     from affinitynet.pipeline import run as run_recipe
     from affinitynet.report import print_figures, write_report
 
-    run_recipe(loaded, until=until, redo=redo, anyway=anyway)
+    stopping.watch_termination()
+    work = partial(run_recipe, until=until, redo=redo, anyway=anyway)
+    with placed(read_place(shard) if shard else None):
+        if seeds:
+            run_seeds(loaded, seeds, work)
+            return
+        ran = work(loaded)
+    if not ran.leads:  # the process that leads writes the report
+        return
     opened = Run.open(loaded.out)
     if rows := opened.figures():
         print_figures(("background", *opened.manifest.classes), rows)
@@ -190,6 +205,8 @@ COMMANDS = {
             argument("--out", "run folder (default: runs/<name of the recipe>)"),
             argument("--until", "last stage to do", str),
             argument("--redo", "stage to do again, with all stages that depend on it", str),
+            argument("--shard", "be process i of N on one run: i/N, from 0 (default: alone)", str),
+            argument("--seeds", "run each of these seeds beside the other", int, nargs="+"),
             switch("--anyway", "go on where the classifier has learned no class"),
         ),
     ),
@@ -203,6 +220,7 @@ COMMANDS = {
     "init": Command(init, INIT),
     "status": Command(status, STATUS),
     "tune": Command(tune, TUNE),
+    "reproduce": Command(reproduce, REPRODUCE),
     "report": Command(
         report, (RUN, argument("--samples", "images to show (default: 12)", int, default=12))
     ),
@@ -234,8 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with code 2 after a mistake in the input or a file that can't be read or
-            written, 130 after Ctrl-C, 141 when the reader of a pipe has gone, 1 after a bug, or
-            where some images of many failed.
+            written, 130 after Ctrl-C, 75 after SIGTERM, 141 when the reader of a pipe has gone, 1
+            after a bug, or where some images of many failed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -261,6 +279,8 @@ def report_error(error: BaseException) -> int:
         return 141
     if isinstance(error, KeyboardInterrupt) or interrupts.was_interrupted():
         return _complain(interrupts.MESSAGE, interrupts.CODE) if interrupts.tell_once() else 130
+    if isinstance(error, stopping.Stopped):
+        return _complain(str(error), stopping.CODE)
     if isinstance(error, UserError):
         return _complain(str(error), error.code)
     if isinstance(error, OSError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from affinitynet.engine.place import here, local_number
 from affinitynet.errors import UserError
 
 _CUDA = re.compile(r"cuda(?::([0-9]{1,3}))?")
@@ -23,9 +24,11 @@ def find_device(name: str) -> torch.device:
     """
     if name == "auto":
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if torch.cuda.is_available() else mps)
+        return _own_card() if torch.cuda.is_available() else torch.device(mps)
     if match := _CUDA.fullmatch(name):
         _check_cuda(name, int(match[1] or 0))
+        if match[1] is None:
+            return _own_card()
     elif name == "mps" and not torch.backends.mps.is_available():
         raise UserError("device = 'mps': no Apple GPU is usable here; use auto or cpu")
     elif name not in ("cpu", "mps"):
@@ -33,6 +36,12 @@ def find_device(name: str) -> torch.device:
             f"device = {name!r}: not the name of a device; use auto, cpu, cuda, cuda:N or mps"
         )
     return torch.device(name)
+
+
+def _own_card() -> torch.device:
+    """Return CUDA's device; of several processes on a machine each has another, while they last."""
+    number = local_number() if here().count > 1 else None
+    return torch.device("cuda" if number is None else f"cuda:{number % torch.cuda.device_count()}")
 
 
 def _check_cuda(name: str, index: int) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from affinitynet.engine.linked import ALONE, Team
 from affinitynet.errors import UserError
 
 End = Any  # of a pipe: Windows has a class of its own for it
@@ -63,6 +64,8 @@ class Order(Sampler[list[tuple[int, int]]]):
         steps: the number of batches of an epoch.
         weights: draw each image with a chance in proportion to its own, with replacement; without,
             an epoch has each image once.
+        team: the processes that train together; this one gets its part of each batch.
+        skip: batches of the first epoch that are done already.
     """
 
     images: int
@@ -71,18 +74,21 @@ class Order(Sampler[list[tuple[int, int]]]):
     epochs: range
     steps: Callable[[int], int]
     weights: Sequence[float] | None = None
+    team: Team = ALONE
+    skip: int = 0
 
     def __len__(self) -> int:
         """Count the batches."""
-        return sum(self.steps(epoch) for epoch in self.epochs)
+        return sum(self.steps(epoch) for epoch in self.epochs) - self.skip
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield batch after batch, epoch after epoch."""
         for epoch in self.epochs:
             order = self._draw(epoch)
-            for step in range(self.steps(epoch)):
+            first = self.skip if epoch == self.epochs.start else 0
+            for step in range(first, self.steps(epoch)):
                 chosen = order[step * self.batch : (step + 1) * self.batch]
-                yield [(epoch, index) for index in chosen]
+                yield [(epoch, index) for index in self.team.part(chosen)]
 
     def _draw(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))

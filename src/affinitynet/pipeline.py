@@ -5,7 +5,7 @@ Loads no torch until a stage has work to do: what only looks at a run answers at
 
 import importlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,9 +17,11 @@ from affinitynet.data.of_run import manifest_of, read_recipe_data
 from affinitynet.data.roles import count_files
 from affinitynet.data.trust import rank_masks, read_trust
 from affinitynet.data.verified import verified
+from affinitynet.engine.place import here
+from affinitynet.engine.shards import check_idle, forget_locks
 from affinitynet.errors import UserError
+from affinitynet.helping import check_together, help_through
 from affinitynet.preflight import (
-    check_alone,
     check_classes,
     check_contents,
     check_function,
@@ -38,12 +40,14 @@ from affinitynet.run_folder.choices import NO_FACTS, Choice, settle, write_choic
 from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import (
     RECIPE,
+    BusyError,
     atomic_write,
     locked,
     remove_leftovers,
 )
 from affinitynet.run_folder.freshness import Freshness, StageStatus, unfinished
 from affinitynet.run_folder.history import read_histories
+from affinitynet.run_folder.origin import ORIGIN, write_origin
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record
 from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
@@ -79,6 +83,7 @@ class Run:
         self.recipe, self.stages = recipe, stages_of(recipe)
         self._manifest, self._cams = manifest, cams
         self._chosen: dict[str, Choice] = {}
+        self.leads = True  # of several processes on the run folder
 
     @property
     def manifest(self) -> Manifest:
@@ -120,7 +125,7 @@ class Run:
         """The run as its stages see it."""
         from affinitynet.stages.context import Context
 
-        return Context(self.recipe, self.manifest, self.recipe.out, self._cams)
+        return Context(self.recipe, self.manifest, self.recipe.out, self._cams, self.leads)
 
     def status(self, *, verify: bool = False) -> list[StageStatus]:
         """Return each stage's state: done, partial, stale, imported or to do.
@@ -180,17 +185,38 @@ class Run:
         that can be checked beforehand was found in order. The old ones wait in `.NAME.discarded`
         until the new ones are complete. `anyway` goes on where the classifier has learned no class.
 
+        Of several processes (`engine.place.here`) one leads; the others help, and return when all
+        is done. `leads` says afterwards which this one was.
+
         Raises:
             UserError: a stale stage is in the way, a stage met a mistake of the user's, or the
                 classifier has learned no class.
+            Stopped: SIGTERM came; what is done stays.
         """
         stages = self.stages
         if until:
             stages = stages[: stages.index(find_stage(until, stages)) + 1]
         redone = with_all_behind(find_stage(redo, self.stages), self.stages) if redo else ()
-        check_alone()
+        check_together(self.recipe, redo)
         check_place(self.recipe, self.manifest)
         check_roles(self.recipe, self.manifest)
+        while True:
+            self.leads = not here().follows
+            try:
+                if self.leads:
+                    self._lead(stages, redo, redone, anyway)
+                    return
+            except BusyError:
+                if here().count == 1 or here().linked:
+                    raise
+            self.leads = False
+            if help_through(self.context, self._look_up(), stages, work_of, anyway=anyway):
+                return
+
+    def _lead(
+        self, stages: Sequence[Stage], redo: str | None, redone: Sequence[Stage], anyway: bool
+    ) -> None:
+        """Check all that can be checked beforehand, and do what is to do."""
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, CLEANED)
             freshness = self._look_up()
@@ -210,8 +236,12 @@ class Run:
             note_start(self.recipe, names)
             anew = redo if redo == "evaluate" else None  # one file, which is replaced at once
             replaced = [stage for stage in redone if stage.name != anew]
+            if replaced:
+                check_idle(self.recipe.out)
             set_stages_aside(self.recipe.out, replaced, self.stages)
             self._write_inputs()
+            if todo or not (self.recipe.out / ORIGIN).is_file():
+                write_origin(self.recipe, self.manifest.fingerprint(), here().count)
             contents.record_images(self.recipe, self.manifest)
             for number, stage in enumerate(stages, 1):
                 title = f"[{number}/{len(self.stages)}] {stage.name}"
@@ -278,6 +308,7 @@ class Run:
         rank_masks(self.recipe, self.manifest, stage)
         # The record last: it is what says that the stage is done.
         folder.finish(record)
+        forget_locks(self.recipe.out)
         forget_stage(self.recipe.out, stage, self.stages)
         say(f"{title}: done in {seconds:.0f} s")
         _warn(figures.get("warnings", []))

@@ -1,6 +1,5 @@
 """What is checked before a run or a long stage begins, and before anything is deleted."""
 
-import os
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -38,23 +37,6 @@ WITH_NETWORK = {
 }
 
 TRUTH = "truth.json"  # in a run folder: which ground truth was found in order
-
-# How torchrun, accelerate launch and the MPIs tell a process how many there are.
-COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-
-
-def check_alone() -> None:
-    """Refuse to be one of several processes: each would train on all images, in the same folder.
-
-    Raises:
-        UserError: a launcher started several.
-    """
-    for name in COUNTS:
-        if os.environ.get(name, "1") != "1":
-            raise UserError(
-                f"AffinityNet runs in one process, not in {os.environ[name]}: start it without "
-                "accelerate launch, torchrun or mpirun"
-            )
 
 
 def check_place(recipe: Recipe, manifest: Manifest) -> None:

@@ -1,6 +1,5 @@
 """One training loop for all three networks, resumable to the same weights."""
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,16 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from affinitynet.checkpoint import (
+    State,
+    load_state,
+    random_state,
+    restore_random,
+    save_state,
+)
+from affinitynet.engine.linked import Team, find_team, hidden_launcher
+from affinitynet.engine.shards import Helped
+from affinitynet.engine.stopping import MESSAGE, Stopped, stop_asked
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.hardware import Hardware
 from affinitynet.loading import EpochDataset, Order, epoch_seed, loading
 from affinitynet.progress import say, task
-from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.history import History
 from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
-
-_MARK = b"affinitynet sha256 "  # begins the last bytes of a checkpoint
 
 
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
@@ -95,36 +101,55 @@ def fit(
     ends early. `weights` draws each image with a chance in proportion to its own; without, an epoch
     has each image once.
 
+    Processes that are linked (torchrun) train together: each takes its part of every batch, which
+    is as large as the settings say, and the steps are those of one process but for rounding. The
+    one of rank 0 writes, and it alone returns.
+
     Raises:
+        Stopped: SIGTERM came; the step is finished, and training goes on behind it.
+        Helped: in the processes of other ranks, at the end.
         UserError: loss or weights are no longer finite, a batch of one is too small for the
-            network, an image can't be read, the checkpoint is damaged, or the device is missing.
+            network, an image can't be read, the checkpoint is damaged, or the device is missing;
+            there are more processes than images in a batch, or one of them has ended.
     """
+    team = find_team(hardware.place())
+    team.check_batch(name, min(settings.batch_size, len(dataset)))
     with _accelerator(hardware) as accelerator, _prepared(model, settings, accelerator) as ready:
-        loop = _Loop(
-            name, *ready, losses, settings, accelerator, *training_length(len(dataset), settings)
-        )
+        length = training_length(len(dataset), settings)
+        state = load_state(folder / CHECKPOINT, *ready, accelerator.device)
+        history = History(folder, state.epochs, length[1])
+        history.go_on(state.history)
+        size = min(settings.batch_size, len(dataset))
+        loop = _Loop(name, *ready, losses, settings, accelerator, *length, history, team, size)
         say(loop.describe())
-        first, means = _resume(folder / CHECKPOINT, *ready, accelerator.device)
-        history = History(folder, first, loop.total)
         order = Order(
             len(dataset),
             settings.batch_size,
             seed,
-            range(first, loop.epochs),
+            range(state.epochs, loop.epochs),
             loop.steps_in,
             weights,
+            team,
+            state.step,
         )
+        done = min(state.epochs * loop.per_epoch + state.step, loop.total)
         with (
-            task(name, loop.total, min(first * loop.per_epoch, loop.total)) as progress,
+            task(name, loop.total, done) as progress,
             loading(name, dataset, order, hardware.workers, accelerator.device) as batches,
         ):
             for epoch in order.epochs:
                 torch.manual_seed(epoch_seed(seed, epoch))  # of dropout
-                ready_batches = islice(batches, loop.steps_in(epoch))
-                means = loop.train_epoch(epoch, ready_batches, progress, history)
-                _save(folder / CHECKPOINT, *ready, epoch + 1, means)
+                restore_random(state.random, accelerator.device)
+                left = islice(batches, loop.steps_in(epoch) - state.step)
+                stops = loop.train_epoch(state, left, progress)
+                if team.leads:
+                    save_state(folder / CHECKPOINT, *ready, state)
+                if stops:
+                    raise Stopped(MESSAGE)
+    if not team.leads:
+        raise Helped
     model.eval()
-    return {**means, "steps": loop.total}
+    return {**state.means, "steps": loop.total}
 
 
 @dataclass(frozen=True)
@@ -139,6 +164,9 @@ class _Loop:
     accelerator: Any
     per_epoch: int
     total: int
+    history: History
+    team: Team
+    size: int  # images of a batch, of which each process of the team has a part
 
     @property
     def epochs(self) -> int:
@@ -154,27 +182,38 @@ class _Loop:
             f"{epochs:.3g} epoch{'s' * (epochs != 1)}"
         )
 
-    def train_epoch(
-        self, epoch: int, batches: Iterable[Any], progress: Any, history: History
-    ) -> dict[str, float]:
-        """Train one epoch on its batches; return the mean of each loss, and write the curve."""
+    def train_epoch(self, state: State, batches: Iterable[Any], progress: Any) -> bool:
+        """Train an epoch on the batches that are left of it; tell whether SIGTERM ended it early.
+
+        The mean of each loss goes into `state`, and the curve into its file.
+        """
         self.model.train()
-        sums: dict[str, float] = {}
-        for index, batch in enumerate(batches):
-            step = epoch * self.per_epoch + index
+        epoch, stops = state.epochs, False
+        for batch in batches:
+            step = epoch * self.per_epoch + state.step
             rate = learning_rate(self.settings, step, self.total)
             _set_rate(self.optimizer, rate)
-            parts = self._step(batch, epoch)
-            history.add(step, epoch, parts, rate)
-            for key, part in parts.items():
-                sums[key] = sums.get(key, 0.0) + part
+            with self.team.together(self.name, self.model, self.size):
+                parts, stops = self._step(batch, epoch)
+            self.history.add(step, epoch, parts, rate)
+            state.add(parts)
             progress.advance(f"epoch {epoch + 1}/{self.epochs} loss {parts['loss']:.3f}")
+            if stops:
+                break
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             raise _diverged(self.name, "weights are not finite", epoch, self.settings)
-        history.end_epoch(step, epoch, rate)
-        return {key: total / self.steps_in(epoch) for key, total in sums.items()}
+        if state.step < self.steps_in(epoch):
+            state.random = random_state(self.accelerator.device)
+            state.history = self.history.begun(epoch)
+            return stops
+        if self.team.leads:
+            self.history.end_epoch(step, epoch, rate)
+        state.end_epoch()
+        return stops
 
-    def _step(self, batch: Any, epoch: int) -> dict[str, float]:
+    def _step(self, batch: Any, epoch: int) -> tuple[dict[str, float], bool]:
+        """Take one step; return its losses, and whether a process was asked to stop."""
+        batch = self.team.whole(batch, self.size)
         self.optimizer.zero_grad()
         with self.accelerator.autocast(), needs_larger_batch(self.name):
             try:
@@ -187,8 +226,9 @@ class _Loop:
         if not math.isfinite(values["loss"]):
             raise _diverged(self.name, f"loss is {values['loss']}", epoch, self.settings)
         self.accelerator.backward(parts["loss"])
+        self.team.add_gradients(self.model.parameters())
         self.optimizer.step()
-        return values
+        return values, self.team.any(stop_asked())
 
 
 @contextmanager
@@ -202,7 +242,7 @@ def _accelerator(hardware: Hardware) -> Iterator[Any]:
     """
     device = hardware.place()
     mixed = {"float32": "no"}.get(hardware.chosen_precision, hardware.chosen_precision)
-    with _without_settings(device):
+    with _without_settings(device), hidden_launcher():
         # Here, because accelerate reads some variables when it is imported.
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -223,8 +263,7 @@ def _accelerator(hardware: Hardware) -> Iterator[Any]:
 def _without_settings(device: torch.device) -> Iterator[None]:
     """Hide accelerate's settings in the environment, and name it the device there.
 
-    Ranks and addresses, by which a launcher makes processes find each other, have other names and
-    stay. FSDP_*, MEGATRON_LM_* and the like count only where an ACCELERATE_USE_* asks for them.
+    FSDP_*, MEGATRON_LM_* and the like count only where an ACCELERATE_USE_* asks for them.
     """
     found = _settings_of_accelerate()
     for name in found:
@@ -292,58 +331,3 @@ def _diverged(name: str, what: str, epoch: int, settings: TrainingSettings) -> U
 def _set_rate(optimizer: Any, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
-
-
-def _save(path: Path, model: nn.Module, optimizer: Any, epochs: int, means: dict[str, Any]) -> None:
-    state = {
-        "epochs": epochs,
-        "means": means,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    # Given a file, torch keeps the reason of a failed write; given a path, it loses it.
-    with atomic_write(path) as temporary:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-        with temporary.open("r+b") as file:
-            checksum = hashlib.file_digest(file, "sha256").digest()
-            file.write(_MARK + checksum)  # behind a zip file's end, where its readers look past it
-
-
-def _check(path: Path) -> None:
-    """Compare a checkpoint with the checksum at its end: torch takes flipped bits for weights.
-
-    Raises:
-        ValueError: it differs, or there is none.
-    """
-    end = len(_MARK) + hashlib.sha256().digest_size
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        left = path.stat().st_size - end
-        while left > 0 and (part := file.read(min(left, 1 << 20))):
-            whole.update(part)
-            left -= len(part)
-        if file.read() != _MARK + whole.digest():
-            raise ValueError("the checksum differs")
-
-
-def _resume(
-    path: Path, model: nn.Module, optimizer: Any, device: torch.device
-) -> tuple[int, dict[str, float]]:
-    if not path.is_file():
-        return 0, {}
-    try:
-        _check(path)
-        # weights_only: a file from elsewhere can't run code here.
-        state = torch.load(path, map_location=device, weights_only=True)
-        if not all(tensor.isfinite().all() for tensor in state["model"].values()):
-            raise ValueError("weights are not finite")  # which no lower rate would mend
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return int(state["epochs"]), dict(state["means"])
-    except Exception as error:  # a damaged pickle or archive can raise anything
-        # Not torch's reason: it is long, and advises to load the file without its safeguard.
-        raise UserError(
-            f"{path}: is no checkpoint of this training, or damaged; delete it: the training then "
-            "starts again"
-        ) from error

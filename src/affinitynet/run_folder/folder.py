@@ -235,12 +235,21 @@ def folder_name(folder: Path, suffixes: Iterable[str]) -> str:
     return fingerprint([[file.relative_to(folder).as_posix(), file_name(file)] for file in files])
 
 
+class BusyError(UserError):
+    """Another process works in the run folder."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = 0.3) -> Iterator[None]:
     """Hold the run folder for one process; the lock dies with the process.
 
+    Args:
+        folder: the run folder.
+        patience: seconds to wait for one that only looks whether the folder is held.
+
     Raises:
-        UserError: another process works in this folder, or it can't be locked or made.
+        BusyError: another process works in this folder.
+        UserError: it can't be locked or made.
     """
     file = folder / LOCK
     try:
@@ -248,9 +257,9 @@ def locked(folder: Path) -> Iterator[None]:
         if file.is_symlink():  # in a folder from elsewhere it may point anywhere
             raise UserError(f"{file}: is a symbolic link; delete it")
         lock = FileLock(file)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience, poll_interval=0.05)
     except Timeout as error:
-        raise UserError(
+        raise BusyError(
             f"{folder}: another run is working here; wait or use another --out"
         ) from error
     except (OSError, NotImplementedError) as error:

@@ -33,6 +33,16 @@ class History:
         if len(self._open) == self._every:
             self._close(step, epoch, rate)
 
+    def begun(self, epochs: int) -> dict[str, list[Any]]:
+        """Return what the file doesn't hold of an epoch that was begun behind so many."""
+        rows = [row for row in self._rows if row["epoch"] > epochs]
+        return {"rows": rows, "open": [dict(part) for part in self._open]}
+
+    def go_on(self, begun: Mapping[str, list[Any]]) -> None:
+        """Go on in the middle of an epoch, with what `begun` returned."""
+        self._rows += begun.get("rows", [])
+        self._open = list(begun.get("open", []))
+
     def end_epoch(self, step: int, epoch: int, rate: float) -> None:
         """Write the curve up to the end of an epoch, whose last step and number are given."""
         if self._open:

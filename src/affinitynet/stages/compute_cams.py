@@ -126,6 +126,7 @@ def _ranges(context: Context, summed: Callable[[Tensor, Sequence[int]], Tensor])
     They are kept in a file, so that a stage that was interrupted goes on with the same numbers.
     """
     file = context.folder(context.stage(NAME).artifacts[0]) / RANGES
+    context.let_lead(file)
     if file.is_file():
         return {int(label): (zero, one) for label, (zero, one) in read_json(file, NAME).items()}
     samples, recipe = context.samples("train"), context.recipe

@@ -90,6 +90,7 @@ def _load(sample: Sample) -> Tensor:
 def _banks(context: Context, network: PatchNetwork, patches: Describe) -> Banks:
     """Read the banks of an interrupted stage, or build them out of the training images."""
     file = context.folder(context.stage(NAME).artifacts[0]) / BANKS
+    context.let_lead(file)
     banks = Banks.read(file)
     if banks is None:
         samples, classes = context.samples("train"), len(context.manifest.classes)

@@ -12,6 +12,7 @@ from affinitynet.data.labels import read_made
 from affinitynet.data.roles import samples_of
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.data.verdicts import failed_classes
+from affinitynet.engine.leading import wait_for
 from affinitynet.hardware import Hardware
 from affinitynet.run_folder.folder import output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
@@ -23,12 +24,16 @@ CamFunction = Callable[[Pixels, tuple[str, ...]], Any]
 
 @dataclass(frozen=True)
 class Context:
-    """A run as its stages see it; `cams` is the caller's own source of CAMs, where there is one."""
+    """A run as its stages see it; `cams` is the caller's own source of CAMs, where there is one.
+
+    Of several processes one `leads`: it does what is done once, and completes a stage.
+    """
 
     recipe: Recipe
     manifest: Manifest
     root: Path
     cams: CamFunction | None = None
+    leads: bool = True
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -92,6 +97,15 @@ class Context:
     def maker(self, artifact: Artifact) -> str:
         """Name the stage of this run that makes an artifact."""
         return next(stage.name for stage in self.stages if artifact in stage.artifacts)
+
+    def let_lead(self, file: Path) -> None:
+        """Where another process leads, wait until it has written this file of a stage.
+
+        Raises:
+            Helped: it has ended before.
+        """
+        if not self.leads:
+            wait_for(self.root, file)
 
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""

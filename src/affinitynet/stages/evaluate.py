@@ -1,10 +1,12 @@
 """Stage 7: masks and ground truth -> evaluation/figures.json, every figure with its conditions."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from affinitynet.data import Manifest, Sample
 from affinitynet.data.cams import load_cams
@@ -16,6 +18,7 @@ from affinitynet.data.scoring import (
     score,
     sweep_counts,
 )
+from affinitynet.engine.shards import Helped
 from affinitynet.errors import UserError
 from affinitynet.run_folder.choices import truth_chose
 from affinitynet.run_folder.folder import write_json
@@ -34,6 +37,13 @@ from affinitynet.run_folder.stages import (
     with_all_behind,
 )
 from affinitynet.stages.context import Context
+from affinitynet.stages.counting import (
+    CountTogether,
+    count_here,
+    count_together,
+    forget_counts,
+    let_lead,
+)
 
 
 class Findings(NamedTuple):
@@ -45,19 +55,26 @@ class Findings(NamedTuple):
 
 def work(context: Context) -> dict[str, Any]:
     """Write the figures of all masks there are, on the splits that have ground truth."""
-    rows, warnings = measure(context)
+    let_lead(context)
+    rows, warnings = measure(context, partial(count_together, context))
+    if not context.leads:
+        raise Helped
     write_json(
         context.folder(EVALUATION) / FIGURES,
         {"classes": ["background", *context.manifest.classes], "figures": rows},
     )
+    forget_counts(context)
     return {
         "miou": {f"{row['stage']} on {row['split']}": row["miou"] for row in rows},
         "warnings": warnings,
     }
 
 
-def measure(context: Context) -> Findings:
-    """Measure all masks there are, on the splits that have ground truth."""
+def measure(context: Context, count: CountTogether = count_here) -> Findings:
+    """Measure all masks there are, on the splits that have ground truth.
+
+    count: counts images, here or together with other processes.
+    """
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     dataset = context.recipe.dataset
@@ -67,7 +84,7 @@ def measure(context: Context) -> Findings:
         for artifact in _measured(context) if samples else ():
             there = sum(context.file(artifact, sample).is_file() for sample in samples)
             if there == len(samples):
-                rows += _rows(context, artifact, split, samples)
+                rows += _rows(context, artifact, split, samples, count)
             elif there:
                 warnings.append(
                     f"{artifact.folder} holds {there} of {len(samples)} files of {split}: "
@@ -84,21 +101,37 @@ def _measured(context: Context) -> Iterator[Artifact]:
 
 
 def _rows(
-    context: Context, artifact: Artifact, split: str, samples: Sequence[Sample]
+    context: Context,
+    artifact: Artifact,
+    split: str,
+    samples: Sequence[Sample],
+    count: CountTogether,
 ) -> Iterator[dict[str, Any]]:
+    name = f"{split}-{artifact.folder}"
     if artifact in (CAMS, CAMS_CLASSIFIER, CAMS_CONTRAST):
-        yield from _cam_rows(context, artifact, split, samples)
+        thresholds = _thresholds(context)
+        counts = count(name, samples, partial(_sweep, context, artifact, thresholds))
+        if counts:
+            yield from _cam_rows(context, artifact, split, samples, thresholds, counts)
         return
     folder = context.folder(artifact)
-    confusion = confusion_of_folder(
-        context.manifest,
-        samples,
-        folder,
-        artifact.row,
-        maker=context.maker(artifact),
-        # What people corrected says nothing of the method.
-        instead=context.folder(UNCORRECTED) if artifact == MASKS else None,
-    )
+
+    def confuse(part: Sequence[Sample]) -> tuple[NDArray[np.int64], ...]:
+        confusion = confusion_of_folder(
+            context.manifest,
+            part,
+            folder,
+            artifact.row,
+            maker=context.maker(artifact),
+            # What people corrected says nothing of the method.
+            instead=context.folder(UNCORRECTED) if artifact == MASKS else None,
+        )
+        return (confusion,)
+
+    counts = count(name, samples, confuse)
+    if not counts:
+        return
+    (confusion,) = counts
     row = _start_row(context, artifact, split, samples)
     if artifact == CONFIDENT:
         yield row | precision_and_coverage(confusion)
@@ -167,16 +200,21 @@ def describe_row(
     }
 
 
-def _cam_rows(
-    context: Context, artifact: Artifact, split: str, samples: Sequence[Sample]
-) -> Iterable[dict[str, Any]]:
-    """Measure the CAMs at the background score that the truth shows to be best, and at a fixed."""
+def _thresholds(context: Context) -> NDArray[np.float64]:
     settings = context.recipe.evaluate
     start, stop, step = settings.sweep
     # Half a step more, so that rounding does not lose the last threshold.
     swept = np.arange(start, stop + step / 2, step)
-    thresholds = np.sort(np.append(swept, settings.cam_background))
-    counts = sweep_counts(
+    return np.sort(np.append(swept, settings.cam_background))
+
+
+def _sweep(
+    context: Context,
+    artifact: Artifact,
+    thresholds: NDArray[np.float64],
+    samples: Sequence[Sample],
+) -> Counts:
+    return sweep_counts(
         context.manifest,
         samples,
         lambda sample: load_cams(
@@ -184,6 +222,18 @@ def _cam_rows(
         ),
         thresholds,
     )
+
+
+def _cam_rows(
+    context: Context,
+    artifact: Artifact,
+    split: str,
+    samples: Sequence[Sample],
+    thresholds: NDArray[np.float64],
+    counts: tuple[NDArray[np.int64], ...],
+) -> Iterable[dict[str, Any]]:
+    """Measure the CAMs at the background score that the truth shows to be best, and at a fixed."""
+    settings = context.recipe.evaluate
     scored = [
         (float(threshold), score(Counts(*vectors)))
         for threshold, *vectors in zip(thresholds, *counts, strict=True)

@@ -1,9 +1,10 @@
 """The loop over images that the stages share, and what they check of each image."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,12 @@ from affinitynet.data import Sample, load_image, write_labels
 from affinitynet.data.corrections import correct_labels
 from affinitynet.data.labels import read_made
 from affinitynet.data.transforms import LabelMap, Pixels
+from affinitynet.engine.place import here
+from affinitynet.engine.shards import Claims, Helped
+from affinitynet.engine.stopping import Wait, check_stop, stop_asked
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
-from affinitynet.run_folder.records import SHARD_IMAGES, StageFolder, shards_of
+from affinitynet.run_folder.records import StageFolder, shards_of
 from affinitynet.run_folder.stages import CORRECTED, Artifact
 from affinitynet.stages.context import Context
 
@@ -65,71 +69,95 @@ def make_each(
 ) -> dict[str, Any]:
     """Make the missing files of an artifact, and record each run of consecutive images.
 
-    An image whose file is there is skipped, so `finish` must write that file last. Returns
+    An image whose file is there is skipped, so `finish` must write that file last. Such runs of
+    images are shards: each is made by one process at a time, of several that work on a run. Returns
     `counts`: how many images there are (`total`), and how many were made in this call (`done`).
 
     Raises:
         UserError: the first image that fails, by stage and name; what is done stays.
+        Helped: another process leads, which waits for all shards and completes the stage.
+        Stopped: SIGTERM came; what is done stays.
     """
     folder = StageFolder(context.folder(artifact), name)
     shards = shards_of([sample.id for sample in samples])
-    todo = [
-        (number, sample)
-        for number, sample in enumerate(samples)
-        if not context.file(artifact, sample).is_file()
-    ]
-    left = Counter(number // SHARD_IMAGES for number, _ in todo)
-    for shard, ids in enumerate(shards):
-        # All files are there, but a run was stopped before it recorded them.
-        if not left[shard] and not folder.has_shard(shard, ids):
-            folder.finish_shard(shard, ids)
-    numbers = {sample.id: number for number, sample in todo}
+    starts = [0, *accumulate(len(ids) for ids in shards)]
+    there = [context.file(artifact, sample).is_file() for sample in samples]
+    numbers = {sample.id: number for number, sample in enumerate(samples)}
+    made = 0
 
     def settled(sample: Sample) -> None:
-        shard = numbers[sample.id] // SHARD_IMAGES
-        left[shard] -= 1
-        if not left[shard]:
-            folder.finish_shard(shard, shards[shard])
+        nonlocal made
+        made += 1
+        claims.settle(numbers[sample.id])
 
-    for_each(
-        name,
-        [sample for _, sample in todo],
-        done=len(samples) - len(todo),
-        load=load,
-        compute=compute,
-        finish=finish,
-        settled=settled,
-        workers=context.recipe.workers,
-    )
-    return {"counts": {"total": len(samples), "done": len(todo)}}
+    with Claims(
+        context.root,
+        artifact.folder,
+        [range(start, end) for start, end in pairwise(starts)],
+        place=here(),
+        is_there=lambda number: context.file(artifact, samples[number]).is_file(),
+        is_recorded=lambda shard: folder.has_shard(shard, shards[shard]),
+        record=lambda shard: folder.finish_shard(shard, shards[shard]),
+    ) as claims:
+        for _ in rounds(claims, name, leads=context.leads):
+            for_each(
+                name,
+                (samples[number] for number in claims.take()),
+                total=len(samples),
+                done=sum(there) + made,
+                load=load,
+                compute=compute,
+                finish=finish,
+                settled=settled,
+                workers=context.recipe.workers,
+            )
+    return {"counts": {"total": len(samples), "done": made}}
+
+
+def rounds(claims: Claims, name: str, *, leads: bool, last: bool = True) -> Iterator[None]:
+    """Go over a stage's shards again until all are made; who doesn't lead goes once.
+
+    Raises:
+        Helped: after that, where another process leads and this is the `last` of the stage's work.
+    """
+    wait = Wait(f"{name}: waits for shards that other processes work on")
+    yield
+    while leads and claims.open:
+        wait.step()
+        yield
+    if last and not leads:
+        raise Helped
 
 
 def for_each(
     name: str,
-    samples: Sequence[Sample],
+    samples: Iterable[Sample],
     *,
     load: Callable[[Sample], Loaded],
     compute: Callable[[Sample, Loaded], Computed],
     finish: Callable[[Sample, Computed], None],
     workers: int,
     done: int = 0,
+    total: int | None = None,
     settled: Callable[[Sample], None] = lambda sample: None,
 ) -> None:
     """Go through images: load and finish in threads, compute (the network) in between.
 
     `settled` is called in the main thread when an image is finished; `done` images before these
-    are counted in the progress.
+    are counted in the progress, up to `total`, which is needed where `samples` come one by one.
 
     Raises:
         UserError: the first image that fails, by stage and name.
+        Stopped: SIGTERM came, and what had begun is finished.
     """
+    if total is None:
+        samples = tuple(samples)
+        total = done + len(samples)
+    coming = iter(samples)
     # Bounds memory: so many images wait to be computed, and so many to be written.
     ahead = 2 * max(1, workers)
-    with (
-        ThreadPoolExecutor(max(1, workers)) as pool,
-        task(name, done + len(samples), done) as progress,
-    ):
-        loading: deque[Future[Loaded]] = deque()
+    with ThreadPoolExecutor(max(1, workers)) as pool, task(name, total, done) as progress:
+        loading: deque[tuple[Sample, Future[Loaded]]] = deque()
         finishing: deque[tuple[Sample, Future[None]]] = deque()
 
         def settle() -> None:
@@ -139,20 +167,27 @@ def for_each(
             settled(sample)
             progress.advance()
 
+        def fill() -> bool:
+            for sample in islice(coming, ahead - len(loading)):
+                loading.append((sample, pool.submit(load, sample)))
+            return bool(loading)
+
         try:
-            for index, sample in enumerate(samples):
-                for next_sample in samples[index + len(loading) : index + ahead]:
-                    loading.append(pool.submit(load, next_sample))
+            while fill():
+                if stop_asked():
+                    break
+                sample, loaded = loading.popleft()
                 with blaming(name, sample):
-                    computed = compute(sample, loading.popleft().result())
+                    computed = compute(sample, loaded.result())
                 finishing.append((sample, pool.submit(finish, sample, computed)))
                 # In the order of the images, so that the first one that fails is the one named.
                 while len(finishing) > ahead or (finishing and finishing[0][1].done()):
                     settle()
             while finishing:
                 settle()
+            check_stop()
         finally:
-            for unread in loading:  # after an error: what is computed is still written
+            for _, unread in loading:  # after an error: what is computed is still written
                 unread.cancel()
 
 

@@ -1,0 +1,81 @@
+"""Counts over images that several processes take together: integers, so their sum is exact."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinitynet.data import Sample
+from affinitynet.engine.place import here
+from affinitynet.engine.shards import Claims
+from affinitynet.run_folder.folder import atomic_write, remove_tree
+from affinitynet.run_folder.records import StageFolder, shards_of
+from affinitynet.run_folder.stages import EVALUATION
+from affinitynet.stages.context import Context
+from affinitynet.stages.images import rounds
+
+COUNTS = "counts"  # in the folder of `evaluate`, while it is worked on
+
+Numbers = tuple[NDArray[np.int64], ...]
+Count = Callable[[Sequence[Sample]], Numbers]
+CountTogether = Callable[[str, Sequence[Sample], Count], Numbers]  # () for one that only helps
+
+
+def count_here(name: str, samples: Sequence[Sample], count: Count) -> Numbers:
+    """Count in this process alone."""
+    return count(samples)
+
+
+def count_together(context: Context, name: str, samples: Sequence[Sample], count: Count) -> Numbers:
+    """Count shards of images in several processes; return the sums, () where another leads.
+
+    The counts of a shard are a file until the leading process has added them up. Alone, and for
+    figures that replace those of a finished run, one process counts all.
+    """
+    folder = StageFolder(context.folder(EVALUATION), "evaluate")
+    counts = folder.path / COUNTS
+    if context.leads and (here().count == 1 or folder.record() is not None):
+        return count(samples)
+    if context.leads:
+        counts.mkdir(parents=True, exist_ok=True)
+    elif not counts.is_dir():  # the leading one counts alone, or has all
+        return ()
+    shards = shards_of([sample.id for sample in samples])
+    starts = np.cumsum([0, *map(len, shards)]).tolist()
+    files = [counts / f"{name}-{number:06d}.npz" for number in range(len(shards))]
+    with Claims(
+        context.root,
+        f"{EVALUATION.folder}-{name}",
+        [[number] for number in range(len(shards))],
+        place=here(),
+        is_there=lambda number: files[number].is_file(),
+        is_recorded=lambda number: True,
+        record=lambda number: None,
+    ) as claims:
+        for _ in rounds(claims, f"evaluate {name}", leads=context.leads, last=False):
+            for number in claims.take():
+                found = count(samples[starts[number] : starts[number + 1]])
+                with atomic_write(files[number]) as temporary:
+                    np.savez(temporary, *found)
+                claims.settle(number)
+    return _sum([_read(file) for file in files]) if context.leads else ()
+
+
+def let_lead(context: Context) -> None:
+    """Have the leading process begin, which says by a folder that it wants help, or ends alone."""
+    context.let_lead(context.folder(EVALUATION) / COUNTS)
+
+
+def forget_counts(context: Context) -> None:
+    """Delete the shards' counts, which are added up."""
+    remove_tree(context.folder(EVALUATION) / COUNTS)
+
+
+def _read(file: Path) -> Numbers:
+    with np.load(file, allow_pickle=False) as arrays:
+        return tuple(arrays[key] for key in arrays.files)
+
+
+def _sum(counts: Sequence[Numbers]) -> Numbers:
+    return tuple(np.sum(arrays, axis=0) for arrays in zip(*counts, strict=True))

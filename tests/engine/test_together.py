@@ -1,0 +1,143 @@
+"""Several processes on one run folder end with the files of one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import affinitynet as an
+from affinitynet.cli import main
+from affinitynet.command_line.seeds import summarize
+from affinitynet.engine.place import Place, placed
+from affinitynet.errors import UserError
+from affinitynet.pipeline import Run
+from affinitynet.run_folder.compare import compare_runs
+from affinitynet.run_folder.origin import read_origin
+
+# Shards of two images, as the toy set has twelve.
+CODE = """
+import sys
+from affinitynet.run_folder import records
+records.SHARD_IMAGES = 2
+from affinitynet.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    file = folder / "tiny.yaml"
+    file.write_text(tiny_text, encoding="utf-8")
+    return an.run(an.Recipe.load(file, data=toy, out=folder / "run"), anyway=True)
+
+
+def join(whole: Run, out: Path, *words: str, log: Path | None = None) -> "subprocess.Popen[bytes]":
+    recipe, data = whole.recipe.out.parent / "tiny.yaml", str(whole.recipe.data)
+    command = [sys.executable, "-c", CODE, "run", str(recipe), "--data", data, "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (log or Path(os.devnull)).open("w") as error:
+        return subprocess.Popen([*command, "--anyway", *words], stderr=error, env=environment)
+
+
+def begin(whole: Run, out: Path, without: str) -> None:
+    """Take the whole run's folder as it was before a stage: it and what follows is not there."""
+    shutil.copytree(whole.recipe.out, out)
+    names = [stage.name for stage in whole.stages]
+    for stage in whole.stages[names.index(without) :]:
+        for artifact in stage.artifacts:
+            shutil.rmtree(out / artifact.folder, ignore_errors=True)
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert there()
+
+
+def check_same(whole: Run, out: Path) -> None:
+    assert all(status.finished for status in Run.open(out).status())
+    rows = compare_runs(whole.recipe.out, out, whole.stages)
+    assert [row.differ for row in rows] == [()] * len(whole.stages)
+    assert all(row.files for row in rows)
+    assert not [file for file in out.rglob(".*") if file.name != ".lock"]
+    assert not (out / "evaluation" / "counts").exists()
+
+
+def test_two_shards_end_with_the_bytes_of_one_process(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affinitynet.run_folder.records.SHARD_IMAGES", 2)
+    out, log = tmp_path / "run", tmp_path / "log"
+    begin(whole, out, "propagate")
+    other = join(whole, out, "--shard", "1/2", log=log)
+    with placed(Place(0, 2)):
+        an.run(whole.recipe.model_copy(update={"out": out}), anyway=True)
+    assert other.wait(timeout=100) == 0, log.read_text()
+    check_same(whole, out)
+
+
+@pytest.mark.slow
+def test_another_takes_the_part_of_a_leading_process_that_is_killed(
+    whole: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    begin(whole, out, "compute_cams")
+    logs = [tmp_path / f"log{number}" for number in range(3)]
+    processes = [join(whole, out, "--shard", f"{i}/3", log=logs[i]) for i in range(3)]
+    wait_until(lambda: any((out / "pseudo").glob("*.png")))
+    leads = next(number for number, log in enumerate(logs) if "[1/7]" in log.read_text())
+    processes[leads].kill()
+    codes = [process.wait(timeout=200) for process in processes]
+    assert sorted(codes) == [-signal.SIGKILL, 0, 0]
+    check_same(whole, out)
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_the_image_and_a_rerun_goes_on(whole: Run, tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    begin(whole, out, "compute_cams")
+    process = join(whole, out, log=log)
+    wait_until(lambda: any((out / "cams").glob("*.npz")))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=100) == 75
+    assert "stopped by SIGTERM, all is saved" in log.read_text()
+    assert join(whole, out).wait(timeout=200) == 0
+    check_same(whole, out)
+
+
+def test_several_processes_make_nothing_anew(whole: Run) -> None:
+    with placed(Place(1, 2)), pytest.raises(UserError, match="let others join it without --redo"):
+        whole.go(redo="compute_cams")
+
+
+def test_a_run_is_reproduced(
+    whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, again = tmp_path / "run", tmp_path / "again"
+    begin(whole, first, "mine_confident")
+    assert read_origin(first)["data"] == whole.manifest.fingerprint()
+    main(["reproduce", str(first), "--out", str(again)])
+    said = capsys.readouterr().out
+    assert "compute_cams           12 files, 0 differ" in said
+    assert "mine_confident" not in said
+    (first / "cams" / f"{whole.manifest.samples[0].id}.npz").write_bytes(b"changed")
+    with pytest.raises(SystemExit):
+        main(["reproduce", str(first), "--out", str(again)])
+    assert "1 files differ" in capsys.readouterr().err
+
+
+def test_seeds_are_summed_up() -> None:
+    def row(miou: float) -> dict[str, object]:
+        return {"stage": "pseudo", "split": "train", "miou": miou, "ground_truth_chose": None}
+
+    lines = summarize([[row(0.5)], [row(0.6)], [row(0.7)]])
+    assert " ".join(lines[1].split()) == "pseudo on train 60.0 ± 10.0 (50.0 to 70.0)"
