@@ -13,7 +13,7 @@ REPRODUCE = (
 
 
 def reproduce(run: Path, out: Path | None, data: Path | None) -> None:
-    """Run a finished run's recipe again in a new folder, and compare the files byte by byte.
+    """Run a recipe again in a new folder, and compare all bytes.
 
     The exit code is 2 if a file differs. Stages that the run had not finished are left out. Bytes
     can be the same on one kind of machine and with the same versions only; what differs is listed.
