@@ -46,8 +46,8 @@ from affinitynet.ops import (
 )
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.artifacts import AFFINITIES, AFFINITY, CAMS
 from affinitynet.run_folder.folder import RECIPE
-from affinitynet.run_folder.stages import AFFINITIES, AFFINITY, CAMS
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each
 

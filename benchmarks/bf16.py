@@ -31,7 +31,7 @@ from affinitynet.models.affinity_net import image_affinity, load_affinity_net
 from affinitynet.models.classifier import Classifier
 from affinitynet.ops import enlarge_scores, label_scores, walk_scores
 from affinitynet.pipeline import Run
-from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER
+from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER
 from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.stages.context import Context
 

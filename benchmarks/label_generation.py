@@ -38,8 +38,8 @@ from affinitynet.models.affinity_net import AffinityNet
 from affinitynet.models.classifier import Classifier
 from affinitynet.ops import propagation
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.artifacts import AFFINITY, CAMS, CLASSIFIER, CONFIDENT, PSEUDO, Artifact
 from affinitynet.run_folder.folder import output_path
-from affinitynet.run_folder.stages import AFFINITY, CAMS, CLASSIFIER, CONFIDENT, PSEUDO, Artifact
 from affinitynet.stages import compute_cams, mine_confident, propagate
 from affinitynet.stages.context import Context
 

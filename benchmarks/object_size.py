@@ -24,7 +24,7 @@ from scipy import ndimage
 from affinitynet.data import Sample, load_truth, read_labels
 from affinitynet.data.cams import load_cams
 from affinitynet.pipeline import Run
-from affinitynet.run_folder.stages import CAMS, MASKS, PSEUDO, WALK
+from affinitynet.run_folder.artifacts import CAMS, MASKS, PSEUDO, WALK
 
 LEAST = 4  # pixels: fewer are mistakes of whoever drew the mask
 EDGES = (0, 2, 4, 8, 16, 32, 64, 128, 1_000_000)  # of the classes of thickness, in pixels

@@ -26,9 +26,10 @@ from affinitynet.data import Manifest, Sample, load_truth, read_labels
 from affinitynet.data.roles import samples_of
 from affinitynet.data.trust import agreement, measure_trust, steps_of
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.artifacts import MASKS, PSEUDO, WALK
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import MASKS, PSEUDO, WALK, final_masks, stages_of
+from affinitynet.run_folder.stages import final_masks, stages_of
 
 
 def ranks(values: Sequence[float]) -> np.ndarray:

@@ -25,8 +25,8 @@ from affinitynet.data.trust import agreement
 from affinitynet.hardware import Hardware, inference
 from affinitynet.models.classifier import Classifier
 from affinitynet.pipeline import Run
+from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.settings import WalkSettings
-from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.tuning.decide import Case, decide, find_samples, in_data_set, load_case
 from affinitynet.tuning.measures import MEASURES, Probabilities, deletion
 from affinitynet.tuning.settings import TUNABLE, value_of, values_to_try, with_value

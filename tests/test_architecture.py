@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import affinitynet
-from affinitynet.run_folder.stages import FOLDERS
+from affinitynet.run_folder.artifacts import FOLDERS
 
 PACKAGE = Path(affinitynet.__file__).parent
 # From the ground up. Modules of one floor don't import one another, but for those of a folder.

@@ -36,6 +36,7 @@ from affinitynet.preflight import (
 from affinitynet.progress import say, warn
 from affinitynet.report.figures import figure_rows
 from affinitynet.report.notebook import show_run
+from affinitynet.run_folder.artifacts import CLEANED
 from affinitynet.run_folder.choices import NO_FACTS, Choice, settle, write_choices
 from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import (
@@ -52,14 +53,7 @@ from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record
 from affinitynet.run_folder.replacing import forget_stage, set_aside, set_stages_aside
 from affinitynet.run_folder.setting_types import FUNCTION
-from affinitynet.run_folder.stages import (
-    CLEANED,
-    Stage,
-    find_stage,
-    folders_of,
-    stages_of,
-    with_all_behind,
-)
+from affinitynet.run_folder.stages import Stage, find_stage, folders_of, stages_of, with_all_behind
 from affinitynet.run_folder.tables import Table, table_of
 from affinitynet.run_folder.versions import versions
 

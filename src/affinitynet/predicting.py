@@ -12,8 +12,8 @@ from affinitynet.export.dataset import Export
 from affinitynet.export.folders import check_choice, new_folder, write_export
 from affinitynet.export.formats import FORMATS
 from affinitynet.progress import say, warn
+from affinitynet.run_folder.artifacts import SEGMENTER
 from affinitynet.run_folder.folder import remove_tree
-from affinitynet.run_folder.stages import SEGMENTER
 
 if TYPE_CHECKING:
     from affinitynet.stages.predict import Predicted

@@ -18,12 +18,13 @@ from affinitynet.data.read import detect_format
 from affinitynet.data.verdicts import read_verdicts, why_stop
 from affinitynet.errors import UserError
 from affinitynet.progress import say
+from affinitynet.run_folder.artifacts import FOLDERS
 from affinitynet.run_folder.folder import fingerprint, read_json, write_json
 from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.setting_types import FILES, FUNCTION
 from affinitynet.run_folder.settings import DatasetSettings
-from affinitynet.run_folder.stages import FOLDERS, Stage, trains_classifier
+from affinitynet.run_folder.stages import Stage, trains_classifier
 
 # Stages that need the device: a wrong name should stop a run now, not hours later.
 WITH_NETWORK = {

@@ -12,8 +12,8 @@ import pytest
 
 from affinitynet.data import read_labels
 from affinitynet.data.corrections import correction_file
+from affinitynet.run_folder.artifacts import PSEUDO
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import PSEUDO
 from affinitynet.view.deciding import Decider
 from affinitynet.view.guard import guarded
 from affinitynet.view.viewed import Viewed

@@ -10,7 +10,7 @@ from affinitynet.data import read_labels
 from affinitynet.data.grids import load_affinity
 from affinitynet.errors import UserError
 from affinitynet.ops.random_walk import random_walk
-from affinitynet.run_folder.stages import AFFINITIES, PSEUDO
+from affinitynet.run_folder.artifacts import AFFINITIES, PSEUDO
 from affinitynet.view.deciding import Decider
 from affinitynet.view.viewed import Viewed
 

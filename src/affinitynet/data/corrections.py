@@ -15,8 +15,8 @@ from affinitynet.data.labels import Labels, ignore_index, read_labels, write_lab
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
 from affinitynet.errors import UserError
+from affinitynet.run_folder.artifacts import CORRECTIONS
 from affinitynet.run_folder.folder import output_path
-from affinitynet.run_folder.stages import CORRECTIONS
 
 
 def correction_file(root: Path, sample_id: str) -> Path:

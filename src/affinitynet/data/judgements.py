@@ -8,9 +8,10 @@ from pydantic import Field
 
 from affinitynet.data.check import FEW_IMAGES
 from affinitynet.data.verdicts import read_verdicts
+from affinitynet.run_folder.artifacts import CONFIDENT
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Paper, StageFolder
-from affinitynet.run_folder.stages import CONFIDENT, Stage
+from affinitynet.run_folder.stages import Stage
 
 NOT_LEARNED, EMPTY = "not learned", "empty seeds"
 KEPT = "not learned, maps kept"

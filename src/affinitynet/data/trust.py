@@ -24,20 +24,11 @@ from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
 from affinitynet.data.sample import Sample
 from affinitynet.progress import task
+from affinitynet.run_folder.artifacts import CAMS, MASKS, PSEUDO, SCORES, WALK, Artifact
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import RECORD
-from affinitynet.run_folder.stages import (
-    CAMS,
-    MASKS,
-    PSEUDO,
-    SCORES,
-    WALK,
-    Artifact,
-    Stage,
-    final_masks,
-    stages_of,
-)
+from affinitynet.run_folder.stages import Stage, final_masks, stages_of
 from affinitynet.run_folder.tables import Table, read_table, write_table
 
 TRUST = "trust.csv"  # in a run folder

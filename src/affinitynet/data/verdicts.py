@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from affinitynet.data.sample import Sample
+from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.records import Paper, StageFolder
-from affinitynet.run_folder.stages import CLASSIFIER
 
 LEAST = 5  # images with a tag, and without it, below which nothing is said of it
 SHUFFLES = 200

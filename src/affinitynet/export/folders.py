@@ -15,9 +15,10 @@ from affinitynet.export.formats import FORMATS, Format
 from affinitynet.export.selection import Found, find_masks
 from affinitynet.export.yolo import check_names
 from affinitynet.progress import say
+from affinitynet.run_folder.artifacts import ARTIFACTS, CORRECTED
 from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import ARTIFACTS, CORRECTED, final_masks
+from affinitynet.run_folder.stages import final_masks
 
 EXPORTABLE = tuple(artifact.folder for artifact in ARTIFACTS if artifact.labels)
 VOIDS = ("auto", "background", "ignore", "error")

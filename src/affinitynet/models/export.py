@@ -22,8 +22,8 @@ from affinitynet.errors import UserError
 from affinitynet.models.hub import write_hub_folder
 from affinitynet.models.segmenter import SegmentationNet, Segmenter
 from affinitynet.progress import say
+from affinitynet.run_folder.artifacts import SEGMENTER
 from affinitynet.run_folder.folder import atomic_write
-from affinitynet.run_folder.stages import SEGMENTER
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

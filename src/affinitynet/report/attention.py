@@ -9,9 +9,10 @@ from affinitynet.data.trust import least_trusted, read_trust
 from affinitynet.report.figures import Figure
 from affinitynet.report.sampling import Scored
 from affinitynet.report.table import percent
+from affinitynet.run_folder.artifacts import CAMS, MASKS, PSEUDO, WALK
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import StageFolder
-from affinitynet.run_folder.stages import CAMS, MASKS, PSEUDO, WALK, Stage, final_masks, stages_of
+from affinitynet.run_folder.stages import Stage, final_masks, stages_of
 
 CHAIN = tuple(artifact.row for artifact in (CAMS, WALK, PSEUDO, MASKS))
 WORSE = 0.01  # of mIoU: less is noise

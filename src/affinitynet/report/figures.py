@@ -9,11 +9,12 @@ from typing import Any
 
 from affinitynet.data import Manifest
 from affinitynet.errors import UserError
+from affinitynet.run_folder.artifacts import EVALUATION, FIGURES
 from affinitynet.run_folder.folder import read_json
 from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import RECORD, Record, StageFolder
-from affinitynet.run_folder.stages import EVALUATION, FIGURES, Stage
+from affinitynet.run_folder.stages import Stage
 
 
 @dataclass(frozen=True)

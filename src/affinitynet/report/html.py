@@ -28,11 +28,12 @@ from affinitynet.report.pictures import Pixels, class_color
 from affinitynet.report.sampling import Scored, Selection, select
 from affinitynet.report.strips import PREDICTION_COLUMNS, draw_strip, training_columns
 from affinitynet.report.table import percent, yes_no
+from affinitynet.run_folder.artifacts import CAMS, CONFIDENT, PREDICTIONS, PSEUDO
 from affinitynet.run_folder.flags import list_settings, show_value
 from affinitynet.run_folder.folder import RECIPE, atomic_write, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import CAMS, CONFIDENT, PREDICTIONS, PSEUDO, final_masks
+from affinitynet.run_folder.stages import final_masks
 
 PANEL_SIDE = 320  # pixels; six panels fill a wide screen, twelve rows stay near 1 MB
 _BINS = 20

@@ -27,9 +27,10 @@ from affinitynet.report.pictures import (
     resize_maps,
 )
 from affinitynet.report.sampling import Scored
+from affinitynet.run_folder.artifacts import ARTIFACTS, CAMS, CORRECTED, PREDICTIONS
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import ARTIFACTS, CAMS, CORRECTED, PREDICTIONS, stages_of
+from affinitynet.run_folder.stages import stages_of
 
 IMAGE, TRUTH = "image", "truth"
 # Title of a column and what it shows: the image, its ground truth, or a folder of the run.

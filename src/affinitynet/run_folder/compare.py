@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from affinitynet.run_folder.artifacts import EVALUATION, FIGURES
 from affinitynet.run_folder.folder import file_name
-from affinitynet.run_folder.stages import EVALUATION, FIGURES, Stage
+from affinitynet.run_folder.stages import Stage
 
 # Of what a stage makes; its records hold times.
 _SUFFIXES = (".png", ".npz", ".safetensors")

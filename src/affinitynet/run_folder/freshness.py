@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from affinitynet.run_folder.artifacts import CORRECTIONS, FOLDERS
 from affinitynet.run_folder.folder import fingerprint, folder_name
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Plan, Record, StageFolder
 from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.settings_base import LATER
-from affinitynet.run_folder.stages import CORRECTIONS, FOLDERS, Stage, stages_of
+from affinitynet.run_folder.stages import Stage, stages_of
 
 # What the names of ingredients begin with that are no settings.
 IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, SEGMENTER
+from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER, SEGMENTER
 from affinitynet.run_folder.tables import Table, read_table, table_of, write_table
 
 HISTORY = "history.csv"

@@ -9,139 +9,31 @@ files no classifier is trained, and `train_classifier` is not there at all.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from affinitynet.errors import UserError, did_you_mean
+from affinitynet.run_folder.artifacts import (
+    AFFINITIES,
+    AFFINITY,
+    CAMS,
+    CAMS_CLASSIFIER,
+    CAMS_CONTRAST,
+    CLASSIFIER,
+    CONFIDENT,
+    EVALUATION,
+    MADE_BY,
+    MASKS,
+    NAMES,
+    PREDICTIONS,
+    PSEUDO,
+    SCORES,
+    SEGMENTER,
+    UNCORRECTED,
+    WALK,
+    Artifact,
+)
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.settings_base import OF_FEATURES, WITHOUT_WALK
-
-FIGURES = "figures.json"  # in the folder of `evaluate`
-CHOICE = "choice.json"  # in that of `choose_cams`
-CORRECTIONS = "corrections"  # a folder that people fill, and no stage: masks drawn by hand
-
-
-class Conditions(NamedTuple):
-    """The conditions under which masks were made, as a row of figures shows them."""
-
-    tags: bool
-    crf: bool
-    tta: str  # test-time augmentation
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A folder that a stage fills: a file for each image, or one thing.
-
-    suffix: of the files, "" where the folder holds one thing. title: heads its column of pictures.
-    row: its name among the figures, and conditions: what such a row says of it; "" and None where
-    it isn't measured. labels: its files are label maps, which can be exported.
-    """
-
-    folder: str
-    suffix: str = ""
-    title: str = ""
-    row: str = ""
-    conditions: Callable[[Recipe], Conditions] | None = None
-
-    @property
-    def labels(self) -> bool:
-        """Tell whether its files are label maps of all images, which have a title."""
-        return self.suffix == ".png" and bool(self.title)
-
-
-def _augmentation(scales: Sequence[float], flip: bool) -> str:
-    if tuple(scales) == (1.0,) and not flip:
-        return "none"
-    return f"scales {', '.join(f'{s:g}' for s in scales)}" + (" and flip" if flip else "")
-
-
-def _cam_tta(recipe: Recipe) -> str:
-    if is_imported(recipe.cams.source):
-        return "unknown"
-    if recipe.cams.source == "contrast":
-        return "none"
-    return _augmentation(recipe.cams.scales, recipe.cams.flip)
-
-
-def _confident_conditions(recipe: Recipe) -> Conditions:
-    if recipe.confident.source != "cams":
-        # Made by another program, or drawn by hand: nothing is known of an augmentation.
-        return Conditions(tags=True, crf=False, tta="unknown")
-    return Conditions(tags=True, crf=recipe.confident.crf.iterations > 0, tta=_cam_tta(recipe))
-
-
-def _pseudo_conditions(recipe: Recipe) -> Conditions:
-    if recipe.pseudo.source != "walk":
-        return Conditions(tags=True, crf=False, tta="unknown")
-    return Conditions(tags=True, crf=recipe.walk.refine, tta=_cam_tta(recipe))
-
-
-def _segmenter_conditions(recipe: Recipe) -> Conditions:
-    settings = recipe.segmenter
-    return Conditions(False, settings.refine, _augmentation(settings.scales, settings.flip))
-
-
-def _final_conditions(recipe: Recipe) -> Conditions:
-    # The segmenter's labels, restricted to the image's tags.
-    return _segmenter_conditions(recipe)._replace(tags=True, crf=recipe.relabel.refine)
-
-
-CLASSIFIER = Artifact("classifier")
-CAMS = Artifact("cams", ".npz", "CAM", "cam", lambda r: Conditions(True, False, _cam_tta(r)))
-# With `cams.source = auto`: what each source makes, before one of them becomes `cams`.
-CAMS_CLASSIFIER = Artifact(
-    "cams_classifier",
-    ".npz",
-    row="cams_classifier",
-    conditions=lambda r: Conditions(True, False, _augmentation(r.cams.scales, r.cams.flip)),
-)
-CAMS_CONTRAST = Artifact(
-    "cams_contrast",
-    ".npz",
-    row="cams_contrast",
-    conditions=lambda r: Conditions(True, False, "none"),
-)
-CONFIDENT = Artifact("confident", ".png", "Confident", "confident", _confident_conditions)
-AFFINITY = Artifact("affinity")
-AFFINITIES = Artifact("affinities", ".npz")
-SCORES = Artifact("scores", ".npz")
-WALK = Artifact(
-    "walk", ".png", "Random walk", "walk", lambda r: Conditions(True, False, _cam_tta(r))
-)
-PSEUDO = Artifact("pseudo", ".png", "Pseudo mask", "pseudo", _pseudo_conditions)
-SEGMENTER = Artifact("segmenter")
-PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmenter_conditions)
-MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
-UNCORRECTED = Artifact("uncorrected", ".png")  # final masks before a correction, for `evaluate`
-EVALUATION = Artifact("evaluation")
-CORRECTED = (PSEUDO, MASKS)  # read with corrections laid over them, by all but `evaluate`
-
-# In the order in which they are made. The second entry is a stage that makes it: of the
-# affinities that is `train_affinity` where they come from files, of the CAMs any of three.
-_MADE_BY = (
-    (CLASSIFIER, "train_classifier"),
-    (CAMS, "compute_cams"),
-    (CAMS_CLASSIFIER, "compute_cams"),
-    (CAMS, "compute_contrast"),
-    (CAMS_CONTRAST, "compute_contrast"),
-    (CAMS, "choose_cams"),
-    (CONFIDENT, "mine_confident"),
-    (AFFINITY, "train_affinity"),
-    (AFFINITIES, "propagate"),
-    (SCORES, "propagate"),
-    (WALK, "propagate"),
-    (PSEUDO, "propagate"),
-    (SEGMENTER, "train_segmenter"),
-    (PREDICTIONS, "train_segmenter"),
-    (MASKS, "relabel"),
-    (UNCORRECTED, "relabel"),
-    (EVALUATION, "evaluate"),
-)
-ARTIFACTS = tuple(dict.fromkeys(artifact for artifact, _ in _MADE_BY))
-NAMES = tuple(dict.fromkeys(name for _, name in _MADE_BY))
-FOLDERS = tuple(artifact.folder for artifact in ARTIFACTS)
-CLEANED = (*FOLDERS, CORRECTIONS)  # of what an ended process left half written
 
 
 @dataclass(frozen=True)
@@ -405,7 +297,7 @@ def folders_of(stage: Stage, stages: Iterable[Stage]) -> tuple[str, ...]:
     are another stage's now.
     """
     others = {a.folder for other in stages if other.name != stage.name for a in other.artifacts}
-    possible = (artifact.folder for artifact, name in _MADE_BY if name == stage.name)
+    possible = (artifact.folder for artifact, name in MADE_BY if name == stage.name)
     folders = dict.fromkeys((*(a.folder for a in stage.artifacts), *possible))
     return tuple(folder for folder in folders if folder not in others)
 

@@ -23,9 +23,7 @@ from affinitynet.models.classifier import Classifier
 from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
-from affinitynet.run_folder.folder import damaged, read_json, write_json
-from affinitynet.run_folder.records import StageFolder, checked
-from affinitynet.run_folder.stages import (
+from affinitynet.run_folder.artifacts import (
     CAMS,
     CAMS_CLASSIFIER,
     CAMS_CONTRAST,
@@ -33,6 +31,8 @@ from affinitynet.run_folder.stages import (
     CLASSIFIER,
     Artifact,
 )
+from affinitynet.run_folder.folder import damaged, read_json, write_json
+from affinitynet.run_folder.records import StageFolder, checked
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import check_size, for_each, make_each
 

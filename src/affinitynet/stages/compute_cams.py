@@ -23,8 +23,8 @@ from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.contrast import as_cams, calibrate, calibration
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
+from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.folder import read_json, write_json
-from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each, make_each
 

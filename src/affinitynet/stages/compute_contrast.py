@@ -22,8 +22,8 @@ from affinitynet.models.contrast import (
 )
 from affinitynet.ops.contrast import as_cams
 from affinitynet.progress import say
+from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.settings import ContrastSettings
-from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each, make_each
 

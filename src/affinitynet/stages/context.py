@@ -14,9 +14,10 @@ from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.engine.leading import wait_for
 from affinitynet.hardware import Hardware
+from affinitynet.run_folder.artifacts import CAMS, CHOICE, Artifact
 from affinitynet.run_folder.folder import output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.stages import CAMS, CHOICE, Artifact, Stage, find_stage, stages_of
+from affinitynet.run_folder.stages import Stage, find_stage, stages_of
 
 # An image (H, W, 3) uint8 and its K tags by name -> K maps, as an array or tensor (K, H, W).
 CamFunction = Callable[[Pixels, tuple[str, ...]], Any]

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from affinitynet.data import Sample
 from affinitynet.engine.place import here
 from affinitynet.engine.shards import Claims
+from affinitynet.run_folder.artifacts import EVALUATION
 from affinitynet.run_folder.folder import atomic_write, remove_tree
 from affinitynet.run_folder.records import StageFolder, shards_of
-from affinitynet.run_folder.stages import EVALUATION
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import rounds
 

@@ -20,9 +20,7 @@ from affinitynet.data.scoring import (
 )
 from affinitynet.engine.shards import Helped
 from affinitynet.errors import UserError
-from affinitynet.run_folder.choices import truth_chose
-from affinitynet.run_folder.folder import write_json
-from affinitynet.run_folder.stages import (
+from affinitynet.run_folder.artifacts import (
     CAMS,
     CAMS_CLASSIFIER,
     CAMS_CONTRAST,
@@ -33,9 +31,10 @@ from affinitynet.run_folder.stages import (
     UNCORRECTED,
     Artifact,
     Conditions,
-    provenance,
-    with_all_behind,
 )
+from affinitynet.run_folder.choices import truth_chose
+from affinitynet.run_folder.folder import write_json
+from affinitynet.run_folder.stages import provenance, with_all_behind
 from affinitynet.stages.context import Context
 from affinitynet.stages.counting import (
     CountTogether,

@@ -20,8 +20,8 @@ from affinitynet.engine.shards import Claims, Helped
 from affinitynet.engine.stopping import Wait, check_stop, stop_asked
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
+from affinitynet.run_folder.artifacts import CORRECTED, Artifact
 from affinitynet.run_folder.records import StageFolder, shards_of
-from affinitynet.run_folder.stages import CORRECTED, Artifact
 from affinitynet.stages.context import Context
 
 Loaded = TypeVar("Loaded")

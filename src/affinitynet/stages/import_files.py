@@ -27,9 +27,10 @@ from affinitynet.data.sources import (
 from affinitynet.data.sources.find import Kind
 from affinitynet.data.voc import class_numbers
 from affinitynet.errors import UserError
+from affinitynet.run_folder.artifacts import AFFINITIES, CAMS, CONFIDENT, PSEUDO, Artifact
 from affinitynet.run_folder.recipe import find_files
 from affinitynet.run_folder.setting_types import FILES
-from affinitynet.run_folder.stages import AFFINITIES, CAMS, CONFIDENT, PSEUDO, Artifact, Stage
+from affinitynet.run_folder.stages import Stage
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import make_each
 

@@ -12,8 +12,8 @@ from affinitynet.data import Sample
 from affinitynet.data.cams import load_cams
 from affinitynet.ops.guard import label_areas, seed_scores, walk_fault
 from affinitynet.ops.propagation import label_scores
+from affinitynet.run_folder.artifacts import CAMS, PSEUDO, WALK
 from affinitynet.run_folder.settings import WalkSettings
-from affinitynet.run_folder.stages import CAMS, PSEUDO, WALK
 from affinitynet.stages.context import Context
 
 OFTEN = 1 / 3  # of a class's images with seeds: more often, and a fault is said

@@ -23,7 +23,7 @@ from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.ops.blocks import in_blocks
 from affinitynet.ops.confidence import confident_labels
-from affinitynet.run_folder.stages import CAMS, CONFIDENT
+from affinitynet.run_folder.artifacts import CAMS, CONFIDENT
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
 

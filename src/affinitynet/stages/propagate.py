@@ -37,8 +37,7 @@ from affinitynet.ops.propagation import (
     refine_scores,
     walk_scores,
 )
-from affinitynet.run_folder.setting_types import is_imported
-from affinitynet.run_folder.stages import (
+from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     AFFINITY,
     CAMS,
@@ -46,8 +45,9 @@ from affinitynet.run_folder.stages import (
     PSEUDO,
     SCORES,
     WALK,
-    trains_classifier,
 )
+from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
 from affinitynet.stages.judge_walk import (

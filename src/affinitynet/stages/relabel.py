@@ -21,7 +21,7 @@ from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
 from affinitynet.ops.propagation import label_scores, refine_scores
-from affinitynet.run_folder.stages import MASKS, PSEUDO, SEGMENTER, UNCORRECTED
+from affinitynet.run_folder.artifacts import MASKS, PSEUDO, SEGMENTER, UNCORRECTED
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, make_each, read_mask
 

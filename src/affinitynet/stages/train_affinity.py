@@ -22,8 +22,9 @@ from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
 from affinitynet.ops.normalization import Normalization
+from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER, CONFIDENT
 from affinitynet.run_folder.settings import AffinitySettings
-from affinitynet.run_folder.stages import AFFINITY, CLASSIFIER, CONFIDENT, trains_classifier
+from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import load_labeled
 from affinitynet.training import fit

@@ -34,9 +34,9 @@ from affinitynet.models.classifier import Classifier, build_classifier, describe
 from affinitynet.models.saved import save_model
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say, task
+from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.settings import ClassifierSettings
-from affinitynet.run_folder.stages import CLASSIFIER
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import blaming
 from affinitynet.training import fit

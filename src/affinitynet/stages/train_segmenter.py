@@ -43,15 +43,10 @@ from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.segmentation_loss import lovasz_softmax_loss, root_weights, soft_dice_loss
 from affinitynet.progress import say
+from affinitynet.run_folder.artifacts import CLASSIFIER, PREDICTIONS, PSEUDO, SEGMENTER
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import SegmenterSettings
-from affinitynet.run_folder.stages import (
-    CLASSIFIER,
-    PREDICTIONS,
-    PSEUDO,
-    SEGMENTER,
-    trains_classifier,
-)
+from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, blaming, for_each, load_labeled, make_each, read_mask
 from affinitynet.training import fit, needs_larger_batch

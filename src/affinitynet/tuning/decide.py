@@ -17,10 +17,10 @@ from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
 from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
 from affinitynet.ops.propagation import enlarge_scores, label_scores, refine_scores, walk_scores
+from affinitynet.run_folder.artifacts import AFFINITIES, CAMS
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import WalkSettings
-from affinitynet.run_folder.stages import AFFINITIES, CAMS
 
 Labels = NDArray[np.integer]
 

@@ -19,8 +19,8 @@ from affinitynet.data.labels import to_labels
 from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
+from affinitynet.run_folder.artifacts import AFFINITIES, CAMS
 from affinitynet.run_folder.settings import WalkSettings
-from affinitynet.run_folder.stages import AFFINITIES, CAMS
 from affinitynet.view.viewed import Viewed
 
 if TYPE_CHECKING:

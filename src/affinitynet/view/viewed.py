@@ -22,11 +22,7 @@ from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import class_color
-from affinitynet.run_folder.folder import RECIPE, output_path
-from affinitynet.run_folder.freshness import Freshness
-from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.setting_types import is_imported
-from affinitynet.run_folder.stages import (
+from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     ARTIFACTS,
     CAMS,
@@ -35,9 +31,12 @@ from affinitynet.run_folder.stages import (
     PSEUDO,
     WALK,
     Artifact,
-    final_masks,
-    stages_of,
 )
+from affinitynet.run_folder.folder import RECIPE, output_path
+from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.stages import final_masks, stages_of
 
 TRUST = "trust.csv"
 TRUTH = "truth"
