@@ -88,3 +88,11 @@ def test_what_cannot_be_written_is_said(tmp_path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="holds files already"):
         export_model(tmp_path, tmp_path)
+
+
+def test_a_missing_package_is_named_before_anything_is_written(tmp_path, monkeypatch) -> None:
+    saved(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"onnx is not installed; pip install"):
+        export_model(tmp_path, tmp_path / "out", format="onnx")
+    assert not (tmp_path / "out").exists()

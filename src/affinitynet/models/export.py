@@ -5,6 +5,7 @@ and the mirrored images that predictions are averaged over, and the average are 
 free. The dense CRF is not in it: it is no network.
 """
 
+import importlib.util
 import json
 import logging
 import warnings
@@ -59,13 +60,11 @@ def export_model(run_folder: str | Path, out: str | Path, *, format: str = "onnx
 
 
 def _write_onnx(segmenter: Segmenter, out: Path) -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"--format onnx: {error.name} is not installed; pip install 'affinitynet[onnx]'"
-        ) from error
+    for package in ("onnx", "onnxscript"):  # which torch imports
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"--format onnx: {package} is not installed; pip install 'affinitynet[onnx]'"
+            )
     program = trace(segmenter)
     with _quiet():
         exported = torch.onnx.export(
