@@ -41,6 +41,7 @@ from affinitynet.pipeline import Run
 from affinitynet.run_folder.artifacts import AFFINITY, CAMS, CLASSIFIER, CONFIDENT, PSEUDO, Artifact
 from affinitynet.run_folder.folder import output_path
 from affinitynet.stages import compute_cams, mine_confident, propagate
+from affinitynet.stages import images as image_loop
 from affinitynet.stages.context import Context
 
 STAGES = {
@@ -68,7 +69,7 @@ LINES: tuple[tuple[Any, str, str], ...] = (
     (propagate, "save_scores", "writing npz"),
     (mine_confident, "load_cams", "reading npz"),
     (propagate, "load_cams", "reading npz"),
-    (mine_confident, "write_labels", "writing png"),
+    (image_loop, "write_labels", "writing png"),
     (propagate, "write_labels", "writing png"),
 )
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from affinitynet.data import Sample, load_truth, read_labels
 from affinitynet.data.cams import load_cams
@@ -45,6 +44,8 @@ def objects_of(
     truth: NDArray[np.integer], masks: dict[str, NDArray[np.integer]]
 ) -> Iterator[Object]:
     """Yield the objects of an image's ground truth (H, W), with what masks (H, W) cover of them."""
+    from scipy import ndimage  # of the extra `benchmark`
+
     for label in np.unique(truth[(truth > 0) & (truth < 255)]):
         parts, _ = ndimage.label(truth == label, structure=np.ones((3, 3)))
         for number, place in enumerate(ndimage.find_objects(parts), 1):

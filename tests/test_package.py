@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,15 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
-OF_EXTRAS = ("google.protobuf", "matplotlib", "pydensecrf", "starlette", "uvicorn")
+OF_EXTRAS = (
+    "google.protobuf",
+    "matplotlib",
+    "pydensecrf",
+    "starlette",
+    "uvicorn",
+    "onnx",
+    "onnxscript",
+)
 PARTS = ("llvmlite", "markupsafe")  # of numba and of jinja2
 
 # None in sys.modules makes an import fail, as it does where the module does not exist.
@@ -57,7 +66,8 @@ def modules() -> set[str]:
 
 def test_what_is_imported_is_a_dependency() -> None:
     """What a dependency happens to bring is no promise, but for what is a part of it."""
-    promised = (*PROJECT["dependencies"], *EXTRAS["caffe"], *EXTRAS["view"])
+    extras = (EXTRAS[name] for name in ("caffe", "view", "onnx"))
+    promised = (*PROJECT["dependencies"], *chain(*extras))
     declared = {name_of(requirement) for requirement in promised}
     known = packages_distributions()
     for module in imported() - sys.stdlib_module_names - {"affinitynet", *PARTS}:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import affinitynet as an
+from affinitynet.checkpoint import State, save_state
 from affinitynet.data.judgements import class_table, read_judgements
 from affinitynet.errors import UserError
 from affinitynet.models.classifier import Classifier
 from affinitynet.run_folder.stages import find_stage, stages_of
-from affinitynet.training import _save
 
 
 def recipe(home: Path, **changes: object) -> an.Recipe:
@@ -80,7 +80,8 @@ def test_a_checkpoint_that_is_not_finite_is_not_gone_on_with(home: Path, value: 
     with torch.no_grad():
         next(model.parameters()).fill_(value)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    _save(classifier / "checkpoint.pt", model, optimizer, 1, {"loss": 0.5})
+    state = State(epochs=1, means={"loss": 0.5})
+    save_state(classifier / "checkpoint.pt", model, optimizer, state)
     plan = home / "run" / "cams" / "plan.json"
     known = json.loads(plan.read_text())["settings"]["after train_classifier"]
     (classifier / "plan.json").write_text(json.dumps({"fingerprint": known, "settings": {}}))

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 import affinitynet as an
 from affinitynet.data.cams import save_cams
+from affinitynet.data.contents import record_files
 from affinitynet.data.labels import read_labels
 from affinitynet.data.toy import make_toy
 from affinitynet.run_folder.settings import AffinitySettings
+from affinitynet.run_folder.stages import find_stage
 from affinitynet.stages.judge_walk import Areas, judgements, summarize
 from affinitynet.stages.train_affinity import judge
 from affinitynet.stages.train_segmenter import count_pixels
@@ -96,6 +98,8 @@ def spots(run: an.Run, shown: Callable[[int, int], bool] = lambda tag, number: T
             if shown(tag, number):
                 cams[row, 10 + 12 * row, 20:22] = 0.9
         save_cams(run.recipe.out / "cams" / f"{sample.id}.npz", sample.tags, cams)
+    # As if the stage had made them: a run refuses what was changed since.
+    record_files(run.recipe, run.manifest, find_stage("compute_cams", run.stages))
 
 
 def read(run: an.Run, folder: str) -> dict[str, NDArray[Any]]:

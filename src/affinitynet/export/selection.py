@@ -12,6 +12,7 @@ from affinitynet.data.images import read_size
 from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
 from affinitynet.progress import warn
+from affinitynet.run_folder.artifacts import PREDICTIONS
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
@@ -80,7 +81,9 @@ def _maker(recipe: Recipe, folder: str) -> Stage:
 
 def _expected(recipe: Recipe, manifest: Manifest, stage: Stage, folder: str) -> list[Sample]:
     """List the samples that should have a mask, and others that have one, in their order."""
-    ids = {sample.id for sample in samples_of(recipe, manifest, *stage.roles)}
+    # What the segmenter is trained on are other images than those that it predicts.
+    roles = ("val",) if folder == PREDICTIONS.folder else stage.roles
+    ids = {sample.id for sample in samples_of(recipe, manifest, *roles)}
     masks = recipe.out / folder
     return [s for s in manifest.samples if s.id in ids or output_path(masks, s.id).is_file()]
 
