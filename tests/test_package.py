@@ -29,14 +29,6 @@ OF_EXTRAS = (
     "onnx",
     "onnxscript",
 )
-    "google.protobuf",
-    "matplotlib",
-    "pydensecrf",
-    "starlette",
-    "uvicorn",
-    "onnx",
-    "onnxscript",
-)
 PARTS = ("llvmlite", "markupsafe")  # of numba and of jinja2
 
 # None in sys.modules makes an import fail, as it does where the module does not exist.
