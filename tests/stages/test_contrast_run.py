@@ -117,7 +117,9 @@ def test_auto_writes_the_maps_of_the_source_it_chose(
         for number, tag in enumerate(sample.tags):
             source = choice[run.manifest.classes[tag]]["source"]
             _, own = load_cams(root / f"cams_{source}" / f"{sample.id}.npz")
-            np.testing.assert_allclose(cams[number], own[number], atol=1e-6)
+            expected = own[number] ** 1.25 if source == "classifier" else own[number]
+            # A byte a pixel: a step of the file is what a map may lose on being written twice.
+            np.testing.assert_allclose(cams[number], expected, atol=1 / 255)
     rows = {(row["stage"], row["split"], row["threshold"]): row for row in run.evaluate()}
     for split in ("train", "val"):  # both sources, as the maps that were chosen are
         for stage in ("cam", "cams_classifier", "cams_contrast"):
@@ -171,7 +173,12 @@ def test_auto_goes_on_where_there_is_nothing_to_contrast(tiny_recipe: Path, tmp_
     run = an.run(load(tiny_recipe, few, tmp_path / "run", "auto"), until="choose_cams")
     choice = run.metrics("choose_cams")["choice"]
     assert {chosen["source"] for chosen in choice.values()} == {"classifier"}
-    assert maps(tmp_path / "run" / "cams") == maps(tmp_path / "run" / "cams_classifier")
+    made, own = (maps(tmp_path / "run" / folder) for folder in ("cams", "cams_classifier"))
+    assert made.keys() == own.keys()
+    for name in made:
+        _, cams = load_cams(tmp_path / "run" / "cams" / name)
+        _, before = load_cams(tmp_path / "run" / "cams_classifier" / name)
+        np.testing.assert_allclose(cams, before**1.25, atol=1 / 255)
 
 
 def test_cams_measured_by_images_without_the_tag(
