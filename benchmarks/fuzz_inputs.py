@@ -429,20 +429,20 @@ def _checkpoint(folder: Path) -> Input:
     import torch
     from torch import nn
 
-    from affinitynet.training import _resume, _save
+    from affinitynet.checkpoint import State, load_state, save_state
 
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     file = folder / "checkpoint.pt"
-    _save(file, model, optimizer, 3, {"loss": 0.5})
+    save_state(file, model, optimizer, State(epochs=3, means={"loss": 0.5}))
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     groups = optimizer.state_dict()
 
     def read() -> None:
         try:
-            _resume(file, model, optimizer, torch.device("cpu"))
+            load_state(file, model, optimizer, torch.device("cpu"))
         finally:
             model.load_state_dict(start)
             optimizer.load_state_dict(groups)

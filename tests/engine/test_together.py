@@ -42,9 +42,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -
 def join(whole: Run, out: Path, *words: str, log: Path | None = None) -> "subprocess.Popen[bytes]":
     recipe, data = whole.recipe.out.parent / "tiny.yaml", str(whole.recipe.data)
     command = [sys.executable, "-c", CODE, "run", str(recipe), "--data", data, "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (log or Path(os.devnull)).open("w") as error:
-        return subprocess.Popen([*command, "--anyway", *words], stderr=error, env=environment)
+        return subprocess.Popen([*command, "--anyway", *words], stderr=error)
 
 
 def begin(whole: Run, out: Path, without: str) -> None:

@@ -1,5 +1,7 @@
 """Counts over images that several processes take together: integers, so their sum is exact."""
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from affinitynet.data import Sample
 from affinitynet.engine.place import here
 from affinitynet.engine.shards import Claims
+from affinitynet.errors import UserError
 from affinitynet.run_folder.artifacts import EVALUATION
 from affinitynet.run_folder.folder import atomic_write, remove_tree
 from affinitynet.run_folder.records import StageFolder, shards_of
@@ -16,6 +19,7 @@ from affinitynet.stages.context import Context
 from affinitynet.stages.images import rounds
 
 COUNTS = "counts"  # in the folder of `evaluate`, while it is worked on
+_ATTEMPTS, _PAUSE = 20, 0.1  # to delete it, seconds between
 
 Numbers = tuple[NDArray[np.int64], ...]
 Count = Callable[[Sequence[Sample]], Numbers]
@@ -68,8 +72,18 @@ def let_lead(context: Context) -> None:
 
 
 def forget_counts(context: Context) -> None:
-    """Delete the shards' counts, which are added up."""
-    remove_tree(context.folder(EVALUATION) / COUNTS)
+    """Delete the shards' counts, which are added up.
+
+    Raises:
+        UserError: they can't be deleted.
+    """
+    folder = context.folder(EVALUATION) / COUNTS
+    # A process that helps may be writing a last file, which makes the folder not empty meanwhile.
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(UserError):
+            return remove_tree(folder)
+        time.sleep(_PAUSE)
+    return remove_tree(folder)
 
 
 def _read(file: Path) -> Numbers:
