@@ -31,6 +31,7 @@ import torch
 from machine import machine_line, settle
 from original_pipeline import original_cams, original_confident, original_crf, original_walk
 
+from affinitynet import walking
 from affinitynet.data import Sample, load_image, read_labels, write_labels
 from affinitynet.data.labels import to_labels
 from affinitynet.models import affinity_net
@@ -60,9 +61,9 @@ LINES: tuple[tuple[Any, str, str], ...] = (
     (AffinityNet, "forward", "affinity network"),
     (affinity_net, "affinity_of", "affinity kernel"),
     (propagation, "random_walk", "random walk"),
-    (propagate, "walk_scores", "walk: background, cells"),
+    (walking, "walk_scores", "walk: background, cells"),
     (propagate, "enlarge_scores", "walk: upsample"),
-    (propagate, "refine_scores", "final CRF"),
+    (walking, "refine_scores", "final CRF"),
     (propagate, "label_scores", "largest score"),
     (compute_cams, "save_cams", "writing npz"),
     (propagate, "save_affinity", "writing npz"),

@@ -18,7 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("run_folder",),
     ("engine",),
     ("ops",),
-    ("hardware", "loading", "checkpoint"),
+    ("hardware", "loading", "checkpoint", "walking"),
     ("training",),
     ("data",),
     ("models",),

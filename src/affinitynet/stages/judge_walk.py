@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from affinitynet.data import Sample
 from affinitynet.data.cams import load_cams
-from affinitynet.ops.guard import label_areas, seed_scores, walk_fault
+from affinitynet.ops.guard import label_areas, walk_fault
 from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import CAMS, PSEUDO, WALK
-from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.stages.context import Context
+from affinitynet.walking import seeds_of
 
 OFTEN = 1 / 3  # of a class's images with seeds: more often, and a fault is said
 
@@ -27,16 +27,6 @@ class Areas(NamedTuple):
     walk: tuple[int, ...]
     pseudo: tuple[int, ...]
     pixels: int
-
-
-def seeds_of(cams: torch.Tensor, settings: WalkSettings) -> torch.Tensor:
-    """Return the scores (K + 1, H, W) that a walk starts from."""
-    return seed_scores(cams, settings.alpha, threshold_of(settings))
-
-
-def threshold_of(settings: WalkSettings) -> float | None:
-    """Return the constant score of the background, None where it is a map."""
-    return None if settings.background == "alpha" else settings.background_score
 
 
 def measure(

@@ -7,7 +7,6 @@ from them, so that a decision made again from the files gives the same masks. Wi
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,15 +27,7 @@ from affinitynet.models.affinity_net import AnyAffinityNet, image_affinity, load
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.feature_net import FeatureNet, build_feature_net
 from affinitynet.ops.affinity import cropped_pairs
-from affinitynet.ops.blocks import in_blocks
-from affinitynet.ops.crf import dense_crf
-from affinitynet.ops.guard import fall_back, wrong_classes
-from affinitynet.ops.propagation import (
-    enlarge_scores,
-    label_scores,
-    refine_scores,
-    walk_scores,
-)
+from affinitynet.ops.propagation import enlarge_scores, label_scores
 from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     AFFINITY,
@@ -50,15 +41,8 @@ from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
-from affinitynet.stages.judge_walk import (
-    Areas,
-    judgements,
-    measure,
-    read_areas,
-    seeds_of,
-    summarize,
-    threshold_of,
-)
+from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
+from affinitynet.walking import guarded, refined, seeds_of, walked
 
 
 class Walkable(NamedTuple):
@@ -125,8 +109,9 @@ def _without_walk(context: Context) -> dict[str, Any]:
 
     def finish(sample: Sample, image: Tensor) -> None:
         classes, cams = _load_cams(context, sample, image)
-        seeds = seeds_of(torch.from_numpy(cams), context.recipe.walk)
-        local = label_scores(_refined(context, image, seeds))
+        settings = context.recipe.walk
+        seeds = seeds_of(torch.from_numpy(cams), settings)
+        local = label_scores(refined(image, seeds, settings) if settings.refine else seeds)
         shown.write(sample, _labels(context, sample, local, classes))
 
     counts = make_each(
@@ -181,33 +166,21 @@ def _finish(context: Context, sample: Sample, walkable: Walkable, shown: Shown) 
     settings = context.recipe.walk
     classes, cams = _load_cams(context, sample, image)
     # float16 as in the file: masks decided again from the file must be the same.
-    scores = walk_scores(
-        torch.from_numpy(cams),
-        affinity.float(),
-        alpha=settings.alpha,
-        beta=settings.beta,
-        steps=settings.steps,
-        radius=radius,
-        stride=stride,
-        restart=settings.restart if settings.method == "restart" else None,
-        threshold=threshold_of(settings),
-        relative=settings.background == "relative",
-    ).to(torch.float16)
+    maps = torch.from_numpy(cams)
+    scores = walked(maps, affinity.float(), settings, radius=radius, stride=stride)
+    scores = scores.to(torch.float16)
     kept = {artifact.folder for artifact in context.stage("propagate").artifacts}
     if AFFINITIES.folder in kept:
         save_affinity(context.file(AFFINITIES, sample), affinity.numpy())
     if SCORES.folder in kept:
         save_scores(context.file(SCORES, sample), classes.tolist(), scores.numpy())
     spread = enlarge_scores(scores.float(), stride, (image.shape[0], image.shape[1]))
-    seeds = seeds_of(torch.from_numpy(cams), settings)
+    seeds = seeds_of(maps, settings)
     seed_labels, walk_labels = label_scores(seeds), label_scores(spread)
-    trusted = spread
-    if settings.guard:
-        wrong = wrong_classes(seed_labels, walk_labels, len(classes))
-        trusted = fall_back(spread, seeds, wrong) if wrong.any() else spread
-    refined = _refined(context, image, trusted)
+    trusted = guarded(spread, seeds, seed_labels, walk_labels) if settings.guard else spread
+    final = refined(image, trusted, settings) if settings.refine else trusted
     # `walk` holds the walk as it is: what the guard did is between them.
-    masks = [_labels(context, sample, k, classes) for k in (walk_labels, label_scores(refined))]
+    masks = [_labels(context, sample, k, classes) for k in (walk_labels, label_scores(final))]
     write_labels(context.file(WALK, sample), masks[0], context.manifest.palette)
     shown.write(sample, masks[1])  # the stage's own file last
     return measure(classes.tolist(), seed_labels, *masks)
@@ -220,22 +193,6 @@ def _load_cams(
     classes, cams = load_cams(file, classes=len(context.manifest.classes))
     check_size(image.shape[:2], cams.shape[1:], file)
     return classes, cams
-
-
-def _refined(context: Context, image: Tensor, scores: Tensor) -> Tensor:
-    settings = context.recipe.walk
-    if not settings.refine:
-        return scores
-    crf = settings.crf.model_dump()
-    if not settings.block or len(scores) == 1:  # nothing to refine in the background alone
-        return refine_scores(image, scores, **crf)
-    return in_blocks(
-        partial(dense_crf, **crf),
-        image,
-        scores,
-        block=settings.block,
-        bilateral_sxy=settings.crf.bilateral_sxy,
-    )
 
 
 def _labels(

@@ -15,12 +15,12 @@ from affinitynet.data.grids import load_affinity
 from affinitynet.data.roles import samples_of
 from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
-from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
-from affinitynet.ops.propagation import enlarge_scores, label_scores, refine_scores, walk_scores
+from affinitynet.ops.propagation import enlarge_scores, label_scores
 from affinitynet.run_folder.artifacts import AFFINITIES, CAMS
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.walking import guarded, refined, score_key, seeds_of, walked
 
 Labels = NDArray[np.integer]
 
@@ -105,30 +105,22 @@ def decide(case: Case, walk: WalkSettings) -> Decision:
     The CRF is computed where `walk.refine` is off as well: how much it changes is a measure.
     """
     height, width = case.image.shape[:2]
-    seeds = seed_scores(case.cams, walk.alpha)
-    spread = enlarge_scores(_walked(case, walk).float(), case.stride, (height, width))
+    seeds = seeds_of(case.cams, walk)
+    spread = enlarge_scores(_scores(case, walk).float(), case.stride, (height, width))
     seed_labels, walk_labels = label_scores(seeds), label_scores(spread)
     if walk.guard:
-        wrong = wrong_classes(seed_labels, walk_labels, len(case.classes))
-        spread = fall_back(spread, seeds, wrong) if wrong.any() else spread
-    refined = label_scores(refine_scores(case.image, spread, **walk.crf.model_dump()))
-    mask = refined if walk.refine else label_scores(spread)
-    return Decision(*(labels.numpy() for labels in (seed_labels, walk_labels, refined, mask)))
+        spread = guarded(spread, seeds, seed_labels, walk_labels)
+    after = label_scores(refined(case.image, spread, walk))
+    mask = after if walk.refine else label_scores(spread)
+    return Decision(*(labels.numpy() for labels in (seed_labels, walk_labels, after, mask)))
 
 
-def _walked(case: Case, walk: WalkSettings) -> Tensor:
-    key = (walk.alpha, walk.beta, walk.steps)
+def _scores(case: Case, walk: WalkSettings) -> Tensor:
+    key = score_key(walk)
     if key not in case.walks:
+        scores = walked(case.cams, case.affinity, walk, radius=case.radius, stride=case.stride)
         # float16 as in the run's files: the masks must be the same.
-        case.walks[key] = walk_scores(
-            case.cams,
-            case.affinity,
-            alpha=walk.alpha,
-            beta=walk.beta,
-            steps=walk.steps,
-            radius=case.radius,
-            stride=case.stride,
-        ).to(torch.float16)
+        case.walks[key] = scores.to(torch.float16)
     return case.walks[key]
 
 

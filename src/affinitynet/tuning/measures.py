@@ -13,9 +13,10 @@ import torch.nn.functional as F
 
 from affinitynet.data.trust import agreement, agreement_with_maps, combine, map_contrast
 from affinitynet.ops.affinity import pairwise_affinity
-from affinitynet.ops.propagation import enlarge_scores, label_scores, pad_to_stride, walk_scores
+from affinitynet.ops.propagation import enlarge_scores, label_scores, pad_to_stride
 from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.tuning.decide import Case, Decision, tags_of
+from affinitynet.walking import score_key, walked
 
 Measure = Callable[[Case, Decision, WalkSettings], float]
 COLOR_WIDTH = 12.0  # of 0 to 255: cells whose mean colors differ by this are bound by 1 / e
@@ -45,19 +46,12 @@ def walk_and_crf(case: Case, decision: Decision, walk: WalkSettings) -> float:
 
 def second_affinity(case: Case, decision: Decision, walk: WalkSettings) -> float:
     """Return how well the mask agrees with a walk by color alone, of the same settings."""
-    key = ("color", walk.alpha, walk.beta, walk.steps)
+    key = ("color", *score_key(walk))
     if key not in case.walks:
         pixels = pad_to_stride(case.image.permute(2, 0, 1).float(), case.stride)[None]
         cells = F.avg_pool2d(pixels, case.stride) / COLOR_WIDTH
-        case.walks[key] = walk_scores(
-            case.cams,
-            pairwise_affinity(cells, case.radius),
-            alpha=walk.alpha,
-            beta=walk.beta,
-            steps=walk.steps,
-            radius=case.radius,
-            stride=case.stride,
-        )
+        color = pairwise_affinity(cells, case.radius)
+        case.walks[key] = walked(case.cams, color, walk, radius=case.radius, stride=case.stride)
     size = (case.image.shape[0], case.image.shape[1])
     other = label_scores(enlarge_scores(case.walks[key], case.stride, size)).numpy()
     return agreement(decision.mask, other, tags_of(case))

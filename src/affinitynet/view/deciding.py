@@ -188,28 +188,19 @@ def _walk(ready: Ready, settings: WalkSettings) -> "Tensor":
     """Return the walk's scores (K + 1, H, W) at image size, those of the last settings at once."""
     import torch
 
-    from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
-    from affinitynet.ops.propagation import enlarge_scores, label_scores, walk_scores
+    from affinitynet.ops.propagation import enlarge_scores, label_scores
+    from affinitynet.walking import guarded, score_key, seeds_of, walked
 
-    key = (settings.alpha, settings.beta, settings.steps, settings.guard)
+    key = (*score_key(settings), settings.guard)
     if key in ready.scores:
         return ready.scores[key]
-    # float16 between, as the stage keeps them: the masks must be the stage's own.
-    scores = walk_scores(
-        ready.cams,
-        ready.affinity,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        steps=settings.steps,
-        radius=ready.radius,
-        stride=ready.stride,
-    ).to(torch.float16)
+    scores = walked(ready.cams, ready.affinity, settings, radius=ready.radius, stride=ready.stride)
     size = (ready.image.shape[0], ready.image.shape[1])
-    spread = enlarge_scores(scores.float(), ready.stride, size)
+    # float16 between, as the stage keeps them: the masks must be the stage's own.
+    spread = enlarge_scores(scores.to(torch.float16).float(), ready.stride, size)
     if settings.guard:
-        seeds = seed_scores(ready.cams, settings.alpha)
-        wrong = wrong_classes(label_scores(seeds), label_scores(spread), len(ready.classes))
-        spread = fall_back(spread, seeds, wrong) if wrong.any() else spread
+        seeds = seeds_of(ready.cams, settings)
+        spread = guarded(spread, seeds, label_scores(seeds), label_scores(spread))
     ready.scores = {key: spread}
     return spread
 
@@ -218,18 +209,18 @@ def _label(
     ready: Ready, settings: WalkSettings, draft: bool, scores: "Tensor"
 ) -> NDArray[np.uint8]:
     from affinitynet.ops.propagation import label_scores, refine_scores
+    from affinitynet.walking import refined
 
     if not settings.refine:
         return label_scores(scores).numpy().astype(np.uint8)
-    crf = settings.crf.model_dump()
     if not draft:
-        refined = refine_scores(ready.image, scores, **crf)
-        return label_scores(refined).numpy().astype(np.uint8)
+        return label_scores(refined(ready.image, scores, settings)).numpy().astype(np.uint8)
+    crf = settings.crf.model_dump()
     # On every second pixel widths are half as many, and the work a quarter.
     crf["iterations"] = min(crf["iterations"], DRAFT_ITERATIONS)
     for name in ("gaussian_sxy", "bilateral_sxy"):
         crf[name] /= 2
-    refined = refine_scores(ready.image[::2, ::2], scores[:, ::2, ::2], **crf)
-    labels = label_scores(refined).numpy().astype(np.uint8)
+    coarse = refine_scores(ready.image[::2, ::2], scores[:, ::2, ::2], **crf)
+    labels = label_scores(coarse).numpy().astype(np.uint8)
     height, width = ready.image.shape[:2]
     return labels.repeat(2, 0).repeat(2, 1)[:height, :width]
