@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.data import load_image
-from affinitynet.data.cams import load_cams
-from affinitynet.data.grids import load_affinity
 from affinitynet.data.labels import to_labels
-from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
-from affinitynet.run_folder.artifacts import AFFINITIES, CAMS
 from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.view.viewed import Viewed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from affinitynet.tuning.decide import Case
 
 MOST_STEPS = 100_000  # of the walk on the page: more would take seconds
 _KEPT = 4  # images whose maps and affinities are kept in memory
@@ -45,14 +42,9 @@ class Spread(NamedTuple):
 
 @dataclass
 class Ready:
-    """An image with all that the walk needs; `scores` of the last walk by its settings."""
+    """An image with all that the walk needs, and the scores of its last walk by their settings."""
 
-    image: "Tensor"
-    classes: NDArray[np.int64]
-    cams: "Tensor"
-    affinity: "Tensor"
-    radius: int
-    stride: int
+    case: "Case"
     scores: dict[Any, "Tensor"] = field(default_factory=dict)
 
 
@@ -104,10 +96,10 @@ class Decider:
         """
         with self._lock:
             ready = self._get(index)
-            local = _label(ready, settings, draft, _walk(ready, settings))
+            local = _label(ready.case, settings, draft, _walk(ready, settings))
             failed = self._failed
         manifest, sample = self.viewed.manifest, self.viewed.samples[index]
-        labels = to_labels(local, ready.classes, manifest.ignore_index)
+        labels = to_labels(local, np.array(ready.case.classes), manifest.ignore_index)
         return without_failed(labels, failed, manifest.ignore_index, sample.tags)
 
     def spread(self, index: int, x: int, y: int, settings: WalkSettings) -> Spread:
@@ -122,16 +114,16 @@ class Decider:
             from affinitynet.ops.affinity import displacements
             from affinitynet.ops.random_walk import random_walk
 
-            ready = self._get(index)
-            height, width = ready.image.shape[:2]
+            case = self._get(index).case
+            height, width = case.image.shape[:2]
             if not (0 <= x < width and 0 <= y < height):
                 raise UserError(f"the pixel {x}, {y} lies outside of {width} x {height}")
-            affinity = ready.affinity
-            row, column = y // ready.stride, x // ready.stride
+            affinity = case.affinity
+            row, column = y // case.stride, x // case.stride
             h, w = affinity.shape[1:]
             near = np.zeros((h, w), np.float32)
             near[row, column] = 1
-            for pair, (dy, dx) in enumerate(displacements(ready.radius)):
+            for pair, (dy, dx) in enumerate(displacements(case.radius)):
                 # Each pair is kept once, at the first of its two cells.
                 for sign in (1, -1):
                     other = (row + sign * dy, column + sign * dx)
@@ -145,10 +137,10 @@ class Decider:
                 affinity[None],
                 beta=settings.beta,
                 steps=settings.steps,
-                radius=ready.radius,
+                radius=case.radius,
             )[0, 0].clamp(min=0)
         reach = (walked / walked.max().clamp(min=1e-12)).numpy()
-        return Spread(near, reach, ready.stride)
+        return Spread(near, reach, case.stride)
 
     @cached_property
     def _failed(self) -> tuple[int, ...]:
@@ -161,7 +153,7 @@ class Decider:
         if index in self._ready:
             self._ready.move_to_end(index)
             return self._ready[index]
-        import torch
+        from affinitynet.tuning.decide import load_case
 
         viewed, sample = self.viewed, self.viewed.sample(index)
         if not viewed.has_affinities(sample):
@@ -169,15 +161,7 @@ class Decider:
                 f"{sample.id}: its affinities were not kept; set walk.keep = [affinities, scores] "
                 "and run with --redo propagate"
             )
-        image = load_image(sample.image)
-        affinity, radius = load_affinity(viewed.file(AFFINITIES, sample))
-        count, size = len(viewed.manifest.classes), (image.shape[0], image.shape[1])
-        classes, cams = load_cams(viewed.file(CAMS, sample), classes=count, size=size)
-        stride = grid_stride((affinity.shape[1], affinity.shape[2]), size, 8)
-        if stride is None:
-            raise UserError(f"{sample.id}: its affinities are of another size than the image")
-        tensors = [torch.from_numpy(array) for array in (image, cams, affinity)]
-        ready = Ready(tensors[0], classes, tensors[1], tensors[2], radius, stride)
+        ready = Ready(load_case(viewed.recipe, viewed.manifest, sample))
         self._ready[index] = ready
         while len(self._ready) > _KEPT:
             self._ready.popitem(last=False)
@@ -191,22 +175,23 @@ def _walk(ready: Ready, settings: WalkSettings) -> "Tensor":
     from affinitynet.ops.propagation import enlarge_scores, label_scores
     from affinitynet.walking import guarded, score_key, seeds_of, walked
 
+    case = ready.case
     key = (*score_key(settings), settings.guard)
     if key in ready.scores:
         return ready.scores[key]
-    scores = walked(ready.cams, ready.affinity, settings, radius=ready.radius, stride=ready.stride)
-    size = (ready.image.shape[0], ready.image.shape[1])
+    scores = walked(case.cams, case.affinity, settings, radius=case.radius, stride=case.stride)
+    size = (case.image.shape[0], case.image.shape[1])
     # float16 between, as the stage keeps them: the masks must be the stage's own.
-    spread = enlarge_scores(scores.to(torch.float16).float(), ready.stride, size)
+    spread = enlarge_scores(scores.to(torch.float16).float(), case.stride, size)
     if settings.guard:
-        seeds = seeds_of(ready.cams, settings)
+        seeds = seeds_of(case.cams, settings)
         spread = guarded(spread, seeds, label_scores(seeds), label_scores(spread))
     ready.scores = {key: spread}
     return spread
 
 
 def _label(
-    ready: Ready, settings: WalkSettings, draft: bool, scores: "Tensor"
+    case: "Case", settings: WalkSettings, draft: bool, scores: "Tensor"
 ) -> NDArray[np.uint8]:
     from affinitynet.ops.propagation import label_scores, refine_scores
     from affinitynet.walking import refined
@@ -214,13 +199,13 @@ def _label(
     if not settings.refine:
         return label_scores(scores).numpy().astype(np.uint8)
     if not draft:
-        return label_scores(refined(ready.image, scores, settings)).numpy().astype(np.uint8)
+        return label_scores(refined(case.image, scores, settings)).numpy().astype(np.uint8)
     crf = settings.crf.model_dump()
     # On every second pixel widths are half as many, and the work a quarter.
     crf["iterations"] = min(crf["iterations"], DRAFT_ITERATIONS)
     for name in ("gaussian_sxy", "bilateral_sxy"):
         crf[name] /= 2
-    coarse = refine_scores(ready.image[::2, ::2], scores[:, ::2, ::2], **crf)
+    coarse = refine_scores(case.image[::2, ::2], scores[:, ::2, ::2], **crf)
     labels = label_scores(coarse).numpy().astype(np.uint8)
-    height, width = ready.image.shape[:2]
+    height, width = case.image.shape[:2]
     return labels.repeat(2, 0).repeat(2, 1)[:height, :width]
