@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import affinitynet as an
 from affinitynet.data import Manifest, Sample, voc_palette, write_labels
 from affinitynet.data.toy import make_toy
 
@@ -50,6 +52,16 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_text() -> str:
     """The text of a recipe that runs all stages in seconds; its masks are no good."""
     return TINY
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
+    """A finished run with its own copy of the data; tests work on copies of both."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(toy, folder / "data")
+    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    an.run(an.Recipe.load(folder / "tiny.yaml", data=folder / "data", out=folder / "run"))
+    return folder
 
 
 @pytest.fixture

@@ -26,16 +26,6 @@ from affinitynet.run_folder.records import Plan, StageFolder
 DONE = ["done"] * 7
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
-    """A finished run with its own copy of the data; tests work on copies of both."""
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(toy, folder / "data")
-    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    start(folder)
-    return folder
-
-
 @pytest.fixture
 def home(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "home"))

@@ -96,22 +96,9 @@ def coco(pictures: Callable[..., Path]) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Path:
-    """A finished run with its own copy of the data; tests work on copies of both."""
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(toy, folder / "data")
-    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    start(folder)
-    return folder
-
-
 @pytest.fixture
 def home(made: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(made, tmp_path / "home"))
-    start(folder)  # does nothing, but says where the copy's data lie
+    # Does nothing, but says where the copy's data lie.
+    an.run(an.Recipe.load(folder / "tiny.yaml", data=folder / "data", out=folder / "run"))
     return folder
-
-
-def start(home: Path) -> None:
-    an.run(an.Recipe.load(home / "tiny.yaml", data=home / "data", out=home / "run"))
