@@ -12,7 +12,7 @@ from affinitynet.data.images import read_size
 from affinitynet.data.roles import count_files, samples_of
 from affinitynet.errors import UserError
 from affinitynet.progress import warn
-from affinitynet.run_folder.artifacts import PREDICTIONS
+from affinitynet.run_folder.artifacts import MASKS, PREDICTIONS
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
@@ -40,18 +40,19 @@ def find_masks(
         UserError: no stage makes such masks, or it is not finished, or one is missing or broken.
     """
     stage = _maker(recipe, folder)
+    kind = "final" if folder == MASKS.folder else folder
     expected = _expected(recipe, manifest, stage, folder)
     there = sum(output_path(recipe.out / folder, s.id).is_file() for s in expected)
     unfinished = not (recipe.out / stage.folder / RECORD).is_file()
     if not there or (unfinished and not partial_):
         hint = "" if partial_ or not there else ", or take what is there with --partial"
         raise UserError(
-            f"{recipe.out}: the {folder} masks are not finished ({there} are there); let "
+            f"{recipe.out}: the {kind} masks are not finished ({there} are there); let "
             f"`affinitynet run` finish them first{hint}"
         )
     status = Freshness(recipe).status(stage, partial(count_files, recipe, manifest))
     if status.state == "stale":
-        warn(f"the {folder} masks are out of date {status.detail}")
+        warn(f"the {kind} masks are out of date {status.detail}")
     sound: list[Sample] = []
     void: list[str] = []
     faults: list[str] = []
@@ -65,9 +66,9 @@ def find_masks(
         if has_void:
             void.append(sample.id)
     if faults:
-        _tell(f"{len(faults)} of {len(expected)} {folder} masks", faults, recipe, stage, partial_)
+        _tell(f"{len(faults)} of {len(expected)} {kind} masks", faults, recipe, stage, partial_)
     if not sound:
-        raise UserError(f"{recipe.out}: none of the {folder} masks can be exported")
+        raise UserError(f"{recipe.out}: none of the {kind} masks can be exported")
     return Found(tuple(sound), tuple(void))
 
 
