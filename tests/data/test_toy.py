@@ -69,6 +69,11 @@ def test_other_files_are_left_alone(tmp_path):
         make_toy(tmp_path / "tiny", size=8)
 
 
+def test_a_check_has_nothing_to_say_of_its_files(tmp_path):
+    manifest = read_dataset(make_toy(tmp_path / "toy", train=4, val=2))
+    assert not any("is not read" in note for note in manifest.notes)
+
+
 def test_what_the_toy_set_promises():
     counts, head_shares, contrasts = [], [], []
     for index in range(60):
