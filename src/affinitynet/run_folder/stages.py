@@ -74,6 +74,11 @@ class Stage:
         return self.artifacts[0].suffix
 
     @property
+    def trains(self) -> bool:
+        """Whether it trains a network."""
+        return not self.source and self.artifacts[0] in (CLASSIFIER, AFFINITY, SEGMENTER)
+
+    @property
     def borrowed(self) -> bool:
         """Tell whether it is a training whose network comes from another run."""
         return self.source.startswith(NETWORKS)
