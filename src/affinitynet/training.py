@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -91,6 +91,7 @@ def fit(
     seed: int,
     hardware: Hardware,
     weights: Sequence[float] | None = None,
+    ema: float = 0.0,
 ) -> dict[str, float]:
     """Train `model` in place; return the last epoch's mean losses and the number of steps.
 
@@ -99,7 +100,7 @@ def fit(
     training goes on behind it and ends with the weights an uninterrupted run ends with, as order,
     augmentation and dropout depend on (seed, epoch) alone. With `settings.steps` the last epoch
     ends early. `weights` draws each image with a chance in proportion to its own; without, an epoch
-    has each image once.
+    has each image once. With `ema` above 0 the model ends as the moving average of its weights.
 
     Processes that are linked (torchrun) train together: each takes its part of every batch, which
     is as large as the settings say, and the steps are those of one process but for rounding. The
@@ -120,7 +121,7 @@ def fit(
         history = History(folder, state.epochs, length[1])
         history.go_on(state.history)
         size = min(settings.batch_size, len(dataset))
-        loop = _Loop(name, *ready, losses, settings, accelerator, *length, history, team, size)
+        loop = _Loop(name, *ready, losses, settings, accelerator, *length, history, team, size, ema)
         say(loop.describe())
         order = Order(
             len(dataset),
@@ -146,6 +147,8 @@ def fit(
                     save_state(folder / CHECKPOINT, *ready, state)
                 if stops:
                     raise Stopped(MESSAGE)
+        if state.average:
+            ready[0].load_state_dict(state.average)
     if not team.leads:
         raise Helped
     model.eval()
@@ -167,6 +170,7 @@ class _Loop:
     history: History
     team: Team
     size: int  # images of a batch, of which each process of the team has a part
+    ema: float = 0.0
 
     @property
     def epochs(self) -> int:
@@ -195,6 +199,8 @@ class _Loop:
             _set_rate(self.optimizer, rate)
             with self.team.together(self.name, self.model, self.size):
                 parts, stops = self._step(batch, epoch)
+            if self.ema:
+                move_average(state.average, self.model.state_dict(), step, self.ema)
             self.history.add(step, epoch, parts, rate)
             state.add(parts)
             progress.advance(f"epoch {epoch + 1}/{self.epochs} loss {parts['loss']:.3f}")
@@ -229,6 +235,24 @@ class _Loop:
         self.team.add_gradients(self.model.parameters())
         self.optimizer.step()
         return values, self.team.any(stop_asked())
+
+
+def move_average(
+    average: dict[str, Tensor], weights: Mapping[str, Tensor], step: int, decay: float
+) -> None:
+    """Move an average of weights on by one step, in place: a' = d a + (1 - d) w.
+
+    d = min(decay, (1 + step) / (10 + step)), step counted from 0, so that the first weights, which
+    know nothing, are soon forgotten. Statistics of norms are averaged too; counters are taken over.
+
+    Source: Tarvainen & Valpola, NeurIPS 2017 (mean teacher); the rising decay is TensorFlow's.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, value in weights.items():
+        if name in average and value.is_floating_point():
+            average[name].lerp_(value.detach(), 1 - decay)
+        else:
+            average[name] = value.detach().clone()
 
 
 @contextmanager

@@ -282,10 +282,13 @@ class Segmenter:
         net, description = load_model(Path(folder), SegmenterDescription, build)
         return cls(net.to(memory_format=torch.channels_last).to(place), description)
 
-    def scores(self, image: Tensor) -> Tensor:
-        """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device."""
+    def scores(self, image: Tensor, scales: Sequence[float] | None = None) -> Tensor:
+        """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device.
+
+        They are averaged over the settings' scales, or over those given.
+        """
         settings = self.settings
-        return segment(self.net, image.permute(2, 0, 1), settings.scales, settings.flip)
+        return segment(self.net, image.permute(2, 0, 1), scales or settings.scales, settings.flip)
 
     def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
         """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""

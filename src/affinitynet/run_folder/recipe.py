@@ -105,6 +105,14 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _scales_to_compare(self) -> Self:
+        if self.relabel.agreement and len(set(self.segmenter.scales)) < 2:
+            raise ValueError(
+                "relabel.agreement compares two scales: give segmenter.scales two or more"
+            )
+        return self
+
     @classmethod
     def load(cls, path: str | Path, /, **overrides: Any) -> Self:
         """Read a YAML recipe; `overrides` replace settings, with dots for sections.

@@ -20,7 +20,14 @@ LATER: dict[str, object] = {
     "walk.background_score": 0.25,
     "confident.block": 0,
     "walk.block": 0,
+    "relabel.rounds": 1,
+    "relabel.confidence": 0.0,
+    "relabel.agreement": False,
+    "segmenter.ema": 0.0,
+    "segmenter.clamp": 0.0,
 }
+
+MOST_ROUNDS = 4  # of segmenter and final masks: each has folders of its own
 
 # What affinities of a frozen network's features depend on.
 OF_FEATURES = (

@@ -157,6 +157,19 @@ class SegmenterSettings(TrainingSettings):
         description="of the cross entropy: none, or root, which weighs classes with less than a "
         "tenth of the pixels in the pseudo masks by the root of how much less, at most 10",
     )
+    clamp: float = Field(
+        0.0,
+        ge=0,
+        description="once the cross entropy is below this, that of a pixel is at most the mean "
+        "around it, as labels that nothing around supports are often wrong (WeakTr: 1.2); 0: never",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="keep the moving average of the weights with this decay a step, such as 0.999, "
+        "in place of the last; 0: the last",
+    )
     boundary_weight: float = Field(
         0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"
     )
