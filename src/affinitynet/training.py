@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from affinitynet.checkpoint import (
@@ -55,22 +56,52 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
 
     With AdamW, whose steps don't depend on a gradient's size, biases have no rate of their own, and
     norms no decay either: it would pull their scales to zero.
+
+    With `layer_decay` d a pretrained layer learns d^k times as fast, k layers before the last.
     """
     adamw = settings.optimizer == "adamw"
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    before = layers_before_the_last(model) if settings.layer_decay < 1 else {}
+    groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            new = not name.startswith(("backbone.", "network.encoder.", "head.norm."))
+            new = not is_pretrained(name)
             bare = name.endswith("bias") or (adamw and parameter.ndim < 2)
-            groups.setdefault((new, bare), []).append(parameter)
+            groups.setdefault((new, bare, before.get(name, 0)), []).append(parameter)
     return [
         {
             "params": parameters,
-            "rate": (settings.head_rate if new else 1.0) * (2.0 if bare and not adamw else 1.0),
+            "rate": (settings.head_rate if new else 1.0)
+            * (2.0 if bare and not adamw else 1.0)
+            * settings.layer_decay**layers,
             "weight_decay": 0.0 if bare else settings.weight_decay,
         }
-        for (new, bare), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (new, bare, layers), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def is_pretrained(name: str) -> bool:
+    """Tell by a parameter's name whether it comes from pretraining, or counts with what does."""
+    return name.startswith(("backbone.", "network.encoder.", "head.norm."))
+
+
+def layers_before_the_last(model: nn.Module) -> dict[str, int]:
+    """Count for each parameter of the timm network in a model the layers behind it there.
+
+    Raises:
+        UserError: there is no network that says which parameters make a layer.
+    """
+    for path, module in model.named_modules():
+        if hasattr(module, "group_matcher"):
+            # As timm groups them: a block, or what stands before the first one or behind the last.
+            ids: dict[str, int] = group_parameters(
+                module, module.group_matcher(coarse=False), reverse=True
+            )
+            last = max(ids.values())
+            return {f"{path}.{name}": last - int(layer) for name, layer in ids.items()}
+    raise UserError(
+        "layer_decay: this network does not say which of its parameters make a layer; set "
+        "layer_decay to 1"
+    )
 
 
 def training_length(images: int, settings: TrainingSettings) -> tuple[int, int]:
@@ -113,6 +144,9 @@ def fit(
             network, an image can't be read, the checkpoint is damaged, or the device is missing;
             there are more processes than images in a batch, or one of them has ended.
     """
+    if settings.learns == "head":
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not is_pretrained(key))
     team = find_team(hardware.place())
     team.check_batch(name, min(settings.batch_size, len(dataset)))
     with _accelerator(hardware) as accelerator, _prepared(model, settings, accelerator) as ready:

@@ -101,9 +101,7 @@ def test_more_rounds_go_on_behind_those_there_are(plain: an.Run) -> None:
 def test_uncertain_pixels_do_not_teach(
     tiny_recipe: Path, toy: Path, tmp_path: Path, plain: an.Run
 ) -> None:
-    recipe = an.Recipe.load(
-        tiny_recipe, data=toy, out=tmp_path / "run", **ROUNDS | AGAINST_NOISE
-    )
+    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", **ROUNDS | AGAINST_NOISE)
     run = an.run(recipe, until="relabel_1")
     sample = run.manifest.split("train")[0]
     drawn = np.full(read_labels(tmp_path / "run/pseudo" / f"{sample.id}.png").shape, 255, np.uint8)

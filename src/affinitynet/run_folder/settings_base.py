@@ -25,6 +25,11 @@ LATER: dict[str, object] = {
     "relabel.agreement": False,
     "segmenter.ema": 0.0,
     "segmenter.clamp": 0.0,
+    **{
+        f"{section}.{key}": value
+        for section in ("classifier", "affinity", "segmenter")
+        for key, value in (("layer_decay", 1.0), ("learns", "all"))
+    },
 }
 
 MOST_ROUNDS = 4  # of segmenter and final masks: each has folders of its own
@@ -59,7 +64,9 @@ class BackboneSettings(Settings):
     """The network that classifier and affinity network stand on."""
 
     name: str = Field(
-        "mobilenetv2_100", description="resnet38, vgg16 (the paper's), or any timm model name"
+        "mobilenetv2_100",
+        description="resnet38, vgg16 (the paper's), or the name of a timm model, convolutional or "
+        "a transformer (docs/backbones.md)",
     )
     weights: str = Field(
         "imagenet",

@@ -44,7 +44,6 @@ from affinitynet.stages.counting import (
     let_lead,
 )
 
-
 _UNCORRECTED = [(each.masks, each.uncorrected) for each in (*EARLIER, LAST)]
 
 

@@ -82,7 +82,9 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
         for label in sorted(unlearnt)
     ]
     empty = empty_masks(samples, shown, names, context.failed)
-    judgements += say_empty(empty, "final masks", f"compare {this.masks.folder}/ with pseudo/ in the report")
+    judgements += say_empty(
+        empty, "final masks", f"compare {this.masks.folder}/ with pseudo/ in the report"
+    )
     return {
         **counts,
         "found": {names[label - 1]: round(share, 3) for label, share in sorted(found.items())},

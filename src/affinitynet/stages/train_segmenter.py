@@ -32,6 +32,7 @@ from affinitynet.data.transforms import (
     segmentation_augment,
 )
 from affinitynet.data.verdicts import rarity_weights
+from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
@@ -64,6 +65,7 @@ from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, blaming, for_each, load_labeled, make_each, read_mask
 from affinitynet.training import fit, needs_larger_batch
 
+ODD = (97, 131)  # pixels: sides of an image that no stride divides
 CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in seconds
 
 
@@ -306,6 +308,31 @@ def check_net(recipe: Recipe, manifest: Manifest) -> None:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
             # Only in training mode does batch normalization refuse a single value.
             net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
+    check_sizes(net, settings, (settings.backbone or recipe.backbone).name)
+
+
+def check_sizes(net: SegmentationNet, settings: SegmenterSettings, backbone: str) -> None:
+    """Let the network predict one image whose sides nothing divides.
+
+    Raises:
+        UserError: it can't, though it learns from square crops.
+    """
+    rows, columns = ODD
+    try:
+        with torch.inference_mode():
+            logits = net.eval()(torch.zeros(1, 3, rows, columns))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"segmenter.architecture = {settings.architecture!r} on {backbone} can't predict an "
+            f"image of {rows} x {columns} ({' '.join(str(error).split())[:150]}); choose another "
+            "architecture"
+        ) from error
+    if logits.shape[-2:] != ODD:
+        raise UserError(
+            f"segmenter.architecture = {settings.architecture!r} on {backbone} predicts "
+            f"{logits.shape[-2]} x {logits.shape[-1]} for an image of {rows} x {columns}; choose "
+            "another architecture"
+        )
 
 
 def _start_net(context: Context) -> SegmentationNet:
