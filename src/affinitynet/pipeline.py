@@ -219,7 +219,7 @@ class Run:
             states = [freshness.status(stage, self._count) for stage in kept]
             done = {status.name for status in states if status.finished}
             todo = [stage for stage in stages if stage.name not in done]
-            names = {stage.name for stage in todo if not stage.borrowed}
+            names = {stage.work for stage in todo if not stage.borrowed}
             check_networks(self.recipe, self.manifest)
             check_sources(self.recipe, todo)
             check_function(self.recipe, todo, self._cams)
@@ -328,12 +328,14 @@ class Run:
 
 def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
     """Return the function that does a stage: its own, or the one that brings its files in."""
-    module = "import_files" if stage.source else stage.name
+    module = "import_files" if stage.source else stage.work
     module = "borrow_network" if stage.borrowed else module
-    work: Callable[[Context], dict[str, Any]] = importlib.import_module(
+    work: Callable[..., dict[str, Any]] = importlib.import_module(
         f"affinitynet.stages.{module}"
     ).work
-    return (lambda context: work(context, stage)) if stage.source else work  # type: ignore[call-arg]
+    # What several stages share has to be told which of them it is.
+    shared = stage.source or stage.round
+    return (lambda context: work(context, stage)) if shared else work
 
 
 def run(
