@@ -53,5 +53,7 @@ def read_recipe_data(recipe: Recipe) -> Manifest:
         background=settings.background,
     )
     if recipe.networks.run is None or settings.classes is None:
-        return read(classes=settings.classes)
-    return for_networks(read, settings.classes, settings.train)
+        manifest = read(classes=settings.classes)
+    else:
+        manifest = for_networks(read, settings.classes, settings.train)
+    return manifest.with_reading(recipe.backbone.input)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from affinitynet.data.images import load_image
@@ -19,17 +19,19 @@ from affinitynet.errors import UserError, did_you_mean
 from affinitynet.hardware import find_device
 from affinitynet.models.backbone import build_backbone, say_license, set_norm_to_eval
 from affinitynet.models.dense_heads import build_dpt, check_head
+from affinitynet.models.first_layer import adapted
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.models.transformer import timm_options
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
-from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.normalization import Normalization
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import warn
 from affinitynet.run_folder.backbone_names import transformer_kind
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings, CrfSettings, SegmenterSettings
+from affinitynet.walking import refined
 
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -113,6 +115,9 @@ def build_segmentation_net(
     # From timm, since the library's encoders don't say how their input is normalized.
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
+    reading = backbone.input
+    if reading and reading.mean and reading.std:
+        normalization = normalization.of_data(reading.mean, reading.std)
     # The library's networks refuse sizes that their strides don't divide.
     stride = int(cast(Any, network.encoder).output_stride)
     kind = transformer_kind(backbone.name)
@@ -147,6 +152,8 @@ def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: st
         # timm's feature networks call `stages.0` `stages_0`.
         stage, _, rest = name.partition(".")
         match = given.get(name, given.get(f"{stage.replace('_', '.')}.{rest}"))
+        if match is not None:
+            match = adapted({name: match}, own)[name]
         if match is not None and match.shape != value.shape:
             raise UserError(
                 f"{source}: {name} has the shape {tuple(match.shape)} where the encoder has "
@@ -199,6 +206,7 @@ def _library_net(
             encoder_name=f"tu-{backbone.name}",
             encoder_weights=weights,
             classes=labels,
+            in_channels=backbone.input.channels if backbone.input else 3,
             **options,
             **more,
         )
@@ -207,27 +215,46 @@ def _library_net(
     return build_dpt(create) if kind == "plain" else create()
 
 
-def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
+def segment(
+    net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool, tile: int = 0
+) -> Tensor:
     """Average the class probabilities over scales and flips.
 
-    image (3, H, W) uint8 on the network's device -> (C + 1, H, W) float32.
+    image (C, H, W) uint8 on the network's device -> (L, H, W) float32, of L labels. Images larger
+    than `tile` pixels go through the network in tiles.
     """
+
+    def probabilities_of(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        return net(images).float().softmax(1)  # softmax and sums in bf16 are too coarse
+
     height, width = image.shape[-2:]
     pixels = net.normalization.apply(image[None])
-    total = torch.zeros(())
+    total: Tensor | None = None
     for scale in scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         # antialias: plain bilinear would skip pixels where it shrinks.
         scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
-        batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        probabilities = net(batch).float().softmax(1)  # softmax and sums in bf16 are too coarse
-        if flip:
-            probabilities = (probabilities[:1] + probabilities[1:].flip(-1)) / 2
-        total = total.to(probabilities) + F.interpolate(
-            probabilities, (height, width), mode="bilinear", align_corners=False
-        )
-    return total[0] / len(scales)
+        if not flip:
+            probabilities = in_tiles(probabilities_of, scaled, tile=tile)
+        elif not tile:
+            plain, mirrored = probabilities_of(torch.cat([scaled, scaled.flip(-1)])).split(1)
+            probabilities = (plain + mirrored.flip(-1)) / 2
+        else:  # one after the other: each is of the image's size
+            probabilities = in_tiles(probabilities_of, scaled, tile=tile)
+            mirrored = in_tiles(probabilities_of, scaled.flip(-1), tile=tile)
+            probabilities = probabilities.add_(mirrored.flip(-1)).div_(2)
+        if total is None:
+            total = probabilities.new_zeros(probabilities.shape[1], height, width)
+        for number in range(len(total)):  # likewise
+            total[number] += F.interpolate(
+                probabilities[:, number : number + 1],
+                (height, width),
+                mode="bilinear",
+                align_corners=False,
+            )[0, 0]
+    assert total is not None  # a recipe names a scale
+    return total.div_(len(scales))
 
 
 class SavedCrf(CrfSettings):
@@ -256,10 +283,19 @@ class SegmenterDescription(Description):
     classes: tuple[str, ...]
     backbone: SavedBackbone
     settings: SavedSettings
+    tile: int = 0
+
+    @model_serializer(mode="wrap")
+    def _without_tile(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files of segmenters that see images as a whole stay as they were.
+        return {key: value for key, value in write(self).items() if (key, value) != ("tile", 0)}
 
 
 def describe_segmenter(
-    backbone: BackboneSettings, settings: SegmenterSettings, classes: Sequence[str]
+    backbone: BackboneSettings,
+    settings: SegmenterSettings,
+    classes: Sequence[str],
+    tile: int = 0,
 ) -> SegmenterDescription:
     """Say what it takes to build a recipe's segmenter and to predict with it, for `model.json`.
 
@@ -269,6 +305,7 @@ def describe_segmenter(
         classes=tuple(classes),
         backbone=SavedBackbone.model_validate((settings.backbone or backbone).model_dump()),
         settings=SavedSettings.model_validate(settings.model_dump()),
+        tile=tile,
     )
 
 
@@ -280,6 +317,8 @@ class Segmenter:
         self.net = net.eval()
         self.classes: tuple[str, ...] = description.classes
         self.settings: SegmenterSettings = description.settings
+        self.reading = description.backbone.input
+        self.tile = description.tile
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
@@ -305,12 +344,15 @@ class Segmenter:
         They are averaged over the settings' scales, or over those given.
         """
         settings = self.settings
-        return segment(self.net, image.permute(2, 0, 1), scales or settings.scales, settings.flip)
+        channels_first = image.permute(2, 0, 1)
+        return segment(
+            self.net, channels_first, scales or settings.scales, settings.flip, self.tile
+        )
 
     def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
         """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""
         if self.settings.refine:
-            scores = dense_crf(image.to(scores.device), scores, **self.settings.crf.model_dump())
+            scores = refined(image.to(scores.device), scores, self.settings)
         wide = len(self.classes) >= 255
         # Not argmax, which takes several times as long over planes of pixels on a CPU.
         return scores.max(0).indices.cpu().numpy().astype(np.uint16 if wide else np.uint8)
@@ -318,13 +360,21 @@ class Segmenter:
     def predict(self, image: Photograph) -> NDArray[np.integer[Any]]:
         """Return the mask of one image: (H, W), 0 background, class c of `classes` is c + 1.
 
+        Files are read as those of the training (`reading`).
+
         Raises:
             UserError: a file that is no image, or an array that is not (H, W, 3) uint8 RGB.
         """
         # np.array copies: torch warns of arrays that it may not write to.
-        pixels = load_image(image) if isinstance(image, str | Path) else np.array(image)
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")
+        pixels = (
+            load_image(image, self.reading) if isinstance(image, str | Path) else np.array(image)
+        )
+        channels = len(self.net.normalization.mean)
+        if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.dtype != np.uint8:
+            kind = "RGB" if channels == 3 else "(files are read as those of the training)"
+            raise UserError(
+                f"an image is (H, W, {channels}) uint8 {kind}, not {pixels.shape} {pixels.dtype}"
+            )
         tensor = torch.from_numpy(pixels)
         with torch.inference_mode():
             scores = self.scores(tensor.to(next(self.net.parameters()).device))

@@ -38,7 +38,7 @@ from affinitynet.run_folder.artifacts import (
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import NETWORKS, is_imported
-from affinitynet.run_folder.settings_base import OF_FEATURES, WITHOUT_WALK
+from affinitynet.run_folder.settings_base import OF_FEATURES, READ, WITHOUT_WALK
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _compute_cams(recipe: Recipe) -> Stage:
         (
             "dataset.val",
             "dataset.figures",
-            *(own if imported else ("cams",)),
+            *(own if imported else ("cams", "tile")),
             *(measured if by_quantile else ()),
             *(("networks.run",) if borrows else ()),
         ),
@@ -146,7 +146,7 @@ def _compute_contrast(recipe: Recipe) -> Stage:
     learnt = recipe.contrast.features == "classifier"
     own = (
         *("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits"),
-        "networks.run",
+        *("networks.run", "tile"),
     )
     made = CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS
     return Stage(
@@ -178,7 +178,7 @@ def _mine_confident(recipe: Recipe) -> Stage:
         "mine_confident",
         (CONFIDENT,),
         (makes_cams(recipe),) if source == "cams" else (),
-        ("confident.source", "cams.classes") if imported else ("confident",),
+        ("confident.source", "cams.classes") if imported else ("confident", *READ),
         ("train", "figures"),
         truth=source == "truth",
         source=source if imported else "",
@@ -225,7 +225,8 @@ def _propagate(recipe: Recipe) -> Stage:
         kept = (*kept, AFFINITIES)
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
-    settings = ("walk", "pseudo.regions", "networks.failed", *(OF_FEATURES if frozen else ()))
+    own = ("walk", "tile", "pseudo.regions", "networks.failed")
+    settings = (*own, *(OF_FEATURES if frozen else ()))
     reads = (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
@@ -239,7 +240,7 @@ def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
         this.stage("train_segmenter"),
         (this.segmenter, this.predictions),
         (taught_by, *_start(recipe.segmenter.start, recipe)),
-        ("seed", "precision", "backbone", "segmenter"),
+        ("seed", "precision", "tile", "backbone", "segmenter"),
         corrections=True,
         round=this,
     )
@@ -247,8 +248,8 @@ def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
 
 def _relabel(recipe: Recipe, this: Round) -> Stage:
     # Not `rounds`: with another number of them these masks are made in the same way.
-    settings = ("relabel.enabled", "relabel.refine", "relabel.crf", "precision")
-    settings = (*settings, "networks.failed", "networks.unlearnt")
+    settings = tuple(f"relabel.{key}" for key in ("enabled", "refine", "block", "crf"))
+    settings = (*settings, "precision", "tile", "networks.failed", "networks.unlearnt")
     artifacts: tuple[Artifact, ...] = (this.masks, this.uncorrected)
     if this.certain and leaves_out(recipe):
         artifacts = (*artifacts, this.certain)

@@ -23,6 +23,7 @@ from affinitynet.models.transformer import multiple_of
 from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.contrast import as_cams, calibrate, calibration
 from affinitynet.ops.normalization import Normalization
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import say
 from affinitynet.run_folder.artifacts import CLASSIFIER, RANGES
 from affinitynet.run_folder.folder import read_json, write_json
@@ -51,6 +52,7 @@ def work(context: Context) -> dict[str, Any]:
             scales=settings.scales,
             flip=settings.flip,
             multiple=multiple_of(model.backbone),
+            tile=context.recipe.tile,
         )
         ranges: Ranges = {}
         if settings.threshold == "quantile":
@@ -85,26 +87,31 @@ def multi_scale_cams(
     scales: Sequence[float],
     flip: bool,
     multiple: int = 1,
+    tile: int = 0,
 ) -> Tensor:
     """Sum the rectified CAMs over scales and flips.
 
-    network is `Classifier.cams`; image (3, H, W) uint8; returns (K, H, W) float32, not negative,
-    for the K classes of `tags`. An image and its mirror image go through the network as one batch.
-    Scaled sides are rounded to a `multiple`, a transformer's patch.
+    network is `Classifier.cams`; image (C, H, W) uint8; returns (K, H, W) float32, not negative,
+    for the K classes of `tags`. An image and its mirror image go through the network as one batch,
+    larger ones than `tile` pixels in tiles. Scaled sides are rounded to a `multiple`, a
+    transformer's patch.
     """
+
+    def maps_of(images: Tensor) -> Tensor:
+        pixels = normalization.apply(images).contiguous(memory_format=torch.channels_last)
+        return network(pixels)[:, list(tags)]
+
     height, width = image.shape[-2:]
     total = torch.zeros(len(tags), height, width, device=image.device)
     for scale in scales:
         size = [max(1, round(s * scale / multiple)) * multiple for s in (height, width)]
         scaled = T.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
-        pixels = normalization.apply(scaled[None])
-        batch = torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
-        maps = network(batch.contiguous(memory_format=torch.channels_last))[:, list(tags)]
+        batch = torch.stack([scaled, scaled.flip(-1)]) if flip else scaled[None]
         # float32 before the sum over scales: the network may run in half precision.
-        maps = F.interpolate(maps.float(), (height, width), mode="bilinear", align_corners=False)
-        total += maps[0]
-        if flip:
-            total += maps[1].flip(-1)
+        maps = in_tiles(maps_of, batch, tile=tile).float()
+        for number, row in enumerate(maps):  # one by one, as each is of the image's size
+            found = F.interpolate(row[None], (height, width), mode="bilinear", align_corners=False)
+            total += found[0].flip(-1) if number else found[0]
     return total
 
 
@@ -174,7 +181,7 @@ def _figures(context: Context, ranges: Ranges) -> dict[str, Any]:
 
 
 def _load(sample: Sample) -> Tensor:
-    return torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
+    return torch.from_numpy(load_image(sample.image, sample.reading)).permute(2, 0, 1)
 
 
 def _finite(cams: Tensor) -> Tensor:

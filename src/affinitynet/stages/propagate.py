@@ -95,7 +95,7 @@ def _with_network(context: Context, frozen: FeatureNet | None) -> dict[str, Any]
     with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Walkable:
-            affinity = image_affinity(model, image, device)
+            affinity = image_affinity(model, image, device, recipe.tile)
             if recipe.affinity.pairs == "cropped":
                 affinity = cropped_pairs(affinity, recipe.affinity.radius)
             return Walkable(image, affinity, model.radius, model.stride)
@@ -121,7 +121,7 @@ def _without_walk(context: Context) -> dict[str, Any]:
         "propagate",
         PSEUDO,
         samples,
-        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
         compute=lambda sample, image: image,
         finish=finish,
     )
@@ -143,7 +143,7 @@ def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) 
         "propagate",
         PSEUDO,
         samples,
-        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
         compute=compute,
         finish=finish,
     )

@@ -23,11 +23,12 @@ from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
-from affinitynet.ops.propagation import label_scores, refine_scores
+from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import PSEUDO, Artifact, Round
 from affinitynet.run_folder.stages import Stage, leaves_out, round_before
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, make_each, read_mask
+from affinitynet.walking import refined
 
 JUDGED = 30  # images of each class, evenly over the list
 FOUND = 0.5  # of those that show the class in their labels: fewer, and it is unlearnt
@@ -71,7 +72,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
             stage.name,
             this.masks,
             samples,
-            load=lambda sample: torch.from_numpy(load_image(sample.image)),
+            load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
             compute=compute,
             finish=lambda sample, computed: shown.write(
                 sample, _final(context, sample, computed, kept, this, before)
@@ -167,7 +168,7 @@ def _refined(context: Context, computed: Scored) -> Tensor:
     settings = context.recipe.relabel
     if not settings.refine:
         return computed.scores
-    return refine_scores(computed.image, computed.scores, **settings.crf.model_dump())
+    return refined(computed.image, computed.scores, settings)
 
 
 def _labels(context: Context, sample: Sample, scores: Tensor) -> NDArray[np.integer]:
@@ -201,7 +202,7 @@ def _judge(
         labels -= {0, context.manifest.ignore_index}
         if not labels:
             continue
-        image = torch.from_numpy(load_image(sample.image))
+        image = torch.from_numpy(load_image(sample.image, sample.reading))
         scores = _refined(context, compute(sample, image))
         predicted = set(np.unique(_labels(context, sample, scores)).tolist())
         shown.update(labels)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from affinitynet.channels import three_channels
 from affinitynet.data import Manifest, Sample, load_image
 from affinitynet.data.corrections import correct_labels, corrected_samples
 from affinitynet.data.label_statistics import (
@@ -139,7 +140,7 @@ def segmentation_losses(
         beside[settings.loss] = loss(logits, labels, ignore_index)
     total = entropy + sum(beside.values())
     if settings.boundary_weight:
-        pixels = normalization.invert(images).permute(0, 2, 3, 1)
+        pixels = three_channels(normalization.invert(images).permute(0, 2, 3, 1))
         # The CRF's answer is a target: no gradient goes through it.
         refined = dense_crf(pixels, logits.detach().softmax(1), **settings.crf.model_dump())
         beside["boundary"] = boundary_loss(logits, refined)
@@ -218,7 +219,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
     if weights is not None:
         names = ("background", *manifest.classes)
         figures["class_weights"] = dict(zip(names, weights.tolist(), strict=True))
-    description = describe_segmenter(recipe.backbone, settings, manifest.classes)
+    description = describe_segmenter(recipe.backbone, settings, manifest.classes, recipe.tile)
     save_model(folder, net, description)
     predicted = predict_split(context, Segmenter(net, description), predictions)
     pixels = count_pixels(
@@ -308,8 +309,12 @@ def check_net(recipe: Recipe, manifest: Manifest) -> None:
     if min(settings.batch_size, len(manifest.split(recipe.dataset.train))) == 1:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
             # Only in training mode does batch normalization refuse a single value.
-            net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
+            net.train()(torch.zeros(1, _channels(net), settings.crop, settings.crop))
     check_sizes(net, settings, (settings.backbone or recipe.backbone).name)
+
+
+def _channels(net: SegmentationNet) -> int:
+    return len(net.normalization.mean)
 
 
 def check_sizes(net: SegmentationNet, settings: SegmenterSettings, backbone: str) -> None:
@@ -321,7 +326,7 @@ def check_sizes(net: SegmentationNet, settings: SegmenterSettings, backbone: str
     rows, columns = ODD
     try:
         with torch.inference_mode():
-            logits = net.eval()(torch.zeros(1, 3, rows, columns))
+            logits = net.eval()(torch.zeros(1, _channels(net), rows, columns))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"segmenter.architecture = {settings.architecture!r} on {backbone} can't predict an "
@@ -368,7 +373,7 @@ def predict_split(context: Context, segmenter: Segmenter, predictions: Artifact)
             "predict val",
             predictions,
             samples,
-            load=lambda sample: torch.from_numpy(load_image(sample.image)),
+            load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
             compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
             finish=lambda sample, result: shown.write(sample, segmenter.decide(*result)),
         )
