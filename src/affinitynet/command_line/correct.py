@@ -32,5 +32,7 @@ def correct(run: Path, source: Path, format: Format, rest: Rest, replace: bool) 
 
     ids = import_corrections(run, source, format=format, rest=rest, replace=replace)
     print(f"{len(ids)} image{'s' * (len(ids) != 1)} corrected in {run}")
-    first = rounds_of(Recipe.load(run / RECIPE, out=run))[0].stage("train_segmenter")
-    print(f"to train with them: affinitynet run {run / RECIPE} --redo {first}")
+    recipe = Recipe.load(run / RECIPE, out=run)
+    if recipe.networks.run is None:  # else nothing is trained here
+        first = rounds_of(recipe)[0].stage("train_segmenter")
+        print(f"to train with them: affinitynet run {run / RECIPE} --redo {first}")
