@@ -159,7 +159,8 @@ def test_a_segmenter_knows_how_to_predict(tmp_path: Path) -> None:
 def test_a_segmenters_own_backbone_is_the_one_described() -> None:
     other = BackboneSettings(name="test_byobnet", weights="none")
     settings = SegmenterSettings(backbone=other)
-    assert describe_segmenter(SMALL, settings, CLASSES).backbone.model_dump() == other.model_dump()
+    found = describe_segmenter(SMALL, settings, CLASSES).backbone
+    assert (found.name, found.weights) == (other.name, other.weights)
 
 
 def test_keys_of_a_later_version_are_passed_over(kind: str, folder: Path) -> None:
@@ -259,3 +260,10 @@ def test_a_full_disk_while_saving_weights_is_a_users_error(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"weights\.safetensors: can't be written"):
         save_model(tmp_path, model, description)
+
+
+def test_the_weights_of_labels_are_kept_where_there_are_any(tmp_path: Path) -> None:
+    net, plain = segmenter()
+    assert "weights" not in plain.model_dump(mode="json")
+    save_model(tmp_path, net, describe_segmenter(SMALL, SEGMENTER, CLASSES, weights=(1.0, 2.5, 4)))
+    assert Segmenter.load(tmp_path).weights == (1.0, 2.5, 4.0)

@@ -9,21 +9,11 @@ import torch
 import affinitynet as an
 from affinitynet.data import read_labels
 from affinitynet.export import export_run
+from affinitynet.ops.final_scores import restrict
 from affinitynet.report import write_report
 from affinitynet.run_folder.artifacts import PSEUDO
 from affinitynet.stages import relabel
 from affinitynet.stages.context import Context
-from affinitynet.stages.relabel import restrict
-
-
-def test_only_tags_and_background_are_left_and_sum_to_one() -> None:
-    probabilities = torch.rand(5, 3, 4).softmax(0)
-    kept = restrict(probabilities, (0, 3))
-    assert kept.shape == (3, 3, 4)
-    torch.testing.assert_close(kept.sum(0), torch.ones(3, 4))
-    torch.testing.assert_close(kept[1] / kept[0], probabilities[1] / probabilities[0])
-    torch.testing.assert_close(kept[2] / kept[1], probabilities[4] / probabilities[1])
-    torch.testing.assert_close(restrict(probabilities, ()), torch.ones(1, 3, 4))
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +97,15 @@ def test_the_judge_counts_images_that_lose_a_class(
 
     found = relabel._judge(context, context.samples("train"), compute, PSEUDO)
     assert set(found.values()) <= {0.0}
+
+
+def test_at_high_odds_the_masks_that_taught_stay(finished: an.Run) -> None:
+    settings = finished.recipe.relabel.model_copy(update={"odds": 1000.0})
+    recipe = finished.recipe.model_copy(update={"relabel": settings})
+    an.run(recipe, until="relabel", redo="relabel")
+    for sample in finished.manifest.split("train"):
+        masks, pseudo = (
+            read_labels(recipe.out / folder / f"{sample.id}.png") for folder in ("masks", "pseudo")
+        )
+        known = pseudo != finished.manifest.ignore_index
+        assert np.mean(masks[known] == pseudo[known]) > 0.95

@@ -258,6 +258,13 @@ class RelabelSettings(Settings):
     enabled: bool = Field(
         False, description="make final masks of the tagged images with the segmentation network"
     )
+    odds: float = Field(
+        1.0,
+        ge=1,
+        le=1000,
+        description="weight of the mask that taught the segmentation network: its label's odds "
+        "against any other, beside what the network says; 1: the network alone decides",
+    )
     refine: bool = Field(True, description="dense CRF on them")
     block: int = Field(0, ge=0, le=1_000_000, description=BLOCK)
     crf: CrfSettings = CrfSettings(bilateral_sxy=50, bilateral_srgb=5)

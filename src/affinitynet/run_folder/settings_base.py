@@ -25,6 +25,7 @@ LATER: dict[str, object] = {
     "networks.unlearnt": [],
     "confident.regions": "none",
     "pseudo.regions": "none",
+    "relabel.odds": 1.0,
     "relabel.rounds": 1,
     "relabel.confidence": 0.0,
     "relabel.agreement": False,

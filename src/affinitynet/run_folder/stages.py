@@ -248,7 +248,7 @@ def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
 
 def _relabel(recipe: Recipe, this: Round) -> Stage:
     # Not `rounds`: with another number of them these masks are made in the same way.
-    settings = tuple(f"relabel.{key}" for key in ("enabled", "refine", "block", "crf"))
+    settings = tuple(f"relabel.{key}" for key in ("enabled", "odds", "refine", "block", "crf"))
     settings = (*settings, "precision", "tile", "networks.failed", "networks.unlearnt")
     artifacts: tuple[Artifact, ...] = (this.masks, this.uncorrected)
     if this.certain and leaves_out(recipe):

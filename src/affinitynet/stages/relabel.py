@@ -1,6 +1,6 @@
 """Stage 7: segmenter and tags -> masks/<id>.png, the final masks of the tagged images.
 
-The segmenter learnt from noisy masks of many images, whose mistakes it averages out; the tags say
+The segmenter learned from noisy masks of many images, whose mistakes it averages out; the tags say
 which classes it may see in this one. Where it has unlearnt a class that its labels have, the images
 of that class keep the masks from before, and a warning says so. Corrections win over all of it.
 
@@ -9,7 +9,7 @@ that this one is not certain of (certain_1/<id>.png).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
+from affinitynet.ops.final_scores import restrict, with_evidence, without_weights
 from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import PSEUDO, Artifact, Round
 from affinitynet.run_folder.stages import Stage, leaves_out, round_before
@@ -54,7 +55,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
 
         def compute(sample: Sample, image: Tensor) -> Scored:
             pixels = image.to(device)
-            scores = restrict(segmenter.scores(pixels), sample.tags)
+            scores = tagged_scores(segmenter, pixels, sample.tags)
             agreed = agreement(segmenter, pixels, sample.tags).cpu() if agrees else None
             return Scored(image, scores.cpu(), agreed)
 
@@ -98,14 +99,14 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
     }
 
 
-def restrict(probabilities: Tensor, tags: Iterable[int]) -> Tensor:
-    """Keep the background and the tagged classes: (C + 1, H, W) -> (K + 1, H, W), summing to one.
-
-    P'_k = P_k / sum_j P_j over background and tags: what is left when the tags are known.
-    """
-    kept = probabilities[[0, *(tag + 1 for tag in tags)]]
-    # Where no kept class has any probability, 0 / 0 would be NaN.
-    return kept / kept.sum(0, keepdim=True).clamp(min=1e-12)
+def tagged_scores(
+    segmenter: Segmenter, image: Tensor, tags: Iterable[int], scales: Sequence[float] | None = None
+) -> Tensor:
+    """Return the scores (K + 1, H, W) of the background and the tags; image (H, W, 3) uint8."""
+    scores = segmenter.scores(image, scales)
+    if segmenter.weights is not None:
+        scores = without_weights(scores, segmenter.weights)
+    return restrict(scores, tags)
 
 
 def agreement(segmenter: Segmenter, image: Tensor, tags: Iterable[int]) -> Tensor:
@@ -115,7 +116,7 @@ def agreement(segmenter: Segmenter, image: Tensor, tags: Iterable[int]) -> Tenso
     """
     scales = segmenter.settings.scales
     one, other = (
-        restrict(segmenter.scores(image, (scale,)), tags).argmax(0)
+        tagged_scores(segmenter, image, tags, (scale,)).argmax(0)
         for scale in (min(scales), max(scales))
     )
     return one == other
@@ -135,6 +136,10 @@ def _final(
     if kept & {tag + 1 for tag in sample.tags}:
         labels: NDArray[np.integer[Any]] = _labels_before(context, sample, before)
     else:
+        if (odds := context.recipe.relabel.odds) > 1:
+            taught_by = torch.from_numpy(_labels_before(context, sample, before).astype(np.int64))
+            scores = with_evidence(computed.scores, taught_by, sample.tags, odds)
+            computed = computed._replace(scores=scores)
         scores = _refined(context, computed)
         labels = _labels(context, sample, scores)
         certain = _certain(context, scores, computed.agreed)
