@@ -14,7 +14,7 @@ from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import (
     ConversionReport,
-    convert,
+    convert_weights,
     load_backbone,
     load_weights,
 )
@@ -139,13 +139,13 @@ def test_a_converted_checkpoint_is_the_whole_network(
     path, converted = tmp_path / "released.pth", tmp_path / "converted.safetensors"
     state = published_state(paper, name, head)
     torch.save(state, path)
-    report = convert(path, converted)
+    report = convert_weights(path, converted)
     assert (report.dropped, report.missing) == ((), ())
     network = network_of(name, head, paper.width, paper.classes)
     network.load_state_dict(load_weights(converted).tensors, strict=True)
     for ours, tensor in network.state_dict().items():
         assert torch.equal(tensor, state[published_name(ours)]), ours
-    again = convert(converted, tmp_path / "again.safetensors")
+    again = convert_weights(converted, tmp_path / "again.safetensors")
     assert (again.kind, again.dropped, again.missing) == ("affinitynet", (), ())
 
 
@@ -191,7 +191,7 @@ def test_a_backbone_takes_a_whole_networks_file_without_its_head(
 ) -> None:
     path, converted = tmp_path / "cls.pth", tmp_path / "cls.safetensors"
     torch.save(published_state(paper, "vgg16", "classifier"), path)
-    convert(path, converted)
+    convert_weights(path, converted)
     for file, head in ((path, "fc8.weight"), (converted, "head.fc.weight")):
         backbone = VGG16(width=paper.width)
         report = load_backbone(backbone, file)
@@ -206,7 +206,7 @@ def test_a_followers_extra_layers_are_dropped(tmp_path: Path, paper: SimpleNames
     state = published_state(paper, "resnet38", "classifier")
     state |= {"f8_3.weight": torch.ones(64, 32, 1, 1), "f9.weight": torch.ones(192, 195, 1, 1)}
     torch.save(state, path)
-    report = convert(path, tmp_path / "seam.safetensors")
+    report = convert_weights(path, tmp_path / "seam.safetensors")
     assert report.kind == "psa ResNet38 classifier"
     assert report.dropped == ("f8_3.weight", "f9.weight")
 
@@ -256,7 +256,7 @@ def test_a_file_that_fits_nowhere_is_refused_with_both_sides_named(
     with pytest.raises(UserError, match=r"fits nowhere.*a\.weight.*net\.conv_stem\.weight"):
         load_backbone(Wrapped(), other)
     with pytest.raises(UserError, match=r"other\.pth: none of the paper's networks"):
-        convert(other, tmp_path / "out.safetensors")
+        convert_weights(other, tmp_path / "out.safetensors")
 
 
 def test_another_width_is_refused_with_both_shapes(tmp_path: Path, paper: SimpleNamespace) -> None:
@@ -331,7 +331,7 @@ def test_missing_files_and_unknown_endings_are_refused_in_words(tmp_path: Path) 
     with pytest.raises(UserError, match=r"x\.h5: .*\.caffemodel"):
         load_weights(tmp_path / "x.h5")
     with pytest.raises(UserError, match=r"out\.pth: .*\.safetensors"):
-        convert(tmp_path / "x.h5", tmp_path / "out.pth")
+        convert_weights(tmp_path / "x.h5", tmp_path / "out.pth")
 
 
 def test_the_report_reads_as_text() -> None:
