@@ -14,7 +14,7 @@ from affinitynet.run_folder.artifacts import FOLDERS
 PACKAGE = Path(affinitynet.__file__).parent
 # From the ground up. Modules of one floor don't import one another, but for those of a folder.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("progress", "errors", "_threads"),
+    ("progress", "errors", "_threads", "channels"),
     ("run_folder",),
     ("engine",),
     ("ops",),

@@ -17,7 +17,7 @@ from affinitynet import __version__
 from affinitynet.command_line import interrupts
 from affinitynet.command_line.correct import CORRECT, correct
 from affinitynet.command_line.export import EXPORT, export
-from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
+from affinitynet.command_line.init import INIT, PAGE, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import (
     JSON,
     RUN,
@@ -52,14 +52,15 @@ def demo(out: Path) -> None:
     run(Path("demo"), data, out / "run", until=None, redo=None, anyway=False, settings={})
 
 
-def check(data: Path, format: Layout, tags: Tags, json: bool) -> None:
+def check(data: Path, format: Layout, tags: Tags, page: int | None, json: bool) -> None:
     """Report what a data set holds and what is wrong with it.
 
     The exit code is 2 if a run on it would fail.
     """
     from affinitynet.data.check import check_dataset
 
-    findings = check_dataset(read_or_say(data, format, tags, print_json if json else None))
+    manifest = read_or_say(data, format, tags, print_json if json else None)
+    findings = check_dataset(manifest, page)
     if json:
         print_json(findings.as_dict())
     else:
@@ -194,6 +195,7 @@ COMMANDS = {
             argument("data", "folder of the data set, or the file that lists its tags"),
             choice("--format", "its layout", get_args(Layout)),
             choice("--tags", "where tags come from, if there are several sources", get_args(Tags)),
+            PAGE,
             JSON,
         ),
     ),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,10 @@ def predict_folder(
         with new_folder(out.resolve()) as made:
             done = _predict(model, samples, made / _PNGS, device)
             if done.samples:
-                parts = {"predicted": done.samples}
-                export = Export(done.classes, done.samples, made / _PNGS, parts, parts)
+                # The network says how its images are read, as they are for the pictures.
+                read = tuple(replace(sample, reading=done.reading) for sample in done.samples)
+                parts = {"predicted": read}
+                export = Export(done.classes, read, made / _PNGS, parts, parts)
                 write_export(export, format, made)
             remove_tree(made / _PNGS)
     if done.faults:

@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from affinitynet.channels import three_channels
 from affinitynet.ops.blocks import in_blocks
 from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.guard import fall_back, seed_scores, wrong_classes
 from affinitynet.ops.propagation import refine_scores, walk_scores
-from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.run_folder.settings import RelabelSettings, SegmenterSettings, WalkSettings
 
+Refining = WalkSettings | RelabelSettings | SegmenterSettings
 # What the scores of a walk depend on, beside its maps and affinities.
 SCORED = ("alpha", "beta", "steps", "method", "restart", "background", "background_score")
 
@@ -60,14 +62,17 @@ def guarded(spread: Tensor, seeds: Tensor, seed_labels: Tensor, walk_labels: Ten
     return fall_back(spread, seeds, wrong) if wrong.any() else spread
 
 
-def refined(image: Tensor, scores: Tensor, settings: WalkSettings) -> Tensor:
-    """Refine scores (K + 1, H, W) of an image (H, W, 3) by the dense CRF, large ones in blocks."""
+def refined(image: Tensor, scores: Tensor, settings: Refining) -> Tensor:
+    """Refine scores (K + 1, H, W) of an image (H, W, N) by the dense CRF, large ones in blocks.
+
+    The CRF sees the colors that people see (`three_channels`).
+    """
     crf = settings.crf.model_dump()
-    if not settings.block or len(scores) == 1:  # nothing to refine in the background alone
+    if len(scores) == 1:  # nothing to refine in the background alone
         return refine_scores(image, scores, **crf)
     return in_blocks(
         partial(dense_crf, **crf),
-        image,
+        three_channels(image),
         scores,
         block=settings.block,
         bilateral_sxy=settings.crf.bilateral_sxy,

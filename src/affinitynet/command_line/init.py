@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 Layout = Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat", "mvtec"]
 Tags = Literal["auto", "table", "annotations", "masks"]
 
+PAGE = argument("--page", "which page of TIFFs of several, from 0 (dataset.page)", int)
 INIT = (
     argument("data", "folder of the data set, or the file that lists its tags"),
     argument("--out", "new file (default: recipe.yaml)", default=Path("recipe.yaml")),
     choice("--format", "its layout", get_args(Layout)),
     choice("--tags", "where tags come from, if there are several sources", get_args(Tags)),
+    PAGE,
 )
 
 
-def init(data: Path, out: Path, format: Layout, tags: Tags) -> None:
+def init(data: Path, out: Path, format: Layout, tags: Tags, page: int | None) -> None:
     """Write a commented recipe that is made for a data set.
 
     It is own_images with every choice made from the data, and the reason beside it. Edit it, and
@@ -30,7 +32,7 @@ def init(data: Path, out: Path, format: Layout, tags: Tags) -> None:
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.data.new_recipe import write_recipe
 
-    print(write_recipe(data, out, format=format, tags=tags))
+    print(write_recipe(data, out, format=format, tags=tags, page=page))
 
 
 def read_or_say(

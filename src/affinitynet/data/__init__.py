@@ -4,7 +4,7 @@ Importing this costs no torch; the augmentations are in `affinitynet.data.transf
 """
 
 from affinitynet.data.check import CheckReport, Problem, check_dataset
-from affinitynet.data.images import load_image
+from affinitynet.data.images import load_image, load_picture
 from affinitynet.data.labels import ignore_index, read_labels, voc_palette, write_labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.read import read_dataset
@@ -19,6 +19,7 @@ __all__ = [
     "check_dataset",
     "ignore_index",
     "load_image",
+    "load_picture",
     "load_truth",
     "read_dataset",
     "read_labels",

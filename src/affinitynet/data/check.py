@@ -12,6 +12,7 @@ import numpy as np
 from affinitynet.data.copies import identical
 from affinitynet.data.images import load_image, read_orientation, read_size
 from affinitynet.data.manifest import Manifest
+from affinitynet.data.readings import describe, find_reading
 from affinitynet.data.sample import Sample
 from affinitynet.data.splits import DEFAULT_SPLIT
 from affinitynet.data.truth import check_size, is_binary, load_truth
@@ -70,8 +71,12 @@ class CheckReport:
         return asdict(self) | {"ready": not self.problems, "to_fix": self.to_fix}
 
 
-def check_dataset(manifest: Manifest) -> CheckReport:
-    """Decode every image and mask of a data set and report what it holds."""
+def check_dataset(manifest: Manifest, page: int | None = None) -> CheckReport:
+    """Decode every image and mask of a data set and report what it holds.
+
+    page: which one of TIFFs of several (`dataset.page`).
+    """
+    manifest, said, fault = _read_as_run(manifest, page)
     samples = manifest.samples
     found: list[Finding] = []
     with ThreadPoolExecutor(_THREADS) as pool, task("check", len(samples)) as progress:
@@ -93,11 +98,13 @@ def check_dataset(manifest: Manifest) -> CheckReport:
         problems=(
             *(problem for finding in found for problem in finding.problems),
             *(Problem("", message) for message in contradictions(manifest, found)),
+            *_not_said(found, fault),
         ),
         warnings=(
             # The reader's own first: they say how the data set was understood, on which the others
             # rest.
             *manifest.notes,
+            *said,
             *partial_truth(manifest, manifest.splits),
             *_unturned(found),
             *_alike_but_for_case(samples),
@@ -109,6 +116,20 @@ def check_dataset(manifest: Manifest) -> CheckReport:
         layout=manifest.layout,
         found=manifest.found,
     )
+
+
+def _read_as_run(manifest: Manifest, page: int | None) -> tuple[Manifest, list[str], str]:
+    """Let the images be read as a run reads them; say how, or why that can't be found out."""
+    try:
+        reading = find_reading(manifest.samples, page)
+    except UserError as error:
+        return manifest, [], str(error)
+    return manifest.with_reading(reading), [describe(reading)] if reading else [], ""
+
+
+def _not_said(found: "Iterable[Finding]", fault: str) -> list[Problem]:
+    said = {problem.message for finding in found for problem in finding.problems}
+    return [Problem("", fault)] if fault and fault not in said else []
 
 
 def only_class(manifest: Manifest) -> str | None:
@@ -220,7 +241,7 @@ def _inspect(manifest: Manifest, sample: Sample) -> Finding:
     try:
         # Decoded whole: a file that was cut off has a sound head, and would stop the run hours
         # later.
-        height, width = load_image(sample.image).shape[:2]
+        height, width = load_image(sample.image, sample.reading).shape[:2]
         size = (height, width)
     except UserError as error:
         problems = (Problem(sample.id, str(error)),)
@@ -236,7 +257,7 @@ def inspect_masks(manifest: Manifest, samples: Sequence[Sample]) -> list[Finding
 
     def inspect(sample: Sample) -> Finding:
         try:
-            size = read_size(sample.image)
+            size = read_size(sample.image, sample.reading)
         except UserError as error:
             return Finding(sample.id, None, (Problem(sample.id, str(error)),))
         return inspect_truth(manifest, sample, size)

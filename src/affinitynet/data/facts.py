@@ -26,7 +26,7 @@ def facts_of(recipe: Recipe, manifest: Manifest) -> Facts:
     # Evenly spaced: images of one camera or folder often stand together in a list.
     for sample in samples[:: max(1, len(samples) // LOOKED_AT)]:
         with suppress(UserError):
-            sizes.append(read_size(sample.image))
+            sizes.append(read_size(sample.image, sample.reading))
     counts = Counter(tag for sample in samples for tag in sample.tags)
     named = {name: counts[tag] for tag, name in enumerate(manifest.classes)}
     return Facts(len(samples), sizes, named)

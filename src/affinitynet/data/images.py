@@ -1,18 +1,20 @@
-"""Read images of any kind as 8-bit RGB."""
+"""Read images of any kind as bytes: as 8-bit RGB, or in the channels that a data set has."""
 
 import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from affinitynet.channels import three_channels
 from affinitynet.errors import UserError
+from affinitynet.run_folder.settings_base import InputSettings
 
 R = TypeVar("R")
 
@@ -29,10 +31,13 @@ MAX_PIXELS = "AFFINITYNET_MAX_PIXELS"  # in the environment, so that loading pro
 
 # `_read` refuses such images in words.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Such tags matter to nobody here, or the image is refused in words.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE = 258  # TIFF's tag
 _ORIENTATION = 274  # EXIF's and TIFF's tag
+_SUBFILE = 254  # TIFF's tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -69,19 +74,28 @@ def walk_files(folder: Path, stop: frozenset[str] = frozenset()) -> Iterator[Pat
         yield from (Path(base, name) for name in sorted(files))
 
 
-def load_image(path: Path | str) -> npt.NDArray[np.uint8]:
+def load_image(
+    path: Path | str, reading: InputSettings | None = None, *, page: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode an image file to (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Gray, palette and CMYK images are converted; transparent pixels are laid on white (what a web
     page shows); 16-bit gray is scaled to 8 bits by 255 / 65535, a TIFF's 12-bit gray by 255 / 4095;
-    of several frames the first counts.
+    of several frames the first counts, but of a TIFF's pages one must be chosen.
+
+    reading: how a data set's images are read (`Sample.reading`): to (H, W, channels) bytes.
 
     Raises:
         UserError: the file is missing, damaged, none of `FORMATS`, of a kind that has no agreed
             conversion (floating point, LAB), or has more pixels than allowed.
     """
     path = Path(path)
-    with open_image(path) as image:
+    if reading is not None:
+        # Here, as most data sets never need it.
+        from affinitynet.data.readings import load_read
+
+        return load_read(path, reading)
+    with _read(path, lambda image: _decode(_at_page(image, path, page))) as image:
         try:
             return np.array(_to_rgb(image, path))
         except ValueError as error:
@@ -90,25 +104,46 @@ def load_image(path: Path | str) -> npt.NDArray[np.uint8]:
             ) from error
 
 
+def load_picture(path: Path | str, reading: InputSettings | None = None) -> npt.NDArray[np.uint8]:
+    """Load an image as people, exports and the dense CRF see it: (H, W, 3), by `three_channels`."""
+    return three_channels(load_image(path, reading))
+
+
+def read_gray16(path: Path) -> npt.NDArray[np.integer[Any]]:
+    """Read 16-bit gray as it is: (H, W, 1); errors as for `load_image`."""
+    with open_image(path) as image:
+        return np.array(image)[..., None]
+
+
 def open_image(path: Path) -> Image.Image:
     """Open and fully decode an image, turned upright; errors as for `load_image`."""
     return _read(path, _decode)
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: Path, reading: InputSettings | None = None) -> tuple[int, int]:
     """Return (H, W) of an upright image by its header alone; errors as for `load_image`."""
+    if reading is not None and (size := _tiff_size(path, reading.page)):
+        return size
 
     def size(image: Image.Image) -> tuple[int, int]:
         # 5 to 8 exchange height and width. Of a TIFF Pillow gives the upright size already.
         turned = not isinstance(image, TiffImageFile) and orientation(image) > 4
         return (image.width, image.height) if turned else (image.height, image.width)
 
-    return _read(path, size, close=True)
+    try:
+        return _read(path, size, close=True)
+    except UserError:
+        if found := _tiff_size(path, None):  # of a kind that Pillow can't read
+            return found
+        raise
 
 
 def read_orientation(path: Path) -> int:
     """Return how an image is to be turned, EXIF's 1 (upright) to 8; errors as for `load_image`."""
-    return _read(path, orientation, close=True)
+    from affinitynet.data.tiff import is_tiff, read_head
+
+    # Pillow can't open all that has the tag.
+    return read_head(path).orientation if is_tiff(path) else _read(path, orientation, close=True)
 
 
 def orientation(image: Image.Image) -> int:
@@ -131,6 +166,41 @@ def allow_pixels(most: int) -> None:
     os.environ[MAX_PIXELS] = str(most)
 
 
+def pixel_limit() -> int | None:
+    """Return the most pixels that an image may have, None for any number."""
+    return _limit()
+
+
+def _tiff_size(path: Path, page: int | None) -> tuple[int, int] | None:
+    from affinitynet.data.tiff import is_tiff, read_head
+
+    return read_head(path, page or 0).upright if is_tiff(path) else None
+
+
+def _at_page(image: Image.Image, path: Path, page: int | None) -> Image.Image:
+    """Go to a TIFF's page; smaller copies among them are none.
+
+    Raises:
+        UserError: it has several, and none is chosen, or no such page.
+    """
+    if not isinstance(image, TiffImageFile) or getattr(image, "n_frames", 1) == 1:
+        return image
+    frames = [frame for frame in range(image.n_frames) if not _is_reduced(image, frame)]
+    if page is None and len(frames) > 1:
+        from affinitynet.data.tiff import pages_error
+
+        raise pages_error(path, len(frames))
+    if page is not None and page >= len(frames):
+        raise UserError(f"{path}: dataset.page is {page}, but it has {len(frames)} pages, from 0")
+    image.seek(frames[page or 0] if frames else 0)
+    return image
+
+
+def _is_reduced(image: TiffImageFile, frame: int) -> bool:
+    image.seek(frame)
+    return bool(int(image.tag_v2.get(_SUBFILE, 0)) & 1)
+
+
 def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> R:
     try:
         limit = _limit()
@@ -150,6 +220,8 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such image") from None
     except UnidentifiedImageError as error:
+        if said := _say_tiff(path):
+            raise UserError(said) from error
         raise UserError(
             f"{path}: this image can't be decoded (it is damaged, or none of {', '.join(FORMATS)})"
         ) from error
@@ -161,6 +233,23 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
     return result
 
 
+def _say_tiff(path: Path) -> str:
+    """Say what a sound TIFF is that Pillow can't read; "" of another file."""
+    from affinitynet.data.tiff import is_tiff, read_head
+
+    try:
+        head = read_head(path) if is_tiff(path) else None
+    except UserError:
+        head = None
+    if head is None or head.plain:
+        return ""
+    name = {"i": "integer ", "f": "floating point "}.get(head.kind, "")
+    return (
+        f"{path}: has {head.channels} channels of {head.bits}-bit {name}values, "
+        "where 8-bit gray or RGB is read; images of a data set need to be of one kind"
+    )
+
+
 def _decode(image: Image.Image) -> Image.Image:
     stream: IO[bytes] | None = getattr(image, "fp", None)
     if image.format == "PNG" and stream is not None:
@@ -169,6 +258,9 @@ def _decode(image: Image.Image) -> Image.Image:
     # entries of an odd type; only the orientation matters here. Asked before the pixels are read,
     # as by `read_size`: behind them a PNG may say another.
     turn = None if isinstance(image, TiffImageFile) else _TURNS.get(orientation(image))
+    if isinstance(image, TiffImageFile):
+        # Pillow maps the file of a bare name into memory, by the size of the turned image.
+        image.filename = ""
     image.load()
     if turn is None:
         return image

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from affinitynet.run_folder.folder import (
     is_temporary,
 )
 from affinitynet.run_folder.records import PLAN
+from affinitynet.run_folder.settings_base import InputSettings
 
 RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
@@ -37,6 +38,7 @@ class Manifest:
     splits: name -> samples. A sample may be in several splits.
     truth_values: raw value in the ground-truth files -> label; None where they are the same.
         The label `ONLY_TAG` stands for the only tag of the image.
+    reading: how images become bytes, where they are not 8-bit gray or RGB.
     notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
     layout, found: the layout's name and why it was taken, known while the data set is read.
 
@@ -50,6 +52,7 @@ class Manifest:
     splits: dict[str, tuple[Sample, ...]]
     truth_values: dict[int, int] | None = None
     notes: tuple[str, ...] = ()
+    reading: InputSettings | None = None
     layout: str = field(default="", compare=False)
     found: str = field(default="", compare=False)
 
@@ -87,6 +90,16 @@ class Manifest:
                         f"{sample.image}: its id {sample.id!r} stands for {first.image} too (or "
                         "has different tags); rename one"
                     )
+
+    def with_reading(self, reading: InputSettings | None) -> "Manifest":
+        """Return the same data set, its images read so."""
+        if reading == self.reading:
+            return self
+        splits = {
+            name: tuple(replace(sample, reading=reading) for sample in samples)
+            for name, samples in self.splits.items()
+        }
+        return replace(self, splits=splits, reading=reading)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of a split, in the data set's order.
@@ -153,7 +166,8 @@ class Manifest:
             "notes": self.notes,
             "splits": list(self.splits),
         }
-        yield _line(head)
+        reading = self.reading
+        yield _line(head | ({"reading": reading.model_dump(mode="json")} if reading else {}))
         places: dict[str, dict[str, int]] = {}
         for name, samples in self.splits.items():
             for place, sample in enumerate(samples):
@@ -188,8 +202,8 @@ class Manifest:
                 sample = _sample(base, entry)
                 for name, place in entry["splits"].items():
                     splits[name][int(place)] = sample
-            values = head["truth_values"]
-            return cls(
+            values, reading = head["truth_values"], head.get("reading")
+            manifest = cls(
                 root=base,
                 classes=tuple(head["classes"]),
                 splits={
@@ -200,6 +214,7 @@ class Manifest:
                 truth_values=None if values is None else {int(k): v for k, v in values.items()},
                 notes=tuple(head["notes"]),
             )
+            return manifest.with_reading(reading and InputSettings.model_validate(reading))
         except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
             raise UserError(f"not a manifest that AffinityNet wrote ({error!r})") from error
 

@@ -28,7 +28,12 @@ _COUNTED = 30  # classes whose numbers of images are written down
 
 
 def write_recipe(
-    data: Path, out: Path = Path("recipe.yaml"), *, format: str = "auto", tags: str = "auto"
+    data: Path,
+    out: Path = Path("recipe.yaml"),
+    *,
+    format: str = "auto",
+    tags: str = "auto",
+    page: int | None = None,
 ) -> Path:
     """Write a commented recipe for a data set to a new file, and return its path.
 
@@ -56,6 +61,7 @@ def write_recipe(
         "name": Choice(_plain(data), "the data set's; the run folder is runs/<name>"),
         "data": Choice(str(data), "folder of the data set, or the file that lists its tags"),
         **_dataset(manifest, background, tags),
+        **({} if page is None else {"dataset.page": Choice(page, "as given")}),
     }
     settings = {key: choice.value for key, choice in given.items()}
     recipe = Recipe.load(BASE, **settings)

@@ -41,10 +41,11 @@ def read_recipe_data(recipe: Recipe) -> Manifest:
     """
     assert recipe.data is not None
     settings = recipe.dataset
-    return read_dataset(
+    manifest = read_dataset(
         recipe.data,
         format=settings.format,
         classes=settings.classes,
         tags=settings.tags,
         background=settings.background,
     )
+    return manifest.with_reading(recipe.backbone.input)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from affinitynet.run_folder.settings_base import InputSettings
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -14,6 +16,7 @@ class Sample:
     mask: the file that holds the ground truth, where there is one: a label PNG, or a COCO
         annotation file (JSON). Read it with `affinitynet.data.load_truth`.
     group: images of one group (one plant, one patient) are kept aside together; "": none.
+    reading: how the image becomes bytes, for `load_image`; None: as 8-bit RGB.
     """
 
     id: str
@@ -21,3 +24,4 @@ class Sample:
     tags: tuple[int, ...]
     mask: Path | None = None
     group: str = ""
+    reading: InputSettings | None = None

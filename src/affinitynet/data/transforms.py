@@ -256,13 +256,12 @@ def _flip(generator: np.random.Generator, *images: Tensor) -> tuple[Tensor, ...]
 
 
 def _jittered(pixels: Tensor, jitter: Jitter, generator: np.random.Generator) -> Tensor:
-    """Color jitter of a (3, H, W) uint8 tensor to float32 0..255: four changes, random order."""
-    changes = (
-        (tv.adjust_brightness, 1.0, jitter.brightness),
-        (tv.adjust_contrast, 1.0, jitter.contrast),
-        (tv.adjust_saturation, 1.0, jitter.saturation),
-        (shift_hue, 0.0, jitter.hue),
-    )
+    """Color jitter of a (C, H, W) uint8 tensor to float32 0..255: four changes, random order.
+
+    Other than three channels are no colors: only their brightness and contrast change.
+    """
+    changes = _COLOR_CHANGES if len(pixels) == 3 else _OTHER_CHANGES
+    strengths = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     order = generator.permutation(len(changes))
     # Drawn for all four, also those of strength 0: what follows in the generator does not depend on
     # the strengths.
@@ -270,10 +269,21 @@ def _jittered(pixels: Tensor, jitter: Jitter, generator: np.random.Generator) ->
     # torchvision's changes take floats in 0..1, and uint8 would be rounded after each of them.
     image = pixels.to(torch.float32) / 255.0
     for index in order:
-        change, neutral, strength = changes[index]
-        if strength > 0:
+        change, neutral = changes[index]
+        strength = strengths[index]
+        if strength > 0 and change is not None:
             image = change(image, neutral + strength * float(amounts[index]))
     return image * 255.0
+
+
+def _adjust_brightness(image: Tensor, factor: float) -> Tensor:
+    return (image * factor).clamp(0, 1)
+
+
+def _adjust_contrast(image: Tensor, factor: float) -> Tensor:
+    # Each channel around its own mean: channels may be of other units.
+    mean = image.mean((-2, -1), keepdim=True)
+    return (image * factor + mean * (1 - factor)).clamp(0, 1)
 
 
 def shift_hue(image: Tensor, turns: float) -> Tensor:
@@ -297,3 +307,13 @@ def shift_hue(image: Tensor, turns: float) -> Tensor:
         share = torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0)
         torch.addcmul(value, chroma, share, value=-1.0, out=turned[channel])
     return turned
+
+
+# What changes, and the value that changes nothing.
+_COLOR_CHANGES = (
+    (tv.adjust_brightness, 1.0),
+    (tv.adjust_contrast, 1.0),
+    (tv.adjust_saturation, 1.0),
+    (shift_hue, 0.0),
+)
+_OTHER_CHANGES = ((_adjust_brightness, 1.0), (_adjust_contrast, 1.0), (None, 1.0), (None, 0.0))

@@ -23,7 +23,7 @@ def write(export: Export, out: Path) -> None:
         annotations: list[dict[str, Any]] = []
         for sample in samples:
             image_id += 1
-            name = copy_picture(sample.image, out / "images", sample.id)
+            name = copy_picture(sample, out / "images")
             labels = export.labels(sample)
             height, width = labels.shape
             images.append({"id": image_id, "file_name": name, "width": width, "height": height})

@@ -23,7 +23,7 @@ def write(export: Export, out: Path) -> None:
         Xml.SubElement(label, "type").text = "mask"
         Xml.SubElement(label, "attributes")
     for number, sample in enumerate(export.samples):
-        name = copy_picture(sample.image, out / "images", sample.id)
+        name = copy_picture(sample, out / "images")
         pixels = export.labels(sample)
         height, width = pixels.shape
         size = {"width": str(width), "height": str(height)}

@@ -25,7 +25,7 @@ def write(export: Export, out: Path) -> None:
         lines = []
         for sample in samples:
             folder = out / part
-            picture = copy_picture(sample.image, folder / "images", sample.id)
+            picture = copy_picture(sample, folder / "images")
             entry = {
                 "file_name": f"images/{picture}",
                 "mask_file_name": f"{_MASKS}/{write_mask(export, sample, folder / _MASKS)}",

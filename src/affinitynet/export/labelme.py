@@ -22,7 +22,7 @@ def write(export: Export, out: Path) -> None:
     connected region. LabelMe needs three points: smaller regions stay masks.
     """
     for sample in export.samples:
-        name = copy_picture(sample.image, out, sample.id)
+        name = copy_picture(sample, out)
         labels = export.labels(sample)
         height, width = labels.shape
         shapes = [

@@ -23,7 +23,7 @@ def write(export: Export, out: Path) -> None:
     """
     tasks = []
     for sample in export.samples:
-        name = copy_picture(sample.image, out / "images", sample.id)
+        name = copy_picture(sample, out / "images")
         labels = export.labels(sample)
         results = [_result(region, mask) for region, mask in export.regions(labels)]
         tasks.append(

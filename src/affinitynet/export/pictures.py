@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from affinitynet.data import load_image
+from affinitynet.data import Sample, load_picture
 from affinitynet.data.images import orientation
 from affinitynet.run_folder.folder import output_path
 
@@ -20,12 +20,13 @@ def place(folder: Path, sample_id: str, suffix: str) -> Path:
     return path
 
 
-def copy_picture(source: Path, folder: Path, sample_id: str) -> str:
+def copy_picture(sample: Sample, folder: Path) -> str:
     """Copy an upright JPEG or PNG byte for byte, write others as PNG; return its name in `folder`.
 
     Programs differ in whether they turn an image by its EXIF data, and a mask fits one way only.
     """
-    kind = _plain_kind(source)
+    source, sample_id = sample.image, sample.id
+    kind = _plain_kind(sample)
     if kind:
         suffix = source.suffix
         if suffix.lower() not in _SUFFIXES[kind]:
@@ -34,24 +35,24 @@ def copy_picture(source: Path, folder: Path, sample_id: str) -> str:
         shutil.copyfile(source, target)
     else:
         target = place(folder, sample_id, ".png")
-        Image.fromarray(load_image(source)).save(target, format="PNG")
+        Image.fromarray(load_picture(source, sample.reading)).save(target, format="PNG")
     return target.relative_to(folder).as_posix()
 
 
-def write_jpeg(source: Path, target: Path) -> None:
+def write_jpeg(sample: Sample, target: Path) -> None:
     """Copy an upright JPEG byte for byte; write any other image as JPEG (quality 95)."""
-    if _plain_kind(source) == "JPEG":
-        shutil.copyfile(source, target)
+    if _plain_kind(sample) == "JPEG":
+        shutil.copyfile(sample.image, target)
     else:
-        picture = Image.fromarray(load_image(source))
+        picture = Image.fromarray(load_picture(sample.image, sample.reading))
         # subsampling=0 keeps the colors' resolution, which JPEG halves otherwise.
         picture.save(target, format="JPEG", quality=95, subsampling=0)
 
 
-def _plain_kind(source: Path) -> str:
+def _plain_kind(sample: Sample) -> str:
     """Return JPEG or PNG if that is what a file is: upright, gray or RGB, and opaque; else ""."""
     # What can't be opened here is reported by load_image, in words.
-    with contextlib.suppress(OSError), Image.open(source, formats=tuple(_SUFFIXES)) as image:
+    with contextlib.suppress(OSError), Image.open(sample.image, formats=tuple(_SUFFIXES)) as image:
         # CMYK too is a JPEG, but readers expect gray or RGB.
         plain = image.mode in ("RGB", "L") and "transparency" not in image.info
         if plain and orientation(image) == 1:

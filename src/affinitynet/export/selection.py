@@ -99,7 +99,7 @@ def _check(masks: Path, sample: Sample, manifest: Manifest, pictures: bool) -> b
     strange = values[(values > len(manifest.classes)) & (values != manifest.ignore_index)]
     if strange.size:
         raise UserError(f"{file}: has the label {strange[0]}, which is no class")
-    if pictures and (size := read_size(sample.image)) != labels.shape:
+    if pictures and (size := read_size(sample.image, sample.reading)) != labels.shape:
         height, width = labels.shape
         raise UserError(
             f"the mask is {height} x {width}, but {sample.image} is {size[0]} x {size[1]}"

@@ -16,7 +16,7 @@ def write(export: Export, out: Path) -> None:
     """
     for sample in export.samples:
         write_mask(export, sample, out / "SegmentationClass")
-        write_jpeg(sample.image, place(out / "JPEGImages", sample.id, ".jpg"))
+        write_jpeg(sample, place(out / "JPEGImages", sample.id, ".jpg"))
     for split, members in export.splits.items():
         text = "".join(f"{sample.id}\n" for sample in members)
         lists = out / "ImageSets" / "Segmentation"

@@ -61,7 +61,7 @@ def write_masks(export: Export, out: Path) -> None:
 
 
 def _write_rest(export: Export, out: Path, names: dict[int, str], masks: str) -> None:
-    pictures = {s.id: copy_picture(s.image, out / "images", s.id) for s in export.samples}
+    pictures = {s.id: copy_picture(s, out / "images") for s in export.samples}
     for part, samples in export.parts.items():
         _write_list(out / f"{part}.txt", (pictures[sample.id] for sample in samples))
     train = "train" if "train" in export.parts else next(iter(export.parts))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
+from affinitynet.models.first_layer import let_learn
 from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
@@ -57,6 +58,7 @@ class TimmBackbone(nn.Module):
         download: bool = False,
         frozen: bool = True,
         norm: Norm = "frozen",
+        channels: int = 3,
     ) -> None:
         """Create the timm model `name`; `download` fetches its ImageNet weights.
 
@@ -64,7 +66,7 @@ class TimmBackbone(nn.Module):
             UserError: timm does not know the name, it can't take the stride, or no download.
         """
         super().__init__()
-        self.net: Any = _create(name, output_stride, download)
+        self.net: Any = _create(name, output_stride, download, channels)
         # Random weights have no statistics worth keeping.
         self._norm_frozen = frozen and norm == "frozen"
         config = self.net.pretrained_cfg
@@ -75,7 +77,7 @@ class TimmBackbone(nn.Module):
         with torch.no_grad():
             # Measured: feature_info ends before a layer after the last stage, such as the one of
             # MobileNetV2 with 1280 channels.
-            maps = self.eval()(torch.zeros(1, 3, 64, 64))
+            maps = self.eval()(torch.zeros(1, channels, 64, 64))
         self.channels = cast(tuple[int, int, int], tuple(m.shape[1] for m in maps))
         self.strides = cast(tuple[int, int, int], tuple(64 // m.shape[2] for m in maps))
 
@@ -127,7 +129,7 @@ def set_norm_to_eval(module: nn.Module) -> None:
             inner.eval()
 
 
-def _create(name: str, output_stride: int, pretrained: bool) -> Any:
+def _create(name: str, output_stride: int, pretrained: bool, channels: int = 3) -> Any:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:3] or timm.list_models(f"{name[:5]}*")[:3]
         hint = f"; timm has {', '.join(near)}" if near else ""
@@ -140,6 +142,8 @@ def _create(name: str, output_stride: int, pretrained: bool) -> Any:
             num_classes=0,
             global_pool="",
             output_stride=output_stride,
+            # timm adapts the first layer's weights as `adapt_weight` does.
+            in_chans=channels,
         )
     except (TypeError, NotImplementedError, AssertionError) as error:  # each network its own
         raise UserError(
@@ -178,6 +182,7 @@ def build_backbone(
             f"norm = 'trained': {settings.name} is the paper's network, which trains no batch "
             "normalization; use norm = frozen, or a timm backbone"
         )
+    channels = settings.input.channels if settings.input else 3
     file = find_weights(settings.weights, data) if pretrained else None
     download = pretrained and settings.weights == "imagenet"
     if settings.name in ("resnet38", "vgg16"):
@@ -187,7 +192,9 @@ def build_backbone(
                 "local file (see docs/reproducing.md), or none for random weights"
             )
         backbone: nn.Module = (
-            ResNet38() if settings.name == "resnet38" else VGG16(fc6_dilation=fc6_dilation)
+            ResNet38(channels=channels)
+            if settings.name == "resnet38"
+            else VGG16(fc6_dilation=fc6_dilation, channels=channels)
         )
     else:
         backbone = TimmBackbone(
@@ -196,11 +203,16 @@ def build_backbone(
             download=download,
             frozen=settings.weights != "none",
             norm=norm,
+            channels=channels,
         )
     if file:
         report = load_backbone(backbone, file)
         if report.missing:
             some = ", ".join(report.missing[:3])
             warn(f"{file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
+    let_learn(backbone, channels)
+    if settings.input and settings.input.mean and settings.input.std:
+        own: Any = backbone
+        own.normalization = own.normalization.of_data(settings.input.mean, settings.input.std)
     # The layout in which convolutions run fastest.
     return cast(Backbone, backbone.to(memory_format=torch.channels_last))

@@ -52,7 +52,7 @@ class BoundaryNet(nn.Module):
         super().__init__()
         self.backbone = cast(nn.Module, backbone).requires_grad_(False)
         with torch.no_grad():
-            maps = every_map(self._frozen, torch.zeros(1, 3, 64, 64))
+            maps = every_map(self._frozen, torch.zeros(1, len(backbone.normalization.mean), 64, 64))
         self.head = BoundaryHead([features.shape[1] for features in maps])
         self.radius, self.scale, self.stride = radius, scale, stride
 

@@ -53,7 +53,7 @@ class PatchNetwork(nn.Module):
         self._indices = [known.index(stride) for stride in strides]
         # Measured: a backbone lists the channels of its three maps only.
         with torch.inference_mode():
-            maps = self.eval()._maps(torch.zeros(1, 3, 64, 64))
+            maps = self.eval()._maps(torch.zeros(1, len(self.normalization.mean), 64, 64))
         self.channels = tuple(part.shape[1] for part in maps)
 
     def forward(self, images: Tensor) -> Tensor:

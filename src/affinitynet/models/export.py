@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 # Of the picture that the graph is traced with: sizes that no stride divides.
-_EXAMPLE = (1, 87, 121, 3)
+_EXAMPLE = (1, 87, 121)
 _OPSET = 18
 
 
@@ -101,7 +101,7 @@ def trace(segmenter: Segmenter) -> "ExportedProgram":
     settings = segmenter.settings
     predictor = Predictor(segmenter.net, settings.scales, settings.flip).eval()
     free = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
-    image = torch.zeros(_EXAMPLE, dtype=torch.uint8)
+    image = torch.zeros((*_EXAMPLE, len(segmenter.net.normalization.mean)), dtype=torch.uint8)
     with _quiet():
         return torch.export.export(
             predictor,
@@ -117,7 +117,11 @@ def _metadata(segmenter: Segmenter) -> dict[str, str]:
     names = ["background", *segmenter.classes]
     palette = voc_palette()
     colors = [palette[3 * (i % 256) : 3 * (i % 256) + 3] for i in range(len(names))]
-    return {"classes": json.dumps(names), "palette": json.dumps(colors)}
+    found = {"classes": json.dumps(names), "palette": json.dumps(colors)}
+    if segmenter.reading is None:
+        return found
+    # Without it nobody could make the bytes that the graph takes.
+    return {**found, "reading": segmenter.reading.model_dump_json()}
 
 
 def _write_classes(segmenter: Segmenter, out: Path) -> None:

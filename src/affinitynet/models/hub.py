@@ -36,6 +36,7 @@ def write_hub_folder(segmenter: Segmenter, out: Path) -> None:
         "std": list(normalization.std),
         "multiple": segmenter.net.multiple,
         "labels": names,
+        **({"reading": segmenter.reading.model_dump(mode="json")} if segmenter.reading else {}),
     }
     with atomic_write(out / "preprocessing.json") as temporary:
         text = json.dumps(preprocessing, ensure_ascii=False, indent=2)
@@ -49,6 +50,12 @@ def _card(segmenter: Segmenter, names: list[str]) -> str:
     scales = ", ".join(f"{scale:g}" for scale in settings.scales)
     averaged = f"scales {scales}{' and mirrored images' if settings.flip else ''}"
     table = "".join(f"| {label} | {name.replace('|', '/')} |\n" for label, name in enumerate(names))
+    other = ""
+    if segmenter.reading:
+        other = (
+            "\nThe images of the training were no 8-bit RGB: `reading` in preprocessing.json says "
+            "how their\nvalues become 0 to 255 first: 255 (v - low) / (high - low)."
+        )
     crf = "The dense CRF refines the average." if settings.refine else "No CRF follows."
     return f"""---
 library_name: segmentation-models-pytorch
@@ -73,9 +80,9 @@ from PIL import Image
 model = smp.from_pretrained("FOLDER").eval()
 how = json.load(open("FOLDER/preprocessing.json"))
 image = torch.from_numpy(np.array(Image.open("photo.jpg").convert("RGB"))).permute(2, 0, 1)[None]
-image = (image / how["scale"] - torch.tensor(how["mean"]).view(3, 1, 1)) / torch.tensor(
+image = (image / how["scale"] - torch.tensor(how["mean"]).view(-1, 1, 1)) / torch.tensor(
     how["std"]
-).view(3, 1, 1)
+).view(-1, 1, 1)
 height, width = image.shape[-2:]
 padding = (0, -width % how["multiple"], 0, -height % how["multiple"])
 with torch.inference_mode():
@@ -86,7 +93,7 @@ labels = logits.argmax(1)[0]
 AffinityNet itself averages the probabilities over {averaged}. {crf}
 Images are RGB, divided by {net.normalization.scale:g}, then normalized by mean
 {list(net.normalization.mean)} and standard deviation {list(net.normalization.std)}, and padded at
-the bottom and right to multiples of {net.multiple}.
+the bottom and right to multiples of {net.multiple}.{other}
 
 | label | class |
 | --- | --- |

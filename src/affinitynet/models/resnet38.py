@@ -105,15 +105,15 @@ class ResNet38(nn.Module):
     normalization: Normalization = IMAGENET
     sqrt_cam = False
 
-    def __init__(self, width: float = 1.0) -> None:
-        """Make the network with random weights."""
+    def __init__(self, width: float = 1.0, channels: int = 3) -> None:
+        """Make the network with random weights, for images of so many channels."""
         super().__init__()
 
         def scaled(channels: int) -> int:
             # Multiples of 4, because a bottleneck's middles are a quarter and a half.
             return max(1, round(channels * width / 4)) * 4
 
-        self.conv1a = _conv3x3(3, scaled(64), 1, 1)
+        self.conv1a = _conv3x3(channels, scaled(64), 1, 1)
         for name, inputs, middle, outputs, stride, dilations in _BASIC_UNITS:
             unit = _BasicUnit(scaled(inputs), scaled(middle), scaled(outputs), stride, dilations)
             self.add_module(name, unit)

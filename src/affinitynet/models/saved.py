@@ -3,9 +3,15 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -36,6 +42,11 @@ class SavedBackbone(BackboneSettings):
     # Required: a description that does not say them must not get the recipe's defaults.
     name: str
     weights: str
+
+    @model_serializer(mode="wrap")
+    def _without_input(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files of networks for 8-bit RGB stay as they were before there were others.
+        return {key: value for key, value in write(self).items() if (key, value) != ("input", None)}
 
 
 AnyDescription = TypeVar("AnyDescription", bound=Description)

@@ -18,15 +18,16 @@ from affinitynet.data.images import load_image
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.hardware import find_device
 from affinitynet.models.backbone import build_backbone, set_norm_to_eval
+from affinitynet.models.first_layer import adapted
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
-from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import warn
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings, CrfSettings, SegmenterSettings
+from affinitynet.walking import refined
 
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -110,6 +111,9 @@ def build_segmentation_net(
     # From timm, since the library's encoders don't say how their input is normalized.
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
+    reading = backbone.input
+    if reading and reading.mean and reading.std:
+        normalization = normalization.of_data(reading.mean, reading.std)
     # The library's networks refuse sizes that their strides don't divide.
     multiple = max(cast(Any, network.encoder).output_stride, 16)
     frozen = backbone.weights != "none" and settings.norm == "frozen"
@@ -141,6 +145,8 @@ def load_encoder(net: SegmentationNet, tensors: Mapping[str, Tensor], source: st
         # timm's feature networks call `stages.0` `stages_0`.
         stage, _, rest = name.partition(".")
         match = given.get(name, given.get(f"{stage.replace('_', '.')}.{rest}"))
+        if match is not None:
+            match = adapted({name: match}, own)[name]
         if match is not None and match.shape != value.shape:
             raise UserError(
                 f"{source}: {name} has the shape {tuple(match.shape)} where the encoder has "
@@ -185,6 +191,7 @@ def _library_net(
             encoder_name=f"tu-{backbone.name}",
             encoder_weights=weights,
             classes=labels,
+            in_channels=backbone.input.channels if backbone.input else 3,
             **options,
         ),
     )
@@ -263,6 +270,7 @@ class Segmenter:
         self.net = net.eval()
         self.classes: tuple[str, ...] = description.classes
         self.settings: SegmenterSettings = description.settings
+        self.reading = description.backbone.input
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
@@ -290,7 +298,7 @@ class Segmenter:
     def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
         """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""
         if self.settings.refine:
-            scores = dense_crf(image.to(scores.device), scores, **self.settings.crf.model_dump())
+            scores = refined(image.to(scores.device), scores, self.settings)
         wide = len(self.classes) >= 255
         # Not argmax, which takes several times as long over planes of pixels on a CPU.
         return scores.max(0).indices.cpu().numpy().astype(np.uint16 if wide else np.uint8)
@@ -298,13 +306,21 @@ class Segmenter:
     def predict(self, image: Photograph) -> NDArray[np.integer[Any]]:
         """Return the mask of one image: (H, W), 0 background, class c of `classes` is c + 1.
 
+        Files are read as those of the training (`reading`).
+
         Raises:
             UserError: a file that is no image, or an array that is not (H, W, 3) uint8 RGB.
         """
         # np.array copies: torch warns of arrays that it may not write to.
-        pixels = load_image(image) if isinstance(image, str | Path) else np.array(image)
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise UserError(f"an image is (H, W, 3) uint8 RGB, not {pixels.shape} {pixels.dtype}")
+        pixels = (
+            load_image(image, self.reading) if isinstance(image, str | Path) else np.array(image)
+        )
+        channels = len(self.net.normalization.mean)
+        if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.dtype != np.uint8:
+            kind = "RGB" if channels == 3 else "(files are read as those of the training)"
+            raise UserError(
+                f"an image is (H, W, {channels}) uint8 {kind}, not {pixels.shape} {pixels.dtype}"
+            )
         tensor = torch.from_numpy(pixels)
         with torch.inference_mode():
             scores = self.scores(tensor.to(next(self.net.parameters()).device))

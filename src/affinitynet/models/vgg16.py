@@ -35,21 +35,21 @@ class VGG16(nn.Module):
     normalization: Normalization = CAFFE_BGR
     sqrt_cam = True
 
-    def __init__(self, fc6_dilation: int = 1, width: float = 1.0) -> None:
-        """Make the network with random weights."""
+    def __init__(self, fc6_dilation: int = 1, width: float = 1.0, channels: int = 3) -> None:
+        """Make the network with random weights, for images of so many channels."""
         super().__init__()
 
         def scaled(channels: int) -> int:
             return max(1, round(channels * width))
 
-        inputs = 3
-        for stage, layers, channels, dilation, _ in _STAGES:
+        inputs = channels
+        for stage, layers, outputs, dilation, _ in _STAGES:
             for layer in range(1, layers + 1):
                 convolution = nn.Conv2d(
-                    inputs, scaled(channels), 3, padding=dilation, dilation=dilation
+                    inputs, scaled(outputs), 3, padding=dilation, dilation=dilation
                 )
                 self.add_module(f"conv{stage}_{layer}", convolution)
-                inputs = scaled(channels)
+                inputs = scaled(outputs)
         self.fc6 = nn.Conv2d(inputs, scaled(1024), 3, padding=fc6_dilation, dilation=fc6_dilation)
         # Channels as a whole, as in the public code, where Caffe's model drops single values.
         self.dropout6 = nn.Dropout2d(0.5)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from affinitynet.data import (
     Manifest,
     Sample,
-    load_image,
+    load_picture,
     load_truth,
     read_labels,
 )
@@ -97,7 +97,7 @@ def draw_strip(
     """
     sample = scored.sample
     try:
-        image = load_image(sample.image)
+        image = load_picture(sample.image, sample.reading)
     except UserError:
         image = None
     panels = []

@@ -26,6 +26,8 @@ STEPS = {
     "affinity": (14, 150, 3000),
     "segmenter": (40, 300, 6000),
 }
+LARGE = 2048  # pixels of a side: larger images are taken in parts
+PART = 1024  # side of tiles and blocks
 RARE = 5  # where one class has over this many times the images of another, rare ones are drawn more
 
 
@@ -56,7 +58,7 @@ class Choice(NamedTuple):
 
 def choose(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
     """Return a choice for each setting that the recipe leaves open, by its dotted name."""
-    every = {**_steps(recipe, facts), **_sizes(facts), **_balance(facts)}
+    every = {**_steps(recipe, facts), **_sizes(facts), **_tiles(facts), **_balance(facts)}
     return {key: every[key] for key in recipe.choose}
 
 
@@ -155,6 +157,17 @@ def _sizes(facts: Facts) -> dict[str, Choice]:
     }
 
 
+def _tiles(facts: Facts) -> dict[str, Choice]:
+    """Parts in which large images go through networks and dense CRF, which else take memory."""
+    largest = max((max(size) for size in facts.sizes), default=0)
+    large = largest > LARGE
+    reason = f"the largest image has {largest} pixels on its long side, " + (
+        f"more than {LARGE}" if large else f"and up to {LARGE} go as a whole"
+    )
+    keys = ("tile", "confident.block", "walk.block", "relabel.block")
+    return {key: Choice(PART if large else 0, reason) for key in keys}
+
+
 def _balance(facts: Facts) -> dict[str, Choice]:
     counts = {name: count for name, count in facts.counts.items() if count}
     choice = Choice(False, "no image has a tag")
@@ -171,11 +184,11 @@ def _balance(facts: Facts) -> dict[str, Choice]:
 def _with(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     dumped = recipe.model_dump()
     for key, value in values.items():
-        section, name = key.split(".")
-        dumped[section][name] = value
+        section, _, name = key.rpartition(".")
+        (dumped[section] if section else dumped)[name] = value
     return Recipe.model_validate({**dumped, "choose": ()})
 
 
 def _get(recipe: Recipe, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(recipe, section), name)
+    section, _, name = key.rpartition(".")
+    return getattr(getattr(recipe, section) if section else recipe, name)

@@ -35,6 +35,10 @@ Chosen = Literal[
     "affinity.steps",
     "segmenter.steps",
     "segmenter.balance",
+    "tile",
+    "confident.block",
+    "walk.block",
+    "relabel.block",
 ]
 
 
@@ -58,6 +62,13 @@ class Recipe(Settings):
         ge=0,
         le=256,
         description="processes that load training images, and threads that run the CPU kernels",
+    )
+    tile: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="side in pixels of the tiles, each with its surroundings, in which networks "
+        "see larger images; 0: they see each image as a whole",
     )
     choose: tuple[Chosen, ...] = Field(
         (),
@@ -177,6 +188,8 @@ def _close(values: dict[str, Any]) -> None:
 
     def is_set(key: Any) -> bool:
         section, _, name = str(key).partition(".")
+        if not name:
+            return section in values
         found = values.get(section)
         known = found if isinstance(found, dict) else {}
         return name in known or (name == "steps" and "epochs" in known)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from affinitynet.run_folder.setting_types import countable, source_of, with_train
+from affinitynet.run_folder.setting_types import ascending, countable, source_of, with_train
 from affinitynet.run_folder.settings_base import (
+    BLOCK,
     PRECISION,
     BackboneSettings,
     CrfSettings,
@@ -66,6 +67,14 @@ class DatasetSettings(Settings):
     figures: str | None = Field(
         None,
         description="split with ground truth for metrics on training images; null: that of train",
+    )
+    page: int | None = Field(
+        None, ge=0, description="which page of TIFFs of several to read, from 0; null: refuse those"
+    )
+    range: Annotated[tuple[float, float], AfterValidator(ascending)] | None = Field(
+        None,
+        description="values of 16-bit, integer or float images that become black and white; null: "
+        "what the training images hold",
     )
 
 
@@ -164,13 +173,7 @@ class ConfidentSettings(Settings):
         description="cams (the paper), files:FOLDER with label maps of your own, or truth: the "
         "ground truth, an upper bound for ablations",
     )
-    block: int = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="apply the CRF of larger images in blocks of this side "
-        "in pixels, with less memory and nearly the same labels; 0 takes each image as a whole",
-    )
+    block: int = Field(0, ge=0, le=1_000_000, description=BLOCK)
     crf: CrfSettings = CrfSettings()
 
     @model_validator(mode="after")
@@ -217,13 +220,7 @@ class WalkSettings(Settings):
         "scores another CRF without the walk",
     )
     precision: Precision = Field("auto", description=PRECISION)
-    block: int = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="apply the CRF of larger images in blocks of this side "
-        "in pixels, with less memory and nearly the same labels; 0 takes each image as a whole",
-    )
+    block: int = Field(0, ge=0, le=1_000_000, description=BLOCK)
     crf: CrfSettings = CrfSettings()
 
     @model_validator(mode="before")
@@ -251,6 +248,7 @@ class RelabelSettings(Settings):
         False, description="make final masks of the tagged images with the segmentation network"
     )
     refine: bool = Field(True, description="dense CRF on them")
+    block: int = Field(0, ge=0, le=1_000_000, description=BLOCK)
     crf: CrfSettings = CrfSettings(bilateral_sxy=50, bilateral_srgb=5)
 
 

@@ -1,8 +1,8 @@
 """What several sections of a recipe have in common: backbone, dense CRF, precision."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Settings that came later, with the value at which they change nothing. There they are left out of
 # the fingerprints, so that runs from before they came are not stale.
@@ -20,6 +20,13 @@ LATER: dict[str, object] = {
     "walk.background_score": 0.25,
     "confident.block": 0,
     "walk.block": 0,
+    "relabel.block": 0,
+    "segmenter.block": 0,
+    "tile": 0,
+    "dataset.page": None,
+    "dataset.range": None,
+    "backbone.input": None,
+    "segmenter.backbone.input": None,
 }
 
 # What affinities of a frozen network's features depend on.
@@ -45,7 +52,44 @@ class Settings(BaseModel):
 
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+BLOCK = (
+    "apply the CRF of larger images in blocks of this side in pixels, with less memory and nearly "
+    "the same labels; 0 takes each image as a whole"
+)
 PRECISION = "of the network at inference; auto: bf16 where the hardware computes it, else float32"
+
+
+class InputSettings(Settings):
+    """What images are like that are not 8-bit gray or RGB: found once, by the training images.
+
+    Values that are no bytes become such: low is 0 and high is 255, one number for all channels or
+    one for each. mean and std are the bytes' own, of each channel.
+    """
+
+    channels: int = Field(3, ge=1, le=256, description="of an image; gray is repeated to 3")
+    page: int | None = Field(None, ge=0, description="which of a TIFF's pages, from 0; null: one")
+    low: tuple[float, ...] | None = Field(None, description="values that become 0; null: bytes")
+    high: tuple[float, ...] | None = Field(None, description="values that become 255")
+    mean: tuple[float, ...] | None = Field(
+        None, description="of each channel's bytes, which become 0; null: the backbone's own"
+    )
+    std: tuple[float, ...] | None = Field(None, description="standard deviations, likewise")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        low, high = self.low or (), self.high or ()
+        if len(low) != len(high) or len(low) not in (0, 1, self.channels):
+            raise ValueError("low and high need one number, or one for each channel")
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            raise ValueError("low must be below high")
+        mean, std = self.mean or (), self.std or ()
+        if len(mean) != len(std) or len(mean) not in (0, self.channels):
+            raise ValueError("mean and std need one number for each channel")
+        if self.channels != 3 and not mean:
+            raise ValueError("other than three channels need mean and std")
+        if any(value <= 0 for value in std):
+            raise ValueError("std must be above 0")
+        return self
 
 
 class BackboneSettings(Settings):
@@ -58,6 +102,11 @@ class BackboneSettings(Settings):
         "imagenet",
         description="imagenet (timm downloads them), none (random), or a local weights file; "
         "a relative path is looked up from the working folder, then from the data folder",
+    )
+    input: InputSettings | None = Field(
+        None,
+        description="channels, range, mean and deviation of images that are not 8-bit gray or RGB; "
+        "null: found in the training images when the run folder is made, where they need it",
     )
 
 

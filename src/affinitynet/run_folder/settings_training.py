@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from affinitynet.run_folder.setting_types import ascending, source_of
-from affinitynet.run_folder.settings_base import BackboneSettings, CrfSettings, Settings
+from affinitynet.run_folder.settings_base import BLOCK, BackboneSettings, CrfSettings, Settings
 
 
 class TrainingSettings(Settings):
@@ -167,4 +167,5 @@ class SegmenterSettings(TrainingSettings):
     )
     flip: bool = Field(True, description="average predictions with those of the flipped image")
     refine: bool = Field(False, description="apply a dense CRF to predictions")
+    block: int = Field(0, ge=0, le=1_000_000, description=BLOCK)
     crf: CrfSettings = CrfSettings()

@@ -260,7 +260,7 @@ def deletion_drops(
 
 
 def _load(context: Context, sample: Sample) -> Loaded:
-    image, maps = load_image(sample.image), {}
+    image, maps = load_image(sample.image, sample.reading), {}
     for source, artifact in ARTIFACTS.items():
         found = _maps(context, sample, source)
         check_size(image.shape[:2], found.shape[1:], context.file(artifact, sample))

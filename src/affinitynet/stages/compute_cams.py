@@ -170,7 +170,7 @@ def _figures(context: Context, ranges: Ranges) -> dict[str, Any]:
 
 
 def _load(sample: Sample) -> Tensor:
-    return torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
+    return torch.from_numpy(load_image(sample.image, sample.reading)).permute(2, 0, 1)
 
 
 def _finite(cams: Tensor) -> Tensor:

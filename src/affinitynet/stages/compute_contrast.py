@@ -84,7 +84,7 @@ def _network(context: Context) -> PatchNetwork:
 
 
 def _load(sample: Sample) -> Tensor:
-    return torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
+    return torch.from_numpy(load_image(sample.image, sample.reading)).permute(2, 0, 1)
 
 
 def _banks(context: Context, network: PatchNetwork, patches: Describe) -> Banks:

@@ -240,6 +240,6 @@ def load_labeled(stage: str, sample: Sample, file: Path, maker: str) -> tuple[Pi
         UserError: one can't be read or they do not fit each other, by stage and name.
     """
     with blaming(stage, sample):
-        image, labels = load_image(sample.image), read_made(file, maker)
+        image, labels = load_image(sample.image, sample.reading), read_made(file, maker)
         check_size(image.shape[:2], labels.shape, file)
     return image, labels

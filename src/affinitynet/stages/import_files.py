@@ -122,7 +122,7 @@ def _numbered(context: Context) -> tuple[str, ...]:
 
 
 def _bring_cams(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
-    size, classes = read_size(sample.image), context.manifest.classes
+    size, classes = read_size(sample.image, sample.reading), context.manifest.classes
     maps = np.zeros((0, *size), np.float32)
     if sample.id in files:
         names = _numbered(context)
@@ -134,7 +134,7 @@ def _bring_cams(context: Context, files: Files, ignored: list[str], sample: Samp
 
 def _bring_cams_of_function(context: Context, sample: Sample) -> None:
     assert context.cams is not None
-    image = load_image(sample.image)
+    image = load_image(sample.image, sample.reading)
     maps = np.zeros((0, *image.shape[:2]), np.float32)
     if sample.tags:
         names = tuple(context.manifest.classes[tag] for tag in sample.tags)
@@ -159,13 +159,19 @@ def _bring_labels(
 ) -> None:
     manifest = context.manifest
     labels = read_labels_source(
-        files[sample.id], _numbered(context), manifest.classes, sample.tags, read_size(sample.image)
+        files[sample.id],
+        _numbered(context),
+        manifest.classes,
+        sample.tags,
+        read_size(sample.image, sample.reading),
     )
     write_labels(context.file(artifact, sample), labels, manifest.palette)
 
 
 def _bring_affinities(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
-    affinity = read_affinity_source(files[sample.id], read_size(sample.image)).affinity
+    affinity = read_affinity_source(
+        files[sample.id], read_size(sample.image, sample.reading)
+    ).affinity
     save_affinity(context.file(AFFINITIES, sample), affinity)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from affinitynet.data import Sample, load_image, load_truth
+from affinitynet.data import Sample, load_picture, load_truth
 from affinitynet.data.cams import load_cams
 from affinitynet.data.emptiness import empty_masks, empty_seeds, say_empty, too_many
+from affinitynet.data.images import read_size
 from affinitynet.data.judgements import (
     NOT_LEARNED,
     all_failed,
@@ -100,7 +101,7 @@ def _from_cams(
     context: Context, sample: Sample, failed: Sequence[int] = ()
 ) -> NDArray[np.integer[Any]]:
     settings = context.recipe.confident
-    image, file = load_image(sample.image), context.file(CAMS, sample)
+    image, file = load_picture(sample.image, sample.reading), context.file(CAMS, sample)
     classes, cams = load_cams(file, classes=len(context.manifest.classes))
     check_size(image.shape[:2], cams.shape[1:], file)
     label = partial(
@@ -127,7 +128,7 @@ def _from_cams(
 def _from_truth(context: Context, sample: Sample) -> NDArray[np.integer[Any]]:
     if sample.mask is None:
         raise UserError("confident.source = truth, but this image has no ground truth")
-    truth, size = load_truth(context.manifest, sample), load_image(sample.image).shape[:2]
+    truth, size = load_truth(context.manifest, sample), read_size(sample.image, sample.reading)
     if truth.shape != size:
         raise UserError(f"{sample.mask}: is {truth.shape}, its image {size}")
     return truth

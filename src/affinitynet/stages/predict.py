@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from affinitynet.channels import three_channels
 from affinitynet.data import Sample, load_image, voc_palette, write_labels
 from affinitynet.data.labels import ignore_index
 from affinitynet.errors import NotFiniteError, UserError
@@ -16,15 +17,17 @@ from affinitynet.hardware import find_device
 from affinitynet.models.segmenter import Segmenter
 from affinitynet.report.pictures import draw_labels
 from affinitynet.run_folder.folder import atomic_write, output_path
+from affinitynet.run_folder.settings_base import InputSettings
 from affinitynet.stages.images import for_each
 
 
 class Predicted(NamedTuple):
-    """The samples that have a mask now, why others have none, and the classes of the labels."""
+    """The samples that have a mask now, why others have none, the labels' classes, the reading."""
 
     samples: tuple[Sample, ...]
     faults: list[str]
     classes: tuple[str, ...]
+    reading: InputSettings | None = None
 
 
 def predict(
@@ -49,7 +52,7 @@ def predict(
 
     def load(sample: Sample) -> Tensor | None:
         try:
-            return torch.from_numpy(load_image(sample.image))
+            return torch.from_numpy(load_image(sample.image, segmenter.reading))
         except UserError as error:
             faults[sample.id] = str(error)
             return None
@@ -81,11 +84,13 @@ def predict(
         for_each("predict", samples, load=load, compute=compute, finish=finish, workers=2)
     done = tuple(sample for sample in samples if sample.id not in faults)
     in_order = [faults[sample.id] for sample in samples if sample.id in faults]
-    return Predicted(done, in_order, segmenter.classes)
+    return Predicted(done, in_order, segmenter.classes, segmenter.reading)
 
 
 def _write_overlay(file: Path, image: Tensor, labels: np.ndarray[Any, Any]) -> None:
-    picture = draw_labels(image.cpu().numpy(), labels, ignore_index(int(labels.max())))
+    picture = draw_labels(
+        three_channels(image.cpu().numpy()), labels, ignore_index(int(labels.max()))
+    )
     with atomic_write(file) as temporary:
         Image.fromarray(picture).save(temporary, format="JPEG", quality=90)
 

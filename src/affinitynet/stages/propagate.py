@@ -119,7 +119,7 @@ def _without_walk(context: Context) -> dict[str, Any]:
         "propagate",
         PSEUDO,
         samples,
-        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
         compute=lambda sample, image: image,
         finish=finish,
     )
@@ -141,7 +141,7 @@ def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) 
         "propagate",
         PSEUDO,
         samples,
-        load=lambda sample: torch.from_numpy(load_image(sample.image)),
+        load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
         compute=compute,
         finish=finish,
     )

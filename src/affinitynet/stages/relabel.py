@@ -20,10 +20,11 @@ from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
-from affinitynet.ops.propagation import label_scores, refine_scores
+from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import MASKS, PSEUDO, SEGMENTER, UNCORRECTED
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, make_each, read_mask
+from affinitynet.walking import refined
 
 JUDGED = 30  # images of each class, evenly over the list
 FOUND = 0.5  # of those that show the class in their labels: fewer, and it is unlearnt
@@ -49,7 +50,7 @@ def work(context: Context) -> dict[str, Any]:
             "relabel",
             MASKS,
             samples,
-            load=lambda sample: torch.from_numpy(load_image(sample.image)),
+            load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
             compute=compute,
             finish=lambda sample, computed: shown.write(
                 sample, _final(context, sample, *computed, kept)
@@ -100,7 +101,7 @@ def _final(
 def _decide(context: Context, sample: Sample, image: Tensor, scores: Tensor) -> NDArray[np.integer]:
     settings = context.recipe.relabel
     if settings.refine:
-        scores = refine_scores(image, scores, **settings.crf.model_dump())
+        scores = refined(image, scores, settings)
     local = label_scores(scores).numpy().astype(np.uint8)
     return to_labels(local, np.array(sample.tags, np.int64), context.manifest.ignore_index)
 
@@ -126,7 +127,7 @@ def _judge(context: Context, samples: Iterable[Sample], compute: Any) -> dict[in
         labels -= {0, context.manifest.ignore_index}
         if not labels:
             continue
-        image = torch.from_numpy(load_image(sample.image))
+        image = torch.from_numpy(load_image(sample.image, sample.reading))
         predicted = set(np.unique(_decide(context, sample, *compute(sample, image))).tolist())
         shown.update(labels)
         kept.update(labels & predicted)

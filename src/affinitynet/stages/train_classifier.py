@@ -67,7 +67,7 @@ class TaggedImages:
         """
         sample = self.samples[index % len(self.samples)]
         with blaming("train_classifier", sample):
-            pixels = load_image(sample.image)
+            pixels = load_image(sample.image, sample.reading)
         image = classifier_augment(
             pixels,
             sample_generator(self.seed, self.epoch, index),
@@ -188,7 +188,7 @@ def tag_scores(
     ):
         for sample in samples:
             with blaming("train_classifier", sample):
-                pixels = load_image(sample.image)
+                pixels = load_image(sample.image, sample.reading)
             factor = (low + high) / 2 / max(pixels.shape[:2])
             size = [max(1, round(side * factor)) for side in pixels.shape[:2]]
             image = normalization.apply(resize_image(pixels, *size)[None].to(device))

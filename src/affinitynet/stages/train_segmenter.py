@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from affinitynet.channels import three_channels
 from affinitynet.data import Manifest, Sample, load_image
 from affinitynet.data.corrections import correct_labels, corrected_samples
 from affinitynet.data.label_statistics import (
@@ -122,7 +123,7 @@ def segmentation_losses(
         beside[settings.loss] = loss(logits, labels, ignore_index)
     total = entropy + sum(beside.values())
     if settings.boundary_weight:
-        pixels = normalization.invert(images).permute(0, 2, 3, 1)
+        pixels = three_channels(normalization.invert(images).permute(0, 2, 3, 1))
         # The CRF's answer is a target: no gradient goes through it.
         refined = dense_crf(pixels, logits.detach().softmax(1), **settings.crf.model_dump())
         beside["boundary"] = boundary_loss(logits, refined)
@@ -269,7 +270,7 @@ def check_net(recipe: Recipe, manifest: Manifest) -> None:
     if min(settings.batch_size, len(manifest.split(recipe.dataset.train))) == 1:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
             # Only in training mode does batch normalization refuse a single value.
-            net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
+            net.train()(torch.zeros(1, len(net.normalization.mean), settings.crop, settings.crop))
 
 
 def _start_net(context: Context) -> SegmentationNet:
@@ -304,7 +305,7 @@ def predict_split(context: Context, segmenter: Segmenter) -> LabelCounts:
             "predict val",
             PREDICTIONS,
             samples,
-            load=lambda sample: torch.from_numpy(load_image(sample.image)),
+            load=lambda sample: torch.from_numpy(load_image(sample.image, sample.reading)),
             compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
             finish=lambda sample, result: shown.write(sample, segmenter.decide(*result)),
         )

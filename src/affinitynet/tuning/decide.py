@@ -57,7 +57,7 @@ def load_case(recipe: Recipe, manifest: Manifest, sample: Sample) -> Case:
     Raises:
         UserError: a file is missing or damaged, or does not fit the image.
     """
-    image = torch.from_numpy(load_image(sample.image))
+    image = torch.from_numpy(load_image(sample.image, sample.reading))
     file = output_path(recipe.out / CAMS.folder, sample.id, CAMS.suffix)
     classes, cams = load_cams(file, classes=len(manifest.classes))
     kept = output_path(recipe.out / AFFINITIES.folder, sample.id, AFFINITIES.suffix)

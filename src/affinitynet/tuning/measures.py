@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from affinitynet.channels import three_channels
 from affinitynet.data.trust import agreement, agreement_with_maps, combine, map_contrast
 from affinitynet.ops.affinity import pairwise_affinity
 from affinitynet.ops.propagation import enlarge_scores, label_scores, pad_to_stride
@@ -62,7 +63,7 @@ def border_contrast(case: Case, decision: Decision, walk: WalkSettings) -> float
 
     A step is the mean difference of two neighbors' colors; 0 where there is no border.
     """
-    image, labels = case.image.numpy().astype(np.float32), decision.mask
+    image, labels = three_channels(case.image).numpy().astype(np.float32), decision.mask
     across = total = 0.0
     borders = pairs = 0
     for axis in (0, 1):

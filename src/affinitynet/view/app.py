@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affinitynet.data import load_image
+from affinitynet.data import load_picture
 from affinitynet.data.corrections import write_correction
 from affinitynet.data.images import read_size
 from affinitynet.errors import UserError
@@ -66,7 +66,8 @@ def make_app(viewed: Viewed, decider: Decider) -> "Starlette":
         return JSONResponse([viewed.measures[key] for key in sorted(viewed.measures)])
 
     def image(request: Request) -> Response:
-        pixels = load_image(viewed.sample(request.path_params["index"]).image)
+        sample = viewed.sample(request.path_params["index"])
+        pixels = load_picture(sample.image, sample.reading)
         return Response(_jpeg(pixels, 93), media_type="image/jpeg")
 
     def thumbnail(request: Request) -> Response:
@@ -98,7 +99,7 @@ def make_app(viewed: Viewed, decider: Decider) -> "Starlette":
 
     async def correct(request: Request) -> Response:
         sample = viewed.sample(request.path_params["index"])
-        size = read_size(sample.image)
+        size = read_size(sample.image, sample.reading)
         kind = np.dtype("u1" if viewed.manifest.ignore_index == 255 else "<u2")
         body = await _read(request, size[0] * size[1] * kind.itemsize)
         if len(body) != size[0] * size[1] * kind.itemsize:
@@ -188,7 +189,7 @@ def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 def _thumbnail(viewed: Viewed, index: int) -> bytes:
     sample = viewed.sample(index)
-    image = load_image(sample.image)
+    image = load_picture(sample.image, sample.reading)
     size = fit(image.shape[0], image.shape[1], THUMBNAIL)
     small = resize_image(image, size)
     mask = viewed.final_labels(sample)

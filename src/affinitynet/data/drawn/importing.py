@@ -116,7 +116,7 @@ def _check_once(root: Path, drawings: list[Drawing], replace: bool) -> None:
 
 
 def _paint(drawing: Drawing, manifest: Manifest) -> Labels:
-    size = read_size(drawing.sample.image)
+    size = read_size(drawing.sample.image, drawing.sample.reading)
     if drawing.size != size:
         raise UserError(
             f"{drawing.where}: is of {drawing.size[1]} x {drawing.size[0]}, but the image "

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
+from affinitynet.models.first_layer import adapted
 from affinitynet.models.weights.caffe import read_caffe
 from affinitynet.models.weights.layouts import (
     PLAIN,
@@ -179,6 +180,8 @@ def _load(module: nn.Module, path: Path, weights: Weights) -> ConversionReport:
             f"{path} ({weights.kind}) fits nowhere in this network: the file has {in_file}; "
             f"the network has {_listed(tuple(shapes))}"
         )
+    bgr = bool(getattr(getattr(module, "normalization", None), "bgr", False))
+    weights = replace(weights, tensors=adapted(weights.tensors, module.state_dict(), bgr=bgr))
     _check_shapes(path, weights, shapes)
     # Not strict: heads that differ are reported, not refused.
     module.load_state_dict(weights.tensors, strict=False)

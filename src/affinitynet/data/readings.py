@@ -1,0 +1,227 @@
+"""How images beyond 8-bit gray and RGB become bytes: found once in a data set, then the same.
+
+Channels, range, mean and deviation are those of the training images. They stand in the run
+folder's recipe (`backbone.input`), in its manifest and in each network's `model.json`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from affinitynet.data.images import load_image, pixel_limit, read_gray16
+from affinitynet.data.roles import samples_of
+from affinitynet.data.sample import Sample
+from affinitynet.data.tiff import channels_of, is_tiff, pages_error, read_head, read_tiff
+from affinitynet.errors import UserError
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.settings_base import InputSettings
+
+LOOKED_AT = 200  # training images, evenly over the list, whose values are measured
+_PIXELS = 10_000  # of each, evenly over it
+_TAIL = 1e-4  # share of the values beyond either end of the range: a hot pixel is no range
+
+
+class Kind(NamedTuple):
+    """What a file's head says: channels, whether they are gray or RGB, and bytes or more."""
+
+    channels: int
+    colors: bool
+    deep: bool
+
+
+def kind_of(path: Path, page: int | None = None) -> Kind:
+    """Tell what an image holds, by its head alone.
+
+    Raises:
+        UserError: a damaged TIFF, or one of several pages where none is chosen.
+    """
+    if not is_tiff(path):
+        return Kind(1, True, True) if _is_gray16_png(path) else Kind(3, True, False)
+    head = read_head(path, page or 0)
+    if head.plain:
+        if page is None and head.pages > 1:
+            raise pages_error(path, head.pages)
+        return Kind(3, True, False)
+    channels, colors = channels_of(path, page)
+    return Kind(channels, colors, head.bits > 8 or head.kind != "u")
+
+
+def find_reading(
+    samples: Sequence[Sample], page: int | None = None, given: tuple[float, float] | None = None
+) -> InputSettings | None:
+    """Find how a data set's images are to be read; None where they are 8-bit gray or RGB.
+
+    given: the values that become 0 and 255; else all but a ten-thousandth of the values at
+    either end lie between them.
+
+    Raises:
+        UserError: images of different numbers of channels, or one that can't be read.
+    """
+    some = samples[:: -(-len(samples) // LOOKED_AT) or 1]
+    kinds = {sample: kind_of(sample.image, page) for sample in some if sample.image.is_file()}
+    deep = any(kind.deep for kind in kinds.values())
+    if not deep and all(kind.colors for kind in kinds.values()):
+        return None if page is None else InputSettings(page=page)
+    channels = _same_channels(kinds)
+    colors = all(kind.colors for kind in kinds.values())
+    found = [_some_values(sample.image, page, channels) for sample in kinds]
+    low, high = (None, None)
+    if deep:
+        whole = np.concatenate([v for v in found if v.dtype != np.uint8]).astype(np.float64)
+        low, high = _range(whole, colors) if given is None else ((given[0],), (given[1],))
+    reading = InputSettings(
+        channels=channels, page=page, low=low, high=high, mean=(0,) * channels, std=(1,) * channels
+    )
+    pixels = np.concatenate([to_bytes(v, reading) for v in found])
+    mean, std = pixels.mean(0, dtype=np.float64), pixels.std(0, dtype=np.float64)
+    return reading.model_copy(
+        update={
+            "mean": tuple(mean.round(3).tolist()),
+            # A channel that is the same everywhere has none, and nothing to say.
+            "std": tuple(std.clip(min=1.0).round(3).tolist()),
+        }
+    )
+
+
+def settle_reading(recipe: Recipe, manifest: Any) -> Recipe:
+    """Return the recipe with `backbone.input` as the run folder has it, or as found in the data.
+
+    Raises:
+        UserError: as `find_reading`.
+    """
+    from affinitynet.run_folder.folder import RECIPE
+
+    if recipe.backbone.input is not None:
+        return recipe
+    dataset, file = recipe.dataset, recipe.out / RECIPE
+    if file.is_file():
+        before = Recipe.load(file, out=recipe.out)
+        if (before.dataset.page, before.dataset.range) == (dataset.page, dataset.range):
+            return with_reading(recipe, before.backbone.input)
+    samples = samples_of(recipe, manifest, "train")
+    return with_reading(recipe, find_reading(samples, dataset.page, dataset.range))
+
+
+def with_reading(recipe: Recipe, reading: InputSettings | None) -> Recipe:
+    """Return a recipe all of whose networks take images that are read so."""
+    if reading is None:
+        return recipe
+    own, segmenter = {"input": reading}, recipe.segmenter
+    if segmenter.backbone is not None:
+        backbone = segmenter.backbone.model_copy(update=own)
+        segmenter = segmenter.model_copy(update={"backbone": backbone})
+    backbone = recipe.backbone.model_copy(update=own)
+    return recipe.model_copy(update={"backbone": backbone, "segmenter": segmenter})
+
+
+def describe(reading: InputSettings) -> str:
+    """Say in a sentence how images are read."""
+    parts = [f"images: {reading.channels} channels" if reading.channels != 3 else "images:"]
+    if reading.low is not None and reading.high is not None:
+        ends = [f"{low:g} to {high:g}" for low, high in zip(reading.low, reading.high, strict=True)]
+        parts.append(
+            f"the training images' values {', '.join(ends)} become 0 to 255 (--dataset.range "
+            "sets others)"
+        )
+    if reading.page is not None:
+        parts.append(f"page {reading.page} of TIFFs of several")
+    if reading.mean:
+        parts.append("normalized by their own mean and deviation")
+    first, *rest = parts
+    return f"{first} {', '.join(rest)}" if first == "images:" else ", ".join(parts)
+
+
+def load_read(path: Path, reading: InputSettings) -> npt.NDArray[np.uint8]:
+    """Decode an image to (H, W, channels) bytes, as a data set's reading says.
+
+    Raises:
+        UserError: it can't be read, or has other channels than the data set.
+    """
+    return np.ascontiguousarray(to_bytes(_fitting(path, reading.page, reading.channels), reading))
+
+
+def to_bytes(values: npt.NDArray[Any], reading: InputSettings) -> npt.NDArray[np.uint8]:
+    """Stretch values (..., C) to bytes: ``255 (v - low) / (high - low)``; bytes stay."""
+    if values.dtype == np.uint8:
+        return values
+    assert reading.low is not None
+    assert reading.high is not None
+    low, high = np.float32(reading.low), np.float32(reading.high)
+    scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+    # NaN, which float images have where there is nothing, becomes 0.
+    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
+
+
+def _fitting(path: Path, page: int | None, channels: int) -> npt.NDArray[Any]:
+    values = _values(path, page)
+    if channels == 3 and values.shape[2] == 1:
+        return values.repeat(3, 2)
+    if values.shape[2] != channels:
+        raise UserError(
+            f"{path}: has {values.shape[2]} channels, and the data set's images {channels}; all "
+            "need the same"
+        )
+    return values
+
+
+def _values(path: Path, page: int | None) -> npt.NDArray[Any]:
+    """Return an image's values (H, W, C) as its file has them; 8-bit colors as RGB."""
+    if not is_tiff(path):
+        return read_gray16(path) if _is_gray16_png(path) else load_image(path)
+    head = read_head(path, page or 0)
+    if head.plain:
+        return load_image(path, page=page)
+    try:
+        return read_tiff(path, page, pixel_limit())
+    except UserError as error:
+        # Pillow reads these as well, and needs no other package.
+        if head.gray16 and not page and isinstance(error.__cause__, ImportError):
+            return read_gray16(path)
+        raise
+
+
+def _is_gray16_png(path: Path) -> bool:
+    """Tell by a PNG's head whether it holds 16-bit gray values: Pillow reads 16-bit RGB as 8."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(26)
+    except OSError:
+        return False
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:26] == b"\x10\0"
+
+
+def _same_channels(kinds: dict[Sample, Kind]) -> int:
+    # Gray goes with RGB, as it always did.
+    counts = {s: 3 if kind.channels == 1 else kind.channels for s, kind in kinds.items()}
+    (first, count), *rest = counts.items()
+    for sample, other in rest:
+        if other != count:
+            raise UserError(
+                f"{sample.image}: has {other} channels, and {first.image} {count}; images of a "
+                "data set need the same"
+            )
+    return count
+
+
+def _some_values(path: Path, page: int | None, channels: int) -> npt.NDArray[Any]:
+    """Return up to `_PIXELS` of an image's values (n, C), evenly over it."""
+    flat = _fitting(path, page, channels).reshape(-1, channels)
+    return flat[:: -(-len(flat) // _PIXELS)]
+
+
+def _range(
+    values: npt.NDArray[np.float64], colors: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the ends of the range: one of all channels if they are colors, else one of each."""
+    columns = [values.ravel()] if colors else list(values.T)
+    low, high = [], []
+    for column in columns:
+        finite = column[np.isfinite(column)]
+        ends = np.quantile(finite, (_TAIL, 1 - _TAIL)) if finite.size else (0.0, 1.0)
+        low.append(float(f"{ends[0]:.6g}"))
+        # One value everywhere: black, and nothing to stretch.
+        high.append(max(float(f"{ends[1]:.6g}"), low[-1] + 1e-6 * max(1.0, abs(low[-1]))))
+    return tuple(low), tuple(high)
