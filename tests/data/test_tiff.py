@@ -89,7 +89,7 @@ def test_pages_of_plain_tiffs_are_chosen_without_the_extra(tmp_path):
     file = tmp_path / "x.tif"
     pages[0].save(file, save_all=True, append_images=pages[1:])
     for refused in (load_image, kind_of):
-        with pytest.raises(UserError, match="has 3 pages, and one is needed; .* 0 to 2"):
+        with pytest.raises(UserError, match=r"has 3 pages, and one is needed; .* 0 to 2"):
             refused(file)
     reading = find_reading(samples(file), page=1)
     assert reading == InputSettings(page=1)
@@ -240,7 +240,7 @@ def test_the_limit_of_pixels_holds_and_can_be_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     monkeypatch.setenv("AFFINITYNET_MAX_PIXELS", "")
     file = write(tmp_path / "x.tif", values(20, 30, 5), **FIVE)
-    with pytest.raises(UserError, match="has more than 500 pixels; .*--max-pixels"):
+    with pytest.raises(UserError, match=r"has more than 500 pixels; .*--max-pixels"):
         find_reading(samples(file))
     allow_pixels(600)
     assert find_reading(samples(file)) is not None

@@ -16,6 +16,7 @@ from affinitynet.models.saved import DESCRIPTION, Description, SavedBackbone, lo
 from affinitynet.ops.affinity import affinity_of
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.propagation import pad_to_stride
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.run_folder.folder import read_json
 from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 
@@ -131,18 +132,23 @@ def load_affinity_net(folder: str | Path) -> AnyAffinityNet:
 
 
 def image_affinity(
-    model: AnyAffinityNet | FeatureNet, image: Tensor, device: torch.device
+    model: AnyAffinityNet | FeatureNet, image: Tensor, device: torch.device, tile: int = 0
 ) -> Tensor:
-    """Return the affinities (P, h, w) float16, on the CPU, of an image (H, W, 3) uint8.
+    """Return the affinities (P, h, w) float16, on the CPU, of an image (H, W, C) uint8.
 
-    Rounded to what a run keeps, so that what follows from them is the same from the files.
+    Rounded to what a run keeps, so that what follows from them is the same from the files. Images
+    larger than `tile` pixels go through the network in tiles.
     """
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
-    pixels = normalization.apply(image.permute(2, 0, 1)[None].to(device))
-    # After the normalization, so that the padding has the mean color, as in the public code.
-    padded = pad_to_stride(pixels, model.stride)
-    affinity: Tensor = model(padded.contiguous(memory_format=torch.channels_last))[0]
-    return affinity.to(torch.float16).cpu()
+
+    def affinities(part: Tensor) -> Tensor:
+        pixels = normalization.apply(part.to(device))
+        # After the normalization, so that the padding has the mean color, as in the public code.
+        padded = pad_to_stride(pixels, model.stride)
+        found: Tensor = model(padded.contiguous(memory_format=torch.channels_last))
+        return found.to(torch.float16).cpu()
+
+    return in_tiles(affinities, image.permute(2, 0, 1)[None], tile=tile)[0]
 
 
 def describe_affinity_net(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from affinitynet.data.images import load_image
@@ -24,6 +24,7 @@ from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
 from affinitynet.ops.normalization import Normalization
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import warn
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings, CrfSettings, SegmenterSettings
@@ -197,27 +198,46 @@ def _library_net(
     )
 
 
-def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
+def segment(
+    net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool, tile: int = 0
+) -> Tensor:
     """Average the class probabilities over scales and flips.
 
-    image (3, H, W) uint8 on the network's device -> (C + 1, H, W) float32.
+    image (C, H, W) uint8 on the network's device -> (L, H, W) float32, of L labels. Images larger
+    than `tile` pixels go through the network in tiles.
     """
+
+    def probabilities_of(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        return net(images).float().softmax(1)  # softmax and sums in bf16 are too coarse
+
     height, width = image.shape[-2:]
     pixels = net.normalization.apply(image[None])
-    total = torch.zeros(())
+    total: Tensor | None = None
     for scale in scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         # antialias: plain bilinear would skip pixels where it shrinks.
         scaled = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
-        batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        probabilities = net(batch).float().softmax(1)  # softmax and sums in bf16 are too coarse
-        if flip:
-            probabilities = (probabilities[:1] + probabilities[1:].flip(-1)) / 2
-        total = total.to(probabilities) + F.interpolate(
-            probabilities, (height, width), mode="bilinear", align_corners=False
-        )
-    return total[0] / len(scales)
+        if not flip:
+            probabilities = in_tiles(probabilities_of, scaled, tile=tile)
+        elif not tile:
+            plain, mirrored = probabilities_of(torch.cat([scaled, scaled.flip(-1)])).split(1)
+            probabilities = (plain + mirrored.flip(-1)) / 2
+        else:  # one after the other: each is of the image's size
+            probabilities = in_tiles(probabilities_of, scaled, tile=tile)
+            mirrored = in_tiles(probabilities_of, scaled.flip(-1), tile=tile)
+            probabilities = probabilities.add_(mirrored.flip(-1)).div_(2)
+        if total is None:
+            total = probabilities.new_zeros(probabilities.shape[1], height, width)
+        for number in range(len(total)):  # likewise
+            total[number] += F.interpolate(
+                probabilities[:, number : number + 1],
+                (height, width),
+                mode="bilinear",
+                align_corners=False,
+            )[0, 0]
+    assert total is not None  # a recipe names a scale
+    return total.div_(len(scales))
 
 
 class SavedCrf(CrfSettings):
@@ -246,10 +266,19 @@ class SegmenterDescription(Description):
     classes: tuple[str, ...]
     backbone: SavedBackbone
     settings: SavedSettings
+    tile: int = 0
+
+    @model_serializer(mode="wrap")
+    def _without_tile(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files of segmenters that see images as a whole stay as they were.
+        return {key: value for key, value in write(self).items() if (key, value) != ("tile", 0)}
 
 
 def describe_segmenter(
-    backbone: BackboneSettings, settings: SegmenterSettings, classes: Sequence[str]
+    backbone: BackboneSettings,
+    settings: SegmenterSettings,
+    classes: Sequence[str],
+    tile: int = 0,
 ) -> SegmenterDescription:
     """Say what it takes to build a recipe's segmenter and to predict with it, for `model.json`.
 
@@ -259,6 +288,7 @@ def describe_segmenter(
         classes=tuple(classes),
         backbone=SavedBackbone.model_validate((settings.backbone or backbone).model_dump()),
         settings=SavedSettings.model_validate(settings.model_dump()),
+        tile=tile,
     )
 
 
@@ -271,6 +301,7 @@ class Segmenter:
         self.classes: tuple[str, ...] = description.classes
         self.settings: SegmenterSettings = description.settings
         self.reading = description.backbone.input
+        self.tile = description.tile
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
@@ -293,7 +324,7 @@ class Segmenter:
     def scores(self, image: Tensor) -> Tensor:
         """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device."""
         settings = self.settings
-        return segment(self.net, image.permute(2, 0, 1), settings.scales, settings.flip)
+        return segment(self.net, image.permute(2, 0, 1), settings.scales, settings.flip, self.tile)
 
     def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
         """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""

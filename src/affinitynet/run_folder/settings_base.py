@@ -29,6 +29,8 @@ LATER: dict[str, object] = {
     "segmenter.backbone.input": None,
 }
 
+# What images are read by, for stages without a network of their own.
+READ = ("dataset.page", "dataset.range")
 # What affinities of a frozen network's features depend on.
 OF_FEATURES = (
     "seed",

@@ -33,7 +33,7 @@ from affinitynet.run_folder.artifacts import (
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
-from affinitynet.run_folder.settings_base import OF_FEATURES, WITHOUT_WALK
+from affinitynet.run_folder.settings_base import OF_FEATURES, READ, WITHOUT_WALK
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _compute_cams(recipe: Recipe) -> Stage:
         (
             "dataset.val",
             "dataset.figures",
-            *(own if imported else ("cams",)),
+            *(own if imported else ("cams", "tile")),
             *(measured if by_quantile else ()),
         ),
         (*recipe.cams.splits, "figures"),
@@ -105,6 +105,7 @@ def _compute_cams(recipe: Recipe) -> Stage:
 def _compute_contrast(recipe: Recipe) -> Stage:
     learnt = recipe.contrast.features == "classifier"
     own = ("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits")
+    own = (*own, "tile")
     return Stage(
         "compute_contrast",
         (CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS,),
@@ -132,7 +133,7 @@ def _mine_confident(recipe: Recipe) -> Stage:
         "mine_confident",
         (CONFIDENT,),
         (makes_cams(recipe),) if source == "cams" else (),
-        ("confident.source", "cams.classes") if imported else ("confident",),
+        ("confident.source", "cams.classes") if imported else ("confident", *READ),
         ("train", "figures"),
         truth=source == "truth",
         source=source if imported else "",
@@ -177,20 +178,20 @@ def _propagate(recipe: Recipe) -> Stage:
         kept = (*kept, AFFINITIES)
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
-    settings = ("walk", *(OF_FEATURES if frozen else ()))
+    settings = ("walk", "tile", *(OF_FEATURES if frozen else ()))
     reads = (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
 
 def _train_segmenter(recipe: Recipe) -> Stage:
     reads = ("propagate", *_start(recipe.segmenter.start, recipe))
-    settings = ("seed", "precision", "backbone", "segmenter")
+    settings = ("seed", "precision", "tile", "backbone", "segmenter")
     artifacts = (SEGMENTER, PREDICTIONS)
     return Stage("train_segmenter", artifacts, reads, settings, corrections=True)
 
 
 def _relabel(recipe: Recipe) -> Stage:
-    settings = ("relabel", "precision")
+    settings = ("relabel", "precision", "tile")
     roles = ("train", "figures")
     return Stage("relabel", (MASKS, UNCORRECTED), ("train_segmenter",), settings, roles)
 

@@ -22,6 +22,7 @@ from affinitynet.models.contrast import FEWEST, FOR_SCALE, images_by_classes, im
 from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.contrast import as_cams, calibrate, calibration
 from affinitynet.ops.normalization import Normalization
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import say
 from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.folder import read_json, write_json
@@ -50,6 +51,7 @@ def work(context: Context) -> dict[str, Any]:
             cast(Normalization, model.backbone.normalization),
             scales=settings.scales,
             flip=settings.flip,
+            tile=context.recipe.tile,
         )
         ranges: Ranges = {}
         if settings.threshold == "quantile":
@@ -83,25 +85,30 @@ def multi_scale_cams(
     tags: Sequence[int],
     scales: Sequence[float],
     flip: bool,
+    tile: int = 0,
 ) -> Tensor:
     """Sum the rectified CAMs over scales and flips.
 
-    network is `Classifier.cams`; image (3, H, W) uint8; returns (K, H, W) float32, not negative,
-    for the K classes of `tags`. An image and its mirror image go through the network as one batch.
+    network is `Classifier.cams`; image (C, H, W) uint8; returns (K, H, W) float32, not negative,
+    for the K classes of `tags`. An image and its mirror image go through the network as one batch,
+    larger ones than `tile` pixels in tiles.
     """
+
+    def maps_of(images: Tensor) -> Tensor:
+        pixels = normalization.apply(images).contiguous(memory_format=torch.channels_last)
+        return network(pixels)[:, list(tags)]
+
     height, width = image.shape[-2:]
     total = torch.zeros(len(tags), height, width, device=image.device)
     for scale in scales:
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
         scaled = T.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
-        pixels = normalization.apply(scaled[None])
-        batch = torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
-        maps = network(batch.contiguous(memory_format=torch.channels_last))[:, list(tags)]
+        batch = torch.stack([scaled, scaled.flip(-1)]) if flip else scaled[None]
         # float32 before the sum over scales: the network may run in half precision.
-        maps = F.interpolate(maps.float(), (height, width), mode="bilinear", align_corners=False)
-        total += maps[0]
-        if flip:
-            total += maps[1].flip(-1)
+        maps = in_tiles(maps_of, batch, tile=tile).float()
+        for number, row in enumerate(maps):  # one by one, as each is of the image's size
+            found = F.interpolate(row[None], (height, width), mode="bilinear", align_corners=False)
+            total += found[0].flip(-1) if number else found[0]
     return total
 
 

@@ -21,6 +21,7 @@ from affinitynet.models.contrast import (
     images_without,
 )
 from affinitynet.ops.contrast import as_cams
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import say
 from affinitynet.run_folder.artifacts import CLASSIFIER
 from affinitynet.run_folder.settings import ContrastSettings
@@ -44,8 +45,12 @@ def work(context: Context) -> dict[str, Any]:
 
         def patches(image: Tensor) -> Tensor:
             pixels = network.normalization.apply(resize_long_side(image, settings.long_side)[None])
-            found: Tensor = network(pixels.to(device, memory_format=torch.channels_last))[0]
-            return found.float()
+            found = in_tiles(
+                lambda part: network(part.to(device, memory_format=torch.channels_last)),
+                pixels,
+                tile=context.recipe.tile,
+            )
+            return found[0].float()
 
         banks = _banks(context, network, patches).to(device)
 

@@ -94,7 +94,7 @@ def _with_network(context: Context, frozen: FeatureNet | None) -> dict[str, Any]
     with inference(model, hardware) as device:
 
         def compute(sample: Sample, image: Tensor) -> Walkable:
-            affinity = image_affinity(model, image, device)
+            affinity = image_affinity(model, image, device, recipe.tile)
             if recipe.affinity.pairs == "cropped":
                 affinity = cropped_pairs(affinity, recipe.affinity.radius)
             return Walkable(image, affinity, model.radius, model.stride)
