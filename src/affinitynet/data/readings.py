@@ -21,6 +21,7 @@ from affinitynet.run_folder.settings_base import InputSettings
 
 LOOKED_AT = 200  # training images, evenly over the list, whose values are measured
 _PIXELS = 10_000  # of each, evenly over it
+_LARGEST = 1e30
 _TAIL = 1e-4  # share of the values beyond either end of the range: a hot pixel is no range
 
 
@@ -60,6 +61,8 @@ def find_reading(
     Raises:
         UserError: images of different numbers of channels, or one that can't be read.
     """
+    if given is not None and given[0] >= given[1]:
+        raise UserError(f"dataset.range = {given}: its second value must be above its first")
     some = samples[:: -(-len(samples) // LOOKED_AT) or 1]
     kinds = {sample: kind_of(sample.image, page) for sample in some if sample.image.is_file()}
     deep = any(kind.deep for kind in kinds.values())
@@ -68,10 +71,13 @@ def find_reading(
     channels = _same_channels(kinds)
     colors = all(kind.colors for kind in kinds.values())
     found = [_some_values(sample.image, page, channels) for sample in kinds]
-    low, high = (None, None)
-    if deep:
-        whole = np.concatenate([v for v in found if v.dtype != np.uint8]).astype(np.float64)
-        low, high = _range(whole, colors) if given is None else ((given[0],), (given[1],))
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    deeper = [v for v in found if v.dtype != np.uint8]
+    if deeper and given is not None:
+        low, high = (given[0],), (given[1],)
+    elif deeper:
+        low, high = _range(np.concatenate(deeper), colors)
     reading = InputSettings(
         channels=channels, page=page, low=low, high=high, mean=(0,) * channels, std=(1,) * channels
     )
@@ -94,9 +100,11 @@ def settle_reading(recipe: Recipe, manifest: Any) -> Recipe:
     """
     from affinitynet.run_folder.folder import RECIPE
 
-    if recipe.backbone.input is not None:
-        return recipe
     dataset, file = recipe.dataset, recipe.out / RECIPE
+    given = recipe.backbone.input
+    asked = dataset.range is None or (given and given.low == dataset.range[:1])
+    if given is not None and given.page == dataset.page and asked:
+        return recipe
     if file.is_file():
         before = Recipe.load(file, out=recipe.out)
         if (before.dataset.page, before.dataset.range) == (dataset.page, dataset.range):
@@ -140,17 +148,25 @@ def load_read(path: Path, reading: InputSettings) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: it can't be read, or has other channels than the data set.
     """
-    return np.ascontiguousarray(to_bytes(_fitting(path, reading.page, reading.channels), reading))
+    values = _fitting(path, reading.page, reading.channels)
+    try:
+        return np.ascontiguousarray(to_bytes(values, reading))
+    except ValueError as error:
+        raise UserError(f"{path}: has {error}; all need the same") from error
 
 
 def to_bytes(values: npt.NDArray[Any], reading: InputSettings) -> npt.NDArray[np.uint8]:
     """Stretch values (..., C) to bytes: ``255 (v - low) / (high - low)``; bytes stay."""
     if values.dtype == np.uint8:
         return values
-    assert reading.low is not None
-    assert reading.high is not None
-    low, high = np.float32(reading.low), np.float32(reading.high)
-    scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+    if reading.low is None or reading.high is None:
+        raise ValueError(f"{values.dtype} values, where the training images hold bytes")
+    # float64 for integers that float32 can't tell apart.
+    wide = values.dtype.itemsize > 2 and values.dtype.kind in "iu"
+    kind: Any = np.float64 if wide else np.float32
+    low, high = np.array(reading.low, kind), np.array(reading.high, kind)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values.astype(kind) - low) * (255 / (high - low))
     # NaN, which float images have where there is nothing, becomes 0.
     return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
 
@@ -209,17 +225,18 @@ def _same_channels(kinds: dict[Sample, Kind]) -> int:
 def _some_values(path: Path, page: int | None, channels: int) -> npt.NDArray[Any]:
     """Return up to `_PIXELS` of an image's values (n, C), evenly over it."""
     flat = _fitting(path, page, channels).reshape(-1, channels)
-    return flat[:: -(-len(flat) // _PIXELS)]
+    return flat[:: -(-len(flat) // _PIXELS) or 1]
 
 
-def _range(
-    values: npt.NDArray[np.float64], colors: bool
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _range(values: npt.NDArray[Any], colors: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the ends of the range: one of all channels if they are colors, else one of each."""
-    columns = [values.ravel()] if colors else list(values.T)
+    with np.errstate(invalid="ignore"):
+        wide = values.astype(np.float64)
+    columns = [wide.ravel()] if colors else list(wide.T)
     low, high = [], []
     for column in columns:
-        finite = column[np.isfinite(column)]
+        # Of float32, in which values become bytes.
+        finite = column[np.abs(column) < _LARGEST]  # neither infinite nor NaN
         ends = np.quantile(finite, (_TAIL, 1 - _TAIL)) if finite.size else (0.0, 1.0)
         low.append(float(f"{ends[0]:.6g}"))
         # One value everywhere: black, and nothing to stretch.

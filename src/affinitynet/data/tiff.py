@@ -5,6 +5,8 @@ tifffile and imagecodecs come with the extra `tiff`, and are imported where such
 
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -82,11 +84,19 @@ def read_head(path: Path, page: int = 0) -> Head:
     Raises:
         UserError: a damaged file.
     """
+    with _blaming(path), path.open("rb") as file:
+        tags, pages = _directories(file, page)
+        return _head(tags, pages)
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file makes others raise into one line that names it."""
     try:
-        with path.open("rb") as file:
-            tags, pages = _directories(file, page)
-            return _head(tags, pages)
-    except Exception as error:  # damaged directories raise what they like
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: this image can't be decoded ({reason})") from error
 
@@ -129,7 +139,8 @@ def _read_tags(file: IO[bytes], order: str, big: bool) -> tuple[Tags, int]:
         tag, kind, number = unpack("HHQ" if big else "HHL")
         inline, after = 8 if big else 4, file.tell() + (8 if big else 4)
         form = _FORMS.get(kind, "")
-        if tag in _KNOWN and form and number <= _LONGEST:
+        # Text is the description's alone, whatever a damaged file says of numbers.
+        if tag in _KNOWN and form and number <= _LONGEST and (form == "s") == (tag == _DESCRIPTION):
             form = order + (f"{number}s" if form == "s" else form * number)
             if struct.calcsize(form) > inline:
                 file.seek(unpack("Q" if big else "L")[0])
@@ -140,6 +151,7 @@ def _read_tags(file: IO[bytes], order: str, big: bool) -> tuple[Tags, int]:
 
 def _head(tags: Tags, pages: int) -> Head:
     samples = tags.get(_SAMPLES, (1,))[0]
+    alpha = sum(value in _ALPHA for value in tags.get(_EXTRA, ()))
     turned = tags.get(_ORIENTATION, (1,))[0]
     text = b"".join(tags.get(_DESCRIPTION, ())).decode("latin-1")
     images = _IMAGEJ.search(text) if text.startswith("ImageJ=") else None
@@ -147,7 +159,7 @@ def _head(tags: Tags, pages: int) -> Head:
     return Head(
         (tags[_HEIGHT][0], tags[_WIDTH][0]),
         turned if turned in range(1, 9) else 1,
-        samples - sum(value in _ALPHA for value in tags.get(_EXTRA, ())),
+        samples - alpha if alpha < samples else samples,
         max(tags.get(_BITS, (1,))),
         {2: "i", 3: "f"}.get(tags.get(_FORMAT, (1,))[0], "u"),
         tags.get(_PHOTOMETRIC, (1,))[0],
@@ -175,7 +187,7 @@ def channels_of(path: Path, page: int | None) -> tuple[int, bool]:
         _check_page(path, page, head.pages)
         colors = head.channels == 1 or (head.channels == 3 and head.photometric == _RGB)
         return head.channels, colors
-    with _opened(path) as file:
+    with _blaming(path), _opened(path) as file:
         plane = _choose(path, file, page)
         return plane.channels, plane.channels == 1
 
@@ -190,22 +202,20 @@ def read_tiff(path: Path, page: int | None, limit: int | None) -> Values:
             pixels, or the extra `tiff` is not installed.
     """
     head = read_head(path, page or 0)
-    try:
-        with _opened(path) as file:
-            plane = _choose(path, file, page)
-            if plane.channels > MOST_CHANNELS:
-                raise UserError(f"{path}: has {plane.channels} channels; leave {MOST_CHANNELS}")
-            if limit is not None and plane.height * plane.width > limit:
-                raise UserError(
-                    f"{path}: has more than {limit} pixels; cut it into tiles, or allow more by "
-                    "--max-pixels if you trust the file"
-                )
-            values = plane.read()
-    except UserError:
-        raise
-    except Exception as error:  # codecs raise what they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: this image can't be decoded ({reason})") from error
+    with _blaming(path), _opened(path) as file:
+        plane = _choose(path, file, page)
+        if plane.channels > MOST_CHANNELS:
+            raise UserError(f"{path}: has {plane.channels} channels; leave {MOST_CHANNELS}")
+        if limit is not None and plane.height * plane.width > limit:
+            raise UserError(
+                f"{path}: has more than {limit} pixels; cut it into tiles, or allow more by "
+                "--max-pixels if you trust the file"
+            )
+        values = plane.read()
+    if values.dtype == bool:
+        values = values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "uif" or not values.size:
+        raise UserError(f"{path}: has no numbers that are brightness ({values.dtype})")
     if head.photometric == _MIN_IS_WHITE and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
     return _turn(values[..., : head.channels] if not head.stacked else values, head.orientation)
@@ -230,11 +240,8 @@ def _opened(path: Path) -> Any:
 
     # It says of odd tags what matters to nobody here.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    try:
-        # One file alone: OME's may name others.
-        return tifffile.TiffFile(path, _multifile=False)
-    except Exception as error:
-        raise UserError(f"{path}: this image can't be decoded ({error})") from error
+    # One file alone: OME's may name others.
+    return tifffile.TiffFile(path, _multifile=False)
 
 
 class _Plane(NamedTuple):
