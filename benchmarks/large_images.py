@@ -49,18 +49,20 @@ STAGES = ("confident", "propagation", "cams", "affinities", "segmenter")
 
 
 def confident(image: Tensor, cams: Tensor, block: int) -> Tensor:
-    return in_blocks(confident_labels, image, cams, block=block, bilateral_sxy=WIDTH)
+    found = in_blocks(confident_labels, image, cams, block=block, bilateral_sxy=WIDTH)
+    return found.to(torch.uint8)
 
 
 def propagated(image: Tensor, cams: Tensor, affinity: Tensor, block: int) -> Tensor:
     scores = walk_scores(cams, affinity, alpha=16, beta=8, steps=256, radius=5, stride=8)
     spread = enlarge_scores(scores, 8, (image.shape[0], image.shape[1]))
-    return label_scores(in_blocks(dense_crf, image, spread, block=block, bilateral_sxy=WIDTH))
+    refined = in_blocks(dense_crf, image, spread, block=block, bilateral_sxy=WIDTH)
+    return label_scores(refined).to(torch.uint8)
 
 
-def networks(weights: str) -> dict[str, Callable[[Tensor, int], Tensor]]:
+def networks(name: str, weights: str) -> dict[str, Callable[[Tensor, int], Tensor]]:
     """Give the networks' stages: each takes an image (H, W, 3) and the side of its tiles."""
-    backbone = BackboneSettings(name="mobilenetv2_100", weights=weights)
+    backbone = BackboneSettings(name=name, weights=weights)
     torch.manual_seed(0)
     classifier = build_classifier(backbone, ClassifierSettings(), ("a", "b")).eval()
     affinity = build_affinity_net(backbone, AffinitySettings(output_stride=16)).eval()
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=1024)
     parser.add_argument("--whole", action="store_true", help="also without blocks and tiles")
     parser.add_argument("--stages", nargs="+", default=STAGES[:2], choices=STAGES)
+    parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--weights", default="none", help="of the networks (default: random)")
     arguments = parser.parse_args()
     one_thread()
@@ -134,7 +137,8 @@ def main() -> None:
         "|---|---|---|---|---|---|---|"
     )
     taken: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    nets = networks(arguments.weights) if {*arguments.stages} & {*STAGES[2:]} else {}
+    with_networks = {*arguments.stages} & {*STAGES[2:]}
+    nets = networks(arguments.backbone, arguments.weights) if with_networks else {}
     for side in arguments.sides:
         image = pictured(side)
         stages: dict[str, Callable[[int], Tensor]] = {
@@ -158,6 +162,7 @@ def main() -> None:
                     f"| {memory / 1e6:.0f} MB | {same} |",
                     flush=True,
                 )
+                del found  # the next call's memory is its own
     for (stage, name), points in taken.items():
         if len(points) > 1:
             pixels, times = np.log(np.array(points)).T

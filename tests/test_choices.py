@@ -31,7 +31,21 @@ def test_leaves_of_1024_pixels(tmp_path: Path) -> None:
         "affinity.steps": 250,
         "segmenter.steps": 710,
         "segmenter.balance": True,
+        "tile": 0,
+        "confident.block": 0,
+        "walk.block": 0,
+        "relabel.block": 0,
     }
+
+
+def test_large_images_are_taken_in_parts(tmp_path: Path) -> None:
+    facts = Facts(300, [(500, 400), (3000, 4000)], EVEN)
+    recipe, chosen = settle(open_recipe(tmp_path), facts)
+    assert recipe.tile == recipe.confident.block == recipe.walk.block == 1024
+    assert recipe.relabel.block == 1024
+    assert chosen["tile"].reason.startswith("the largest image has 4000 pixels on its long side")
+    assert settle(open_recipe(tmp_path, tile=512), facts)[0].tile == 512
+    assert an.Recipe.load("voc12_resnet38", out=tmp_path).tile == 0
 
 
 def test_small_images_are_enlarged_and_small_sets_seen_more_often(tmp_path: Path) -> None:

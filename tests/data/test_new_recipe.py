@@ -48,8 +48,9 @@ def test_every_choice_is_made_and_has_its_reason(photos, tmp_path):
     chosen = choose(base, facts_of(base, manifest))
     assert recipe.choose == ()
     for name, choice in chosen.items():
-        section, key = name.split(".")
-        assert getattr(getattr(recipe, section), key) == choice.value, name
+        section, _, key = name.rpartition(".")
+        owner = getattr(recipe, section) if section else recipe
+        assert getattr(owner, key) == choice.value, name
         assert choice.reason in re.sub(r"\n *# ", " ", file.read_text())
     same = {"name", "out", "choose", "dataset", *(n.split(".")[0] for n in chosen)}
     assert recipe.model_dump(exclude=same) == base.model_dump(exclude=same)

@@ -1,18 +1,30 @@
 """CAMs, affinities and predictions of large images in tiles are the whole image's."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from affinitynet.models.affinity_net import AffinityNet, image_affinity
-from affinitynet.models.backbone import TimmBackbone
+from affinitynet.models.backbone import Backbone, TimmBackbone
 from affinitynet.models.boundary_net import BoundaryNet
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.feature_net import FeatureNet
+from affinitynet.models.resnet38 import ResNet38
 from affinitynet.models.segmenter import LargeFov, SegmentationNet, segment
+from affinitynet.models.vgg16 import VGG16
+from affinitynet.ops.tiles import in_tiles
 from affinitynet.stages.compute_cams import multi_scale_cams, scale_maps
 
-TILE = 128
+TILE = 256
+NETWORKS: dict[str, Callable[[], Backbone]] = {
+    "resnet38": lambda: ResNet38(1 / 16),
+    "vgg16": lambda: VGG16(width=1 / 16),
+    "mobilenetv2_100": lambda: TimmBackbone("mobilenetv2_100", 16, frozen=False),
+    "resnet50": lambda: TimmBackbone("resnet50", 16, frozen=False),
+}
 
 
 def backbone(output_stride: int = 8) -> TimmBackbone:
@@ -29,7 +41,20 @@ def picture(height: int, width: int) -> Tensor:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("height", "width"), [(640, 384), (401, 563)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_surroundings_hold_the_field_of_view(name: str) -> None:
+    torch.manual_seed(0)
+    net: Any = NETWORKS[name]()
+    pixels = torch.randn(1, 3, 32, 1088)
+    whole = net.eval()(pixels)
+    for number in range(3):
+        maps = in_tiles(lambda part, n=number: net(part)[n], pixels, tile=320)
+        largest = whole[number].abs().max()
+        assert (maps - whole[number]).abs().max() < 1e-4 * largest
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("height", "width"), [(128, 1216), (97, 1203)])
 def test_cams_of_tiles_have_one_maximum_and_are_the_wholes(height: int, width: int) -> None:
     model = Classifier(backbone(), 4).eval()
     image, tags = picture(height, width), (0, 3)
@@ -57,7 +82,7 @@ def test_affinities_of_tiles_are_the_wholes(kind: str) -> None:
         "boundary": lambda: BoundaryNet(backbone()),
     }
     model = nets[kind]().eval()
-    image, place = picture(576, 448).permute(1, 2, 0), torch.device("cpu")
+    image, place = picture(96, 1216).permute(1, 2, 0), torch.device("cpu")
     whole = image_affinity(model, image, place).float()
     tiled = image_affinity(model, image, place, TILE).float()
     assert whole.shape == tiled.shape
@@ -71,7 +96,7 @@ def test_affinities_of_tiles_are_the_wholes(kind: str) -> None:
 def test_predictions_of_tiles_are_the_wholes(flip: bool) -> None:
     body = backbone()
     net = SegmentationNet(LargeFov(body, body.channels[-1], 3), body.normalization, 1, True).eval()
-    image = picture(512, 448)
+    image = picture(96, 1184)
     whole = segment(net, image, (0.5, 1.0), flip)
     tiled = segment(net, image, (0.5, 1.0), flip, TILE)
     assert (whole - tiled).abs().max() < 1e-3

@@ -44,7 +44,7 @@ def bands(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_the_data_set_to_new_images(bands, tiny_text, tmp_path, monkeypatch):
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "run"
     # With tiles, which images of 64 pixels need none of the surroundings for.
-    recipe.write_text(tiny_text + "relabel: {enabled: true}\ntile: 32\n")
+    recipe.write_text(tiny_text + "relabel: {enabled: true, block: 48}\ntile: 32\n")
     run = an.run(an.Recipe.load(recipe, data=bands, out=out))
     assert {status.state for status in run.status()} == {"done"}
     for network in ("classifier", "affinity", "segmenter"):

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from affinitynet.ops._arguments import check_count
 
-# What a tile sees around what is kept of it. Measured on photographs, see docs/performance.md.
-SURROUNDINGS = 256
+# What a tile sees around what is kept of it: the fields of view of ResNet-38 (278 pixels to each
+# side), ResNet-50 and MobileNetV2 (less), and the pairs of an affinity's cell (40 pixels).
+SURROUNDINGS = 320
 STEP = 32  # tiles begin at multiples of a network's largest stride, or their cells would lie apart
 _LARGEST = 10**6
 
