@@ -245,11 +245,10 @@ def _opened(path: Path) -> Any:
 
 
 class _Plane(NamedTuple):
-    """One page of a series: the axes of its shape, and where it stands among the others."""
+    """One page of a series, by its place among the others."""
 
     series: Any
     number: int
-    count: int  # pages of the series
 
     @property
     def channels(self) -> int:
@@ -297,7 +296,8 @@ def _split(values: Values, axes: str, number: int) -> Values:
     own = [place for place, axis in enumerate(axes) if axis in "CSYX"]
     others = [place for place in range(len(axes)) if place not in own]
     moved = values.transpose(*others, *own)
-    return moved.reshape(-1, *moved.shape[len(others) :])[number]
+    page: Values = moved.reshape(-1, *moved.shape[len(others) :])[number]
+    return page
 
 
 def _choose(path: Path, file: Any, page: int | None) -> _Plane:
@@ -310,7 +310,7 @@ def _choose(path: Path, file: Any, page: int | None) -> _Plane:
         count = int(np.prod([size for axis, size in sizes if axis not in "CSYX"], dtype=int))
         if len(planes) + count > MOST_PAGES:
             raise UserError(f"{path}: has more than {MOST_PAGES} pages; take it apart")
-        planes += [_Plane(series, number, count) for number in range(count)]
+        planes += [_Plane(series, number) for number in range(count)]
     if not planes:
         raise UserError(f"{path}: holds no image")
     _check_page(path, page, len(planes))
