@@ -122,8 +122,8 @@ def open_image(path: Path) -> Image.Image:
 
 def read_size(path: Path, reading: InputSettings | None = None) -> tuple[int, int]:
     """Return (H, W) of an upright image by its header alone; errors as for `load_image`."""
-    if reading is not None and (size := _tiff_size(path, reading.page)):
-        return size
+    if reading is not None and (known := _tiff_size(path, reading.page)):
+        return known
 
     def size(image: Image.Image) -> tuple[int, int]:
         # 5 to 8 exchange height and width. Of a TIFF Pillow gives the upright size already.

@@ -209,7 +209,8 @@ def segment(
 
     def probabilities_of(images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        return net(images).float().softmax(1)  # softmax and sums in bf16 are too coarse
+        logits: Tensor = net(images)
+        return logits.float().softmax(1)  # softmax and sums in bf16 are too coarse
 
     height, width = image.shape[-2:]
     pixels = net.normalization.apply(image[None])
@@ -221,8 +222,8 @@ def segment(
         if not flip:
             probabilities = in_tiles(probabilities_of, scaled, tile=tile)
         elif not tile:
-            plain, mirrored = probabilities_of(torch.cat([scaled, scaled.flip(-1)])).split(1)
-            probabilities = (plain + mirrored.flip(-1)) / 2
+            both = probabilities_of(torch.cat([scaled, scaled.flip(-1)]))
+            probabilities = (both[:1] + both[1:].flip(-1)) / 2
         else:  # one after the other: each is of the image's size
             probabilities = in_tiles(probabilities_of, scaled, tile=tile)
             mirrored = in_tiles(probabilities_of, scaled.flip(-1), tile=tile)

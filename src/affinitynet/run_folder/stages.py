@@ -104,8 +104,8 @@ def _compute_cams(recipe: Recipe) -> Stage:
 
 def _compute_contrast(recipe: Recipe) -> Stage:
     learnt = recipe.contrast.features == "classifier"
-    own = ("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits")
-    own = (*own, "tile")
+    roles = ("dataset.train", "dataset.val", "dataset.figures")
+    own = ("seed", *roles, "cams.source", "cams.splits", "tile")
     return Stage(
         "compute_contrast",
         (CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS,),
