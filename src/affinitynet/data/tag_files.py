@@ -19,18 +19,8 @@ from affinitynet.errors import UserError
 
 TABLES = (".csv", ".tsv", ".txt")
 SUFFIXES = (".csv", ".tsv", *LINES, ".json", ".xml")
-<<<<<<< HEAD
 # Files of other meanings.
 OURS = ("groups.csv", "predict.json", "choices.json", "truth.json", "toy.json")
-=======
-OURS = (
-    "groups.csv",
-    "predict.json",
-    "choices.json",
-    "truth.json",
-    "toy.json",
-)  # files of other meanings
->>>>>>> 0a26876 (Types)
 MOST = 12  # files of a kind in a folder that are looked into
 COCO_LISTS = {"images", "annotations", "categories"}
 

@@ -1,5 +1,6 @@
 """What the compiled kernels need to be operators of torch.
 
+Their schemas are written out, as versions of torch differ in the annotations that they read.
 Registered with shapes of their own (fakes), `torch.compile` and `torch.export` trace them as one
 node each; with a rule for batches, `torch.func` takes them apart as it does torch's own.
 """
@@ -78,7 +79,7 @@ def over_batches(operator: Callable[..., Any]) -> Callable[..., Any]:
         def parted(result: Tensor) -> tuple[Tensor, int | None]:
             if not result.numel() and result.ndim == 1:  # of what was not asked for
                 return result, None
-            return result.unflatten(0, (info.batch_size, -1)), 0
+            return result.reshape(info.batch_size, -1, *result.shape[1:]), 0
 
         found = operator(*map(merged, arguments, dims))
         if isinstance(found, Tensor):

@@ -105,12 +105,17 @@ def dense_crf(
     return (torch.stack(refined) if batched else refined[0]).reshape(scores.shape)
 
 
-@torch.library.custom_op("affinitynet::mean_field", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::mean_field",
+    mutates_args=(),
+    schema="(Tensor image, Tensor unary, int iterations, float[] numbers, int[] origin) -> Tensor",
+)
 def _mean_field(
     image: Tensor, unary: Tensor, iterations: int, numbers: Sequence[float], origin: Sequence[int]
 ) -> Tensor:
     """Run the kernels on an image (H, W, channels) and label sets (A, L, N), which stay as are."""
-    settings = Settings(iterations, *numbers, (origin[0], origin[1]))
+    one, other, sxy, srgb, compat = numbers
+    settings = Settings(iterations, one, other, sxy, srgb, compat, (origin[0], origin[1]))
     return mean_field_cpu(image, unary.clone(), settings).contiguous()
 
 

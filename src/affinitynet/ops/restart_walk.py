@@ -62,7 +62,7 @@ def restart_walk(
     return (walked * root).to(dtype)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def restart_coefficients(restart: float, tolerance: float) -> tuple[float, ...]:
     """Expand r / (1 - (1 - r) x) in Chebyshev polynomials, as far as the tolerance asks.
 

@@ -144,16 +144,9 @@ def _compute_cams(recipe: Recipe) -> Stage:
 
 def _compute_contrast(recipe: Recipe) -> Stage:
     learnt = recipe.contrast.features == "classifier"
-<<<<<<< HEAD
-    own = (
-        *("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits"),
-        *("networks.run", "tile"),
-    )
-    made = CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS
-=======
     roles = ("dataset.train", "dataset.val", "dataset.figures")
-    own = ("seed", *roles, "cams.source", "cams.splits", "tile")
->>>>>>> 0a26876 (Types)
+    own = ("seed", *roles, "cams.source", "cams.splits", "tile", "networks.run")
+    made = CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS
     return Stage(
         "compute_contrast",
         (made,),
