@@ -20,7 +20,8 @@ class State:
 
     epochs: how many are finished. means: of the last one's losses. step: how many steps are done of
     the epoch behind them. sums: of their losses. random: torch's generators there, alike in all
-    processes. history: what the curve's file doesn't hold of it.
+    processes. history: what the curve's file doesn't hold of it. average: of the weights, where one
+    is asked for.
     """
 
     epochs: int = 0
@@ -29,6 +30,7 @@ class State:
     sums: dict[str, float] = field(default_factory=dict)
     random: list[Tensor] = field(default_factory=list)
     history: dict[str, list[Any]] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, losses: dict[str, float]) -> None:
         """Count a step."""

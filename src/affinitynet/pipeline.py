@@ -218,7 +218,7 @@ class Run:
             states = [freshness.status(stage, self._count) for stage in kept]
             done = {status.name for status in states if status.finished}
             todo = [stage for stage in stages if stage.name not in done]
-            names = {stage.name for stage in todo}
+            names = {stage.work for stage in todo}
             check_sources(self.recipe, todo)
             check_function(self.recipe, todo, self._cams)
             check_tools(self.recipe, self.manifest, names)
@@ -326,11 +326,13 @@ class Run:
 
 def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
     """Return the function that does a stage: its own, or the one that brings its files in."""
-    module = "import_files" if stage.source else stage.name
-    work: Callable[[Context], dict[str, Any]] = importlib.import_module(
+    module = "import_files" if stage.source else stage.work
+    work: Callable[..., dict[str, Any]] = importlib.import_module(
         f"affinitynet.stages.{module}"
     ).work
-    return (lambda context: work(context, stage)) if stage.source else work  # type: ignore[call-arg]
+    # What several stages share has to be told which of them it is.
+    shared = stage.source or stage.round
+    return (lambda context: work(context, stage)) if shared else work
 
 
 def run(

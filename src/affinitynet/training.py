@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from affinitynet.checkpoint import (
@@ -55,22 +56,52 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
 
     With AdamW, whose steps don't depend on a gradient's size, biases have no rate of their own, and
     norms no decay either: it would pull their scales to zero.
+
+    With `layer_decay` d a pretrained layer learns d^k times as fast, k layers before the last.
     """
     adamw = settings.optimizer == "adamw"
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    before = layers_before_the_last(model) if settings.layer_decay < 1 else {}
+    groups: dict[tuple[bool, bool, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            new = not name.startswith(("backbone.", "network.encoder.", "head.norm."))
+            new = not is_pretrained(name)
             bare = name.endswith("bias") or (adamw and parameter.ndim < 2)
-            groups.setdefault((new, bare), []).append(parameter)
+            groups.setdefault((new, bare, before.get(name, 0)), []).append(parameter)
     return [
         {
             "params": parameters,
-            "rate": (settings.head_rate if new else 1.0) * (2.0 if bare and not adamw else 1.0),
+            "rate": (settings.head_rate if new else 1.0)
+            * (2.0 if bare and not adamw else 1.0)
+            * settings.layer_decay**layers,
             "weight_decay": 0.0 if bare else settings.weight_decay,
         }
-        for (new, bare), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (new, bare, layers), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def is_pretrained(name: str) -> bool:
+    """Tell by a parameter's name whether it comes from pretraining, or counts with what does."""
+    return name.startswith(("backbone.", "network.encoder.", "head.norm."))
+
+
+def layers_before_the_last(model: nn.Module) -> dict[str, int]:
+    """Count for each parameter of the timm network in a model the layers behind it there.
+
+    Raises:
+        UserError: there is no network that says which parameters make a layer.
+    """
+    for path, module in model.named_modules():
+        if hasattr(module, "group_matcher"):
+            # As timm groups them: a block, or what stands before the first one or behind the last.
+            ids: dict[str, int] = group_parameters(
+                module, module.group_matcher(coarse=False), reverse=True
+            )
+            last = max(ids.values())
+            return {f"{path}.{name}": last - int(layer) for name, layer in ids.items()}
+    raise UserError(
+        "layer_decay: this network does not say which of its parameters make a layer; set "
+        "layer_decay to 1"
+    )
 
 
 def training_length(images: int, settings: TrainingSettings) -> tuple[int, int]:
@@ -91,6 +122,7 @@ def fit(
     seed: int,
     hardware: Hardware,
     weights: Sequence[float] | None = None,
+    ema: float = 0.0,
 ) -> dict[str, float]:
     """Train `model` in place; return the last epoch's mean losses and the number of steps.
 
@@ -99,7 +131,7 @@ def fit(
     training goes on behind it and ends with the weights an uninterrupted run ends with, as order,
     augmentation and dropout depend on (seed, epoch) alone. With `settings.steps` the last epoch
     ends early. `weights` draws each image with a chance in proportion to its own; without, an epoch
-    has each image once.
+    has each image once. With `ema` above 0 the model ends as the moving average of its weights.
 
     Processes that are linked (torchrun) train together: each takes its part of every batch, which
     is as large as the settings say, and the steps are those of one process but for rounding. The
@@ -112,6 +144,9 @@ def fit(
             network, an image can't be read, the checkpoint is damaged, or the device is missing;
             there are more processes than images in a batch, or one of them has ended.
     """
+    if settings.learns == "head":
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not is_pretrained(key))
     team = find_team(hardware.place())
     team.check_batch(name, min(settings.batch_size, len(dataset)))
     with _accelerator(hardware) as accelerator, _prepared(model, settings, accelerator) as ready:
@@ -120,7 +155,7 @@ def fit(
         history = History(folder, state.epochs, length[1])
         history.go_on(state.history)
         size = min(settings.batch_size, len(dataset))
-        loop = _Loop(name, *ready, losses, settings, accelerator, *length, history, team, size)
+        loop = _Loop(name, *ready, losses, settings, accelerator, *length, history, team, size, ema)
         say(loop.describe())
         order = Order(
             len(dataset),
@@ -146,6 +181,8 @@ def fit(
                     save_state(folder / CHECKPOINT, *ready, state)
                 if stops:
                     raise Stopped(MESSAGE)
+        if state.average:
+            ready[0].load_state_dict(state.average)
     if not team.leads:
         raise Helped
     model.eval()
@@ -167,6 +204,7 @@ class _Loop:
     history: History
     team: Team
     size: int  # images of a batch, of which each process of the team has a part
+    ema: float = 0.0
 
     @property
     def epochs(self) -> int:
@@ -195,6 +233,8 @@ class _Loop:
             _set_rate(self.optimizer, rate)
             with self.team.together(self.name, self.model, self.size):
                 parts, stops = self._step(batch, epoch)
+            if self.ema:
+                move_average(state.average, self.model.state_dict(), step, self.ema)
             self.history.add(step, epoch, parts, rate)
             state.add(parts)
             progress.advance(f"epoch {epoch + 1}/{self.epochs} loss {parts['loss']:.3f}")
@@ -229,6 +269,24 @@ class _Loop:
         self.team.add_gradients(self.model.parameters())
         self.optimizer.step()
         return values, self.team.any(stop_asked())
+
+
+def move_average(
+    average: dict[str, Tensor], weights: Mapping[str, Tensor], step: int, decay: float
+) -> None:
+    """Move an average of weights on by one step, in place: a' = d a + (1 - d) w.
+
+    d = min(decay, (1 + step) / (10 + step)), step counted from 0, so that the first weights, which
+    know nothing, are soon forgotten. Statistics of norms are averaged too; counters are taken over.
+
+    Source: Tarvainen & Valpola, NeurIPS 2017 (mean teacher); the rising decay is TensorFlow's.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, value in weights.items():
+        if name in average and value.is_floating_point():
+            average[name].lerp_(value.detach(), 1 - decay)
+        else:
+            average[name] = value.detach().clone()
 
 
 @contextmanager

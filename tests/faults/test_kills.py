@@ -23,6 +23,9 @@ ALL = {
     "contrast.features": "classifier",
     "contrast.long_side": 64,
     "relabel.enabled": True,
+    "relabel.rounds": 2,
+    "relabel.confidence": 0.5,
+    "segmenter.ema": 0.9,
     "workers": 2,
 }
 # Where the process is killed: before the n-th rename of a file in a folder, when the file is
@@ -126,6 +129,9 @@ MORE_KILLS = [
     ("train_segmenter", "segmenter/checkpoint", 1),
     ("train_segmenter", "predictions/", 2),
     ("relabel", "masks/", 4),
+    ("train_segmenter_1", "segmenter_1/checkpoint", 2),
+    ("relabel_1", "certain_1/", 3),
+    ("relabel_1", "masks_1/stage", 1),
     ("evaluate", "evaluation/", 2),
 ]
 

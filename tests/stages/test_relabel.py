@@ -10,6 +10,7 @@ import affinitynet as an
 from affinitynet.data import read_labels
 from affinitynet.export import export_run
 from affinitynet.report import write_report
+from affinitynet.run_folder.artifacts import PSEUDO
 from affinitynet.stages import relabel
 from affinitynet.stages.context import Context
 from affinitynet.stages.relabel import restrict
@@ -101,8 +102,8 @@ def test_the_judge_counts_images_that_lose_a_class(
     context = finished.context
     nothing = torch.cat([torch.ones(1, 64, 64), torch.zeros(4, 64, 64)])
 
-    def compute(sample: an.Sample, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return image, restrict(nothing, sample.tags)
+    def compute(sample: an.Sample, image: torch.Tensor) -> relabel.Scored:
+        return relabel.Scored(image, restrict(nothing, sample.tags))
 
-    found = relabel._judge(context, context.samples("train"), compute)
+    found = relabel._judge(context, context.samples("train"), compute, PSEUDO)
     assert set(found.values()) <= {0.0}

@@ -1,5 +1,6 @@
 """The affinity network: which neighboring cells belong together."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -27,7 +28,7 @@ class AffinityDescription(Description):
 
     kind: Literal["affinity"] = "affinity"
     backbone: SavedBackbone
-    output_stride: Literal[8, 16]
+    output_stride: Literal[8, 16] | None
     radius: Annotated[int, Field(ge=2, le=20)]
     distance: Literal["mean", "sum"]
     group_norm: bool
@@ -104,7 +105,7 @@ class AffinityNet(nn.Module):
         """Return affinities (B, P, h, w) of normalized images, within another radius if given."""
         rows, columns = (-(-side // self.stride) for side in images.shape[-2:])
         if self.stride != self._cell:  # whole cells of the first map too; cut off again below
-            images = pad_to_stride(images, max(self.stride, self._cell))
+            images = pad_to_stride(images, math.lcm(self.stride, self._cell))
         grid = (-(-images.shape[-2] // self.stride), -(-images.shape[-1] // self.stride))
         if self.scale > 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear")

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from affinitynet.errors import UserError
 from affinitynet.models.resnet38 import ResNet38
+from affinitynet.models.transformer import TransformerBackbone
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
 from affinitynet.ops.normalization import Normalization
-from affinitynet.progress import warn
+from affinitynet.progress import say, warn
+from affinitynet.run_folder.backbone_names import transformer_kind
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 
@@ -115,7 +117,7 @@ class TimmBackbone(nn.Module):
 
 def every_map(backbone: Backbone, images: Tensor) -> list[Tensor]:
     """Return a backbone's maps of all strides; the paper's two networks give their three."""
-    if isinstance(backbone, TimmBackbone):
+    if isinstance(backbone, TimmBackbone | TransformerBackbone):
         return backbone.every_map(images)
     return backbone(images)
 
@@ -144,7 +146,8 @@ def _create(name: str, output_stride: int, pretrained: bool) -> Any:
     except (TypeError, NotImplementedError, AssertionError) as error:  # each network its own
         raise UserError(
             f"backbone.name = {name!r} can't be made at output stride {output_stride} ({error}); "
-            "use a convolutional network such as resnet50 or mobilenetv2_100"
+            "use a convolutional network such as resnet50 or mobilenetv2_100, or a transformer of "
+            "docs/backbones.md"
         ) from error
     except Exception as error:  # hub errors have no common base
         if not pretrained:
@@ -157,7 +160,7 @@ def _create(name: str, output_stride: int, pretrained: bool) -> Any:
 
 def build_backbone(
     settings: BackboneSettings,
-    output_stride: int,
+    output_stride: int | None,
     *,
     data: Path | None = None,
     pretrained: bool = True,
@@ -166,7 +169,7 @@ def build_backbone(
 ) -> Backbone:
     """Make the backbone a recipe names, with its weights unless `pretrained` is False.
 
-    The paper's two networks always have output stride 8; `fc6_dilation` is VGG-16's
+    The paper's two networks always have output stride 8, transformers none. `fc6_dilation` is VGG's
     (1 in the classifier, 4 in the affinity network, 12 in the segmentation network).
 
     Raises:
@@ -189,14 +192,18 @@ def build_backbone(
         backbone: nn.Module = (
             ResNet38() if settings.name == "resnet38" else VGG16(fc6_dilation=fc6_dilation)
         )
+    elif transformer_kind(settings.name):
+        backbone = TransformerBackbone(settings.name, download=download)
     else:
         backbone = TimmBackbone(
             settings.name,
-            output_stride,
+            output_stride or 32,  # all that a network has without one
             download=download,
             frozen=settings.weights != "none",
             norm=norm,
         )
+    if file or download:
+        say_license(settings.name)
     if file:
         report = load_backbone(backbone, file)
         if report.missing:
@@ -204,3 +211,16 @@ def build_backbone(
             warn(f"{file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
     # The layout in which convolutions run fastest.
     return cast(Backbone, backbone.to(memory_format=torch.channels_last))
+
+
+_FREE = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "other", None)
+_said: set[str] = set()
+
+
+def say_license(name: str) -> None:
+    """Say once a process under which license a network's weights are, where that is its own."""
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    terms = getattr(known, "license", None)
+    if terms not in _FREE and name not in _said:
+        _said.add(name)
+        say(f"{name}: its weights are under the license {terms}, which is yours to keep")

@@ -26,7 +26,7 @@ class BoundaryDescription(Description):
 
     kind: Literal["boundary"] = "boundary"
     backbone: SavedBackbone
-    output_stride: Literal[8, 16]
+    output_stride: Literal[8, 16] | None
     radius: Annotated[int, Field(ge=2, le=20)]
     scale: Literal[1, 2, 4]
     stride: Literal[2, 4, 8]

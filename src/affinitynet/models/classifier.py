@@ -21,7 +21,7 @@ class ClassifierDescription(Description):
     kind: Literal["classifier"] = "classifier"
     classes: tuple[str, ...]
     backbone: SavedBackbone
-    output_stride: Literal[8, 16, 32]
+    output_stride: Literal[8, 16, 32] | None  # None: a transformer's
     # Defaults where earlier versions wrote no such key: it was so in all of their networks.
     norm: Norm = "frozen"
     pooling: Pooling = "average"

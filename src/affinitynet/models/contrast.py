@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from affinitynet.data import Sample
 from affinitynet.errors import UserError
 from affinitynet.models.backbone import Backbone, TimmBackbone
+from affinitynet.models.transformer import TransformerBackbone
 from affinitynet.ops.contrast import (
     calibrate,
     calibration,
@@ -44,13 +45,19 @@ class PatchNetwork(nn.Module):
         self.normalization: Normalization = backbone.normalization
         self._timm = isinstance(backbone, TimmBackbone)
         known = _map_strides(backbone)
+        self._indices: list[int] = []
+        if isinstance(backbone, TransformerBackbone) and backbone.kind == "plain":
+            # All maps are on one grid, which a stride does not tell apart; the last one's features
+            # are of classes more than of places.
+            self._indices = [0, 1]
+            strides = ()
         missing = [stride for stride in strides if stride not in known]
         if missing:
             raise UserError(
                 f"contrast.strides: the network has no map of stride {missing[0]}; choose from "
                 f"{', '.join(map(str, sorted(set(known))))}"
             )
-        self._indices = [known.index(stride) for stride in strides]
+        self._indices = [known.index(stride) for stride in strides] or self._indices
         # Measured: a backbone lists the channels of its three maps only.
         with torch.inference_mode():
             maps = self.eval()._maps(torch.zeros(1, 3, 64, 64))

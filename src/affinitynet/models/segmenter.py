@@ -17,14 +17,17 @@ from torch import Tensor, nn
 from affinitynet.data.images import load_image
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.hardware import find_device
-from affinitynet.models.backbone import build_backbone, set_norm_to_eval
+from affinitynet.models.backbone import build_backbone, say_license, set_norm_to_eval
+from affinitynet.models.dense_heads import build_dpt, check_head
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
+from affinitynet.models.transformer import timm_options
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
 from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import warn
+from affinitynet.run_folder.backbone_names import transformer_kind
 from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings, CrfSettings, SegmenterSettings
 
@@ -111,7 +114,10 @@ def build_segmentation_net(
     config: Any = timm.get_pretrained_cfg(backbone.name)
     normalization = Normalization(config.mean, config.std, scale=255.0)
     # The library's networks refuse sizes that their strides don't divide.
-    multiple = max(cast(Any, network.encoder).output_stride, 16)
+    stride = int(cast(Any, network.encoder).output_stride)
+    kind = transformer_kind(backbone.name)
+    # Of a plain transformer whole patches; of DPT's two halvings and doublings of them, even ones.
+    multiple = 2 * stride if kind == "plain" else max(stride, 32 if kind else 16)
     frozen = backbone.weights != "none" and settings.norm == "frozen"
     net = SegmentationNet(network, normalization, multiple, frozen=frozen)
     file = find_weights(backbone.weights, data) if pretrained else None
@@ -175,19 +181,30 @@ def _library_net(
         )
     # Only DeepLab's decoders take a stride; the others fix their encoder's.
     dilated = settings.architecture.startswith("deeplab")
-    options = {"encoder_output_stride": settings.output_stride} if dilated else {}
+    options: dict[str, Any] = {}
+    if dilated:
+        options = {"encoder_output_stride": settings.output_stride}
+    kind = transformer_kind(backbone.name)
+    if kind:
+        check_head(settings.architecture, backbone.name)
+        options = timm_options(backbone.name)
     weights = "imagenet" if pretrained and backbone.weights == "imagenet" else None
-    return cast(
-        nn.Module,
-        smp.create_model(
+    if weights:
+        say_license(backbone.name)
+
+    def create(**more: Any) -> nn.Module:
+        made = smp.create_model(
             settings.architecture,
             # "tu-" is the library's prefix for timm's networks.
             encoder_name=f"tu-{backbone.name}",
             encoder_weights=weights,
             classes=labels,
             **options,
-        ),
-    )
+            **more,
+        )
+        return cast(nn.Module, made)
+
+    return build_dpt(create) if kind == "plain" else create()
 
 
 def segment(net: SegmentationNet, image: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
@@ -225,7 +242,7 @@ class SavedSettings(SegmenterSettings):
     model_config = ConfigDict(extra="ignore")
 
     architecture: str
-    output_stride: Literal[8, 16]
+    output_stride: Literal[8, 16] | None
     backbone: SavedBackbone | None = None
     crf: SavedCrf = SavedCrf()
 
@@ -282,10 +299,13 @@ class Segmenter:
         net, description = load_model(Path(folder), SegmenterDescription, build)
         return cls(net.to(memory_format=torch.channels_last).to(place), description)
 
-    def scores(self, image: Tensor) -> Tensor:
-        """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device."""
+    def scores(self, image: Tensor, scales: Sequence[float] | None = None) -> Tensor:
+        """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device.
+
+        They are averaged over the settings' scales, or over those given.
+        """
         settings = self.settings
-        return segment(self.net, image.permute(2, 0, 1), settings.scales, settings.flip)
+        return segment(self.net, image.permute(2, 0, 1), scales or settings.scales, settings.flip)
 
     def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
         """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""

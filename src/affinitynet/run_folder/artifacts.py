@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.settings_base import MOST_ROUNDS
 
 FIGURES = "figures.json"  # in the folder of `evaluate`
 CHOICE = "choice.json"  # in that of `choose_cams`
@@ -106,7 +107,60 @@ PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmen
 MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
 UNCORRECTED = Artifact("uncorrected", ".png")  # final masks before a correction, for `evaluate`
 EVALUATION = Artifact("evaluation")
-CORRECTED = (PSEUDO, MASKS)  # read with corrections laid over them, by all but `evaluate`
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one training of the segmenter and its final masks leave.
+
+    number: 0 is the last round, whose folders are those that people use; the ones before count from
+    1. certain: the masks with uncertain pixels neutral, which teach the next round; the last has
+    none.
+    """
+
+    number: int
+    segmenter: Artifact
+    predictions: Artifact
+    masks: Artifact
+    uncorrected: Artifact
+    certain: Artifact | None = None
+
+    def stage(self, work: str) -> str:
+        """Name the stage that does this work in this round: `relabel_1`."""
+        return f"{work}_{self.number}" if self.number else work
+
+
+def _earlier(number: int) -> Round:
+    return Round(
+        number,
+        Artifact(f"segmenter_{number}"),
+        # Without a title: what is shown and exported is the last round's.
+        Artifact(
+            f"predictions_{number}",
+            ".png",
+            row=f"segmenter_{number}",
+            conditions=_segmenter_conditions,
+        ),
+        Artifact(
+            f"masks_{number}",
+            ".png",
+            f"Mask of round {number}",
+            f"masks_{number}",
+            _final_conditions,
+        ),
+        Artifact(f"uncorrected_{number}", ".png"),
+        Artifact(
+            f"certain_{number}", ".png", row=f"certain_{number}", conditions=_final_conditions
+        ),
+    )
+
+
+EARLIER = tuple(_earlier(number) for number in range(1, MOST_ROUNDS))
+LAST = Round(0, SEGMENTER, PREDICTIONS, MASKS, UNCORRECTED)
+_CERTAIN = tuple(each.certain for each in EARLIER if each.certain)
+# Read with corrections laid over them, by all but `evaluate`.
+CORRECTED = (PSEUDO, *(each.masks for each in EARLIER), *_CERTAIN, MASKS)
+PARTIAL = (CONFIDENT, *_CERTAIN)  # label maps with neutral pixels, of which they say nothing
 
 # In the order in which they are made. The second entry is a stage that makes it: of the
 # affinities that is `train_affinity` where they come from files, of the CAMs any of three.
@@ -123,6 +177,18 @@ MADE_BY = (
     (SCORES, "propagate"),
     (WALK, "propagate"),
     (PSEUDO, "propagate"),
+    *(
+        (artifact, each.stage(work))
+        for each in EARLIER
+        for artifact, work in (
+            (each.segmenter, "train_segmenter"),
+            (each.predictions, "train_segmenter"),
+            (each.masks, "relabel"),
+            (each.uncorrected, "relabel"),
+            (each.certain, "relabel"),
+        )
+        if artifact
+    ),
     (SEGMENTER, "train_segmenter"),
     (PREDICTIONS, "train_segmenter"),
     (MASKS, "relabel"),

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER, SEGMENTER
+from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER, EARLIER, SEGMENTER
 from affinitynet.run_folder.tables import Table, read_table, table_of, write_table
 
 HISTORY = "history.csv"
 ROWS = 200  # about as many as a curve can show
-TRAININGS = (CLASSIFIER, AFFINITY, SEGMENTER)
+TRAININGS = (CLASSIFIER, AFFINITY, *(each.segmenter for each in EARLIER), SEGMENTER)
 
 
 class History:

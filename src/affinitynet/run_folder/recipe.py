@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from affinitynet.errors import UserError, did_you_mean
+from affinitynet.run_folder.backbone_names import check_strides, fit_transformers
 from affinitynet.run_folder.flags import find_section, nearest_settings, read_yaml
 from affinitynet.run_folder.folder import check_relative
 from affinitynet.run_folder.setting_types import FILES, Device
@@ -95,6 +96,17 @@ class Recipe(Settings):
             return {**values, "out": Path("runs") / str(values.get("name", "affinitynet"))}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_transformers(cls, values: Any) -> Any:
+        """Leave out the stride that a transformer lacks, and choose a head that it takes."""
+        return fit_transformers(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _strides_that_are(self) -> Self:
+        check_strides(self)
+        return self
+
     @model_validator(mode="after")
     def _same_backbone(self) -> Self:
         segmenter = self.segmenter
@@ -102,6 +114,14 @@ class Recipe(Settings):
             raise ValueError(
                 "segmenter.start = classifier needs the classifier's backbone: "
                 "leave segmenter.backbone out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scales_to_compare(self) -> Self:
+        if self.relabel.agreement and len(set(self.segmenter.scales)) < 2:
+            raise ValueError(
+                "relabel.agreement compares two scales: give segmenter.scales two or more"
             )
         return self
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_va
 
 from affinitynet.run_folder.setting_types import countable, source_of, with_train
 from affinitynet.run_folder.settings_base import (
+    MOST_ROUNDS,
     PRECISION,
     BackboneSettings,
     CrfSettings,
@@ -252,6 +253,31 @@ class RelabelSettings(Settings):
     )
     refine: bool = Field(True, description="dense CRF on them")
     crf: CrfSettings = CrfSettings(bilateral_sxy=50, bilateral_srgb=5)
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=MOST_ROUNDS,
+        description="trainings of the segmentation network; each but the first learns from the "
+        "final masks of the one before",
+    )
+    confidence: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="with rounds: pixels whose label has a probability below this don't teach the "
+        "next one (CLIP-ES: 0.95); 0: all do",
+    )
+    agreement: bool = Field(
+        False,
+        description="with rounds: pixels that the smallest and the largest of segmenter.scales "
+        "label differently don't teach the next one",
+    )
+
+    @model_validator(mode="after")
+    def _rounds_need_masks(self) -> Self:
+        if self.rounds > 1 and not self.enabled:
+            raise ValueError("rounds above 1 learn from final masks: set relabel.enabled = true")
+        return self
 
 
 class EvaluateSettings(Settings):

@@ -20,7 +20,19 @@ LATER: dict[str, object] = {
     "walk.background_score": 0.25,
     "confident.block": 0,
     "walk.block": 0,
+    "relabel.rounds": 1,
+    "relabel.confidence": 0.0,
+    "relabel.agreement": False,
+    "segmenter.ema": 0.0,
+    "segmenter.clamp": 0.0,
+    **{
+        f"{section}.{key}": value
+        for section in ("classifier", "affinity", "segmenter")
+        for key, value in (("layer_decay", 1.0), ("learns", "all"))
+    },
 }
+
+MOST_ROUNDS = 4  # of segmenter and final masks: each has folders of its own
 
 # What affinities of a frozen network's features depend on.
 OF_FEATURES = (
@@ -52,7 +64,9 @@ class BackboneSettings(Settings):
     """The network that classifier and affinity network stand on."""
 
     name: str = Field(
-        "mobilenetv2_100", description="resnet38, vgg16 (the paper's), or any timm model name"
+        "mobilenetv2_100",
+        description="resnet38, vgg16 (the paper's), or the name of a timm model, convolutional or "
+        "a transformer (docs/backbones.md)",
     )
     weights: str = Field(
         "imagenet",

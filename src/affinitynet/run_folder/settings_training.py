@@ -40,6 +40,16 @@ class TrainingSettings(Settings):
     power: float = Field(
         0.9, ge=0, description="of the decay: learning rate x (1 - step / steps) ** power"
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="a pretrained layer learns at this times the rate of the one behind it (0.65 "
+        "to 0.8 for transformers); 1: all alike",
+    )
+    learns: Literal["all", "head"] = Field(
+        "all", description="all, or head: what is pretrained stays as it is"
+    )
     crop: int = Field(448, ge=32, description="side of the square training crop in pixels")
     jitter: bool = Field(
         True,
@@ -50,8 +60,9 @@ class TrainingSettings(Settings):
 class ClassifierSettings(TrainingSettings):
     """Stage 1: the multi-label classifier whose weights make the CAMs."""
 
-    output_stride: Literal[8, 16, 32] = Field(
-        16, description="of timm backbones; the paper's networks have 8"
+    output_stride: Literal[8, 16, 32] | None = Field(
+        16,
+        description="of timm backbones; the paper's networks have 8, transformers none (null)",
     )
     long_side: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(ascending)] = Field(
         (256, 512),
@@ -85,9 +96,10 @@ class AffinitySettings(TrainingSettings):
     )
     epochs: int = Field(8, ge=1, description="passes over the training split")
     batch_size: int = Field(8, ge=1, description="images per step")
-    output_stride: Literal[8, 16] = Field(
+    output_stride: Literal[8, 16] | None = Field(
         8,
-        description="of timm backbones; the walk's grid is the same in either case",
+        description="of timm backbones; the walk's grid is the same in either case; transformers "
+        "have none (null), and the grid of their patches",
     )
     scale: Literal[1, 2, 4] = Field(
         1,
@@ -126,7 +138,7 @@ class SegmenterSettings(TrainingSettings):
     architecture: str = Field(
         "deeplabv3plus",
         description="a segmentation-models-pytorch architecture, or largefov (DeepLab-v1 head on "
-        "the paper's backbones)",
+        "the paper's backbones); left out: dpt on plain transformers, segformer on pyramids",
     )
     backbone: BackboneSettings | None = Field(
         None, description="its own backbone, with name and weights; null: the same as `backbone`"
@@ -135,7 +147,9 @@ class SegmenterSettings(TrainingSettings):
         "backbone",
         description="weights the encoder starts from: the backbone's or the classifier's",
     )
-    output_stride: Literal[8, 16] = Field(16, description="of the encoder, if it can be chosen")
+    output_stride: Literal[8, 16] | None = Field(
+        16, description="of the encoder, if it can be chosen; transformers have none (null)"
+    )
     scale_range: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ascending)] = Field(
         (0.5, 2.0), description="resize by a random factor in this range in training"
     )
@@ -156,6 +170,19 @@ class SegmenterSettings(TrainingSettings):
         "none",
         description="of the cross entropy: none, or root, which weighs classes with less than a "
         "tenth of the pixels in the pseudo masks by the root of how much less, at most 10",
+    )
+    clamp: float = Field(
+        0.0,
+        ge=0,
+        description="once the cross entropy is below this, that of a pixel is at most the mean "
+        "around it, as labels that nothing around supports are often wrong (WeakTr: 1.2); 0: never",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="keep the moving average of the weights with this decay a step, such as 0.999, "
+        "in place of the last; 0: the last",
     )
     boundary_weight: float = Field(
         0.0, ge=0, description="weight of the boundary loss, KL(dense CRF || network)"

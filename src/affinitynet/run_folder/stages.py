@@ -19,17 +19,17 @@ from affinitynet.run_folder.artifacts import (
     CAMS_CONTRAST,
     CLASSIFIER,
     CONFIDENT,
+    EARLIER,
     EVALUATION,
+    LAST,
     MADE_BY,
     MASKS,
     NAMES,
-    PREDICTIONS,
     PSEUDO,
     SCORES,
-    SEGMENTER,
-    UNCORRECTED,
     WALK,
     Artifact,
+    Round,
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
@@ -44,7 +44,7 @@ class Stage:
     settings: sections of the recipe or single settings, with dots, that the files depend on.
     roles: of the splits (train, val, figures) whose images and tags it depends on; truth: whether
     it depends on their ground truth too; corrections: on masks that people drew. source: where it
-    brings its files in from, "" where it makes them.
+    brings its files in from, "" where it makes them. round: that it belongs to, if any.
     """
 
     name: str
@@ -55,6 +55,12 @@ class Stage:
     truth: bool = False
     corrections: bool = False
     source: str = ""
+    round: Round | None = None
+
+    @property
+    def work(self) -> str:
+        """The name of what it does, which stages of several rounds have in common."""
+        return self.name.removesuffix(f"_{self.round.number}") if self.round else self.name
 
     @property
     def folder(self) -> str:
@@ -182,17 +188,34 @@ def _propagate(recipe: Recipe) -> Stage:
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
 
-def _train_segmenter(recipe: Recipe) -> Stage:
-    reads = ("propagate", *_start(recipe.segmenter.start, recipe))
-    settings = ("seed", "precision", "backbone", "segmenter")
-    artifacts = (SEGMENTER, PREDICTIONS)
-    return Stage("train_segmenter", artifacts, reads, settings, corrections=True)
+def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
+    before = round_before(recipe, this)
+    taught_by = before.stage("relabel") if before else "propagate"
+    return Stage(
+        this.stage("train_segmenter"),
+        (this.segmenter, this.predictions),
+        (taught_by, *_start(recipe.segmenter.start, recipe)),
+        ("seed", "precision", "backbone", "segmenter"),
+        corrections=True,
+        round=this,
+    )
 
 
-def _relabel(recipe: Recipe) -> Stage:
-    settings = ("relabel", "precision")
-    roles = ("train", "figures")
-    return Stage("relabel", (MASKS, UNCORRECTED), ("train_segmenter",), settings, roles)
+def _relabel(recipe: Recipe, this: Round) -> Stage:
+    # Not `rounds`: with another number of them these masks are made in the same way.
+    settings = ("relabel.enabled", "relabel.refine", "relabel.crf", "precision")
+    artifacts: tuple[Artifact, ...] = (this.masks, this.uncorrected)
+    if this.certain and leaves_out(recipe):
+        artifacts = (*artifacts, this.certain)
+        settings = (*settings, "relabel.confidence", "relabel.agreement")
+    return Stage(
+        this.stage("relabel"),
+        artifacts,
+        (this.stage("train_segmenter"),),
+        settings,
+        ("train", "figures"),
+        round=this,
+    )
 
 
 def _evaluate(recipe: Recipe) -> Stage:
@@ -209,9 +232,6 @@ _STAGES: tuple[Callable[[Recipe], Stage], ...] = (
     _mine_confident,
     _train_affinity,
     _propagate,
-    _train_segmenter,
-    _relabel,
-    _evaluate,
 )
 
 
@@ -228,14 +248,35 @@ def makes_cams(recipe: Recipe) -> str:
     return made.get(recipe.cams.source, "compute_cams")
 
 
+def rounds_of(recipe: Recipe) -> tuple[Round, ...]:
+    """Return the rounds of segmenter and final masks, in order."""
+    count = recipe.relabel.rounds if recipe.relabel.enabled else 1
+    return (*EARLIER[: count - 1], LAST)
+
+
+def round_before(recipe: Recipe, this: Round) -> Round | None:
+    """Return the round before this one; None for the first, which pseudo masks teach."""
+    rounds = rounds_of(recipe)
+    place = rounds.index(this)
+    return rounds[place - 1] if place else None
+
+
+def leaves_out(recipe: Recipe) -> bool:
+    """Tell whether pixels that a round is not certain of are neutral to the next."""
+    return recipe.relabel.confidence > 0 or recipe.relabel.agreement
+
+
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return the stages that a recipe needs, in order.
 
     A stage is needed if the final masks, or the segmentation network where none are asked for,
     depend on it, directly or not.
     """
-    described = {stage.name: stage for stage in (make(recipe) for make in _STAGES)}
-    last = described.pop("evaluate")
+    made = [make(recipe) for make in _STAGES]
+    for each in rounds_of(recipe):
+        made += [_train_segmenter(recipe, each), _relabel(recipe, each)]
+    described = {stage.name: stage for stage in made}
+    last = _evaluate(recipe)
     needed = {"relabel" if recipe.relabel.enabled else "train_segmenter"}
     # From the end: all that read a stage come behind it, so one pass finds every need.
     for stage in reversed(described.values()):
@@ -275,9 +316,11 @@ def find_stage(name: str, stages: Sequence[Stage]) -> Stage:
             f"this run has no stage {name}: {why}; choose from "
             f"{', '.join(stage.name for stage in stages)}"
         )
-    hint = did_you_mean(name, NAMES, cutoff=0.5)
+    known = (*(stage.name for stage in stages), *(n for n in NAMES if not n[-1].isdigit()))
+    hint = did_you_mean(name, known, cutoff=0.5)
     hint = f"{hint} There are" if hint else "choose from"
-    raise UserError(f"{name!r} is no stage: {hint} {', '.join(NAMES)}")
+    listed = (n for n in NAMES if n in known)
+    raise UserError(f"{name!r} is no stage: {hint} {', '.join(listed)}")
 
 
 def with_all_behind(first: Stage, stages: Iterable[Stage]) -> tuple[Stage, ...]:

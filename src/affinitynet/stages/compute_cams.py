@@ -19,6 +19,7 @@ from affinitynet.errors import UserError
 from affinitynet.hardware import compiled, inference
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.contrast import FEWEST, FOR_SCALE, images_by_classes, images_without
+from affinitynet.models.transformer import multiple_of
 from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.contrast import as_cams, calibrate, calibration
 from affinitynet.ops.normalization import Normalization
@@ -50,6 +51,7 @@ def work(context: Context) -> dict[str, Any]:
             cast(Normalization, model.backbone.normalization),
             scales=settings.scales,
             flip=settings.flip,
+            multiple=multiple_of(model.backbone),
         )
         ranges: Ranges = {}
         if settings.threshold == "quantile":
@@ -83,16 +85,18 @@ def multi_scale_cams(
     tags: Sequence[int],
     scales: Sequence[float],
     flip: bool,
+    multiple: int = 1,
 ) -> Tensor:
     """Sum the rectified CAMs over scales and flips.
 
     network is `Classifier.cams`; image (3, H, W) uint8; returns (K, H, W) float32, not negative,
     for the K classes of `tags`. An image and its mirror image go through the network as one batch.
+    Scaled sides are rounded to a `multiple`, a transformer's patch.
     """
     height, width = image.shape[-2:]
     total = torch.zeros(len(tags), height, width, device=image.device)
     for scale in scales:
-        size = [max(1, round(height * scale)), max(1, round(width * scale))]
+        size = [max(1, round(s * scale / multiple)) * multiple for s in (height, width)]
         scaled = T.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
         pixels = normalization.apply(scaled[None])
         batch = torch.cat([pixels, pixels.flip(-1)]) if flip else pixels

@@ -24,11 +24,11 @@ from affinitynet.run_folder.artifacts import (
     CAMS,
     CAMS_CLASSIFIER,
     CAMS_CONTRAST,
-    CONFIDENT,
+    EARLIER,
     EVALUATION,
     FIGURES,
-    MASKS,
-    UNCORRECTED,
+    LAST,
+    PARTIAL,
     Artifact,
     Conditions,
 )
@@ -43,6 +43,8 @@ from affinitynet.stages.counting import (
     forget_counts,
     let_lead,
 )
+
+_UNCORRECTED = [(each.masks, each.uncorrected) for each in (*EARLIER, LAST)]
 
 
 class Findings(NamedTuple):
@@ -123,7 +125,7 @@ def _rows(
             artifact.row,
             maker=context.maker(artifact),
             # What people corrected says nothing of the method.
-            instead=context.folder(UNCORRECTED) if artifact == MASKS else None,
+            instead=next((context.folder(u) for m, u in _UNCORRECTED if m == artifact), None),
         )
         return (confusion,)
 
@@ -132,7 +134,7 @@ def _rows(
         return
     (confusion,) = counts
     row = _start_row(context, artifact, split, samples)
-    if artifact == CONFIDENT:
+    if artifact in PARTIAL:
         yield row | precision_and_coverage(confusion)
     else:
         yield row | intersection_over_union(confusion)

@@ -1,4 +1,7 @@
-"""Stage 6: pseudo masks -> segmenter/, and its predictions/<id>.png on the val split."""
+"""Stage 6: pseudo masks -> segmenter/, and its predictions/<id>.png on the val split.
+
+In a further round the final masks of the one before take the place of the pseudo masks.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,6 +32,7 @@ from affinitynet.data.transforms import (
     segmentation_augment,
 )
 from affinitynet.data.verdicts import rarity_weights
+from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
@@ -41,16 +45,27 @@ from affinitynet.models.segmenter import (
 )
 from affinitynet.ops.crf import boundary_loss, dense_crf
 from affinitynet.ops.normalization import Normalization
-from affinitynet.ops.segmentation_loss import lovasz_softmax_loss, root_weights, soft_dice_loss
+from affinitynet.ops.segmentation_loss import (
+    clamp_to_patches,
+    lovasz_softmax_loss,
+    root_weights,
+    soft_dice_loss,
+)
 from affinitynet.progress import say
-from affinitynet.run_folder.artifacts import CLASSIFIER, PREDICTIONS, PSEUDO, SEGMENTER
+from affinitynet.run_folder.artifacts import CLASSIFIER, PSEUDO, Artifact
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import SegmenterSettings
-from affinitynet.run_folder.stages import trains_classifier
+from affinitynet.run_folder.stages import (
+    Stage,
+    leaves_out,
+    round_before,
+    trains_classifier,
+)
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, blaming, for_each, load_labeled, make_each, read_mask
 from affinitynet.training import fit, needs_larger_batch
 
+ODD = (97, 131)  # pixels: sides of an image that no stride divides
 CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in seconds
 
 
@@ -58,7 +73,8 @@ CROPS = 100  # that the labels' entropy is taken from: enough for two digits, in
 class MaskedImages:
     """Augmented crops (3, S, S), normalized, and their pseudo masks (S, S), corrected.
 
-    root: the run folder, whose corrections win; classes: how many the data set has.
+    root: the run folder, whose corrections win; classes: how many the data set has. stage, maker:
+    of the masks' reader and maker, for messages.
     """
 
     samples: tuple[Sample, ...]
@@ -70,6 +86,8 @@ class MaskedImages:
     root: Path
     classes: int
     epoch: int = 0
+    stage: str = "train_segmenter"
+    maker: str = "propagate"
 
     def __len__(self) -> int:
         """Count the images."""
@@ -82,9 +100,8 @@ class MaskedImages:
         """
         place = index % len(self.samples)
         sample = self.samples[place]
-        stage = "train_segmenter"
-        image, labels = load_labeled(stage, sample, self.files[place], "propagate")
-        with blaming(stage, sample):
+        image, labels = load_labeled(self.stage, sample, self.files[place], self.maker)
+        with blaming(self.stage, sample):
             labels = correct_labels(labels, self.root, sample.id, self.classes)
         return segmentation_augment(
             image,
@@ -115,7 +132,7 @@ def segmentation_losses(
     """
     images, labels = batch
     logits, labels = model(images).float(), labels.long()
-    entropy = _cross_entropy(logits, labels, ignore_index, weights)
+    entropy = _cross_entropy(logits, labels, ignore_index, weights, settings.clamp)
     beside: dict[str, Tensor] = {}
     if settings.loss != "cross_entropy":
         loss = {"dice": soft_dice_loss, "lovasz": lovasz_softmax_loss}[settings.loss]
@@ -131,13 +148,21 @@ def segmentation_losses(
 
 
 def _cross_entropy(
-    logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None
+    logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None, clamp: float = 0.0
 ) -> Tensor:
     labelled = labels != ignore_index
     if weights is not None:
         weights = weights.to(logits.device)
     # Summed, and divided below: torch's mean is NaN where no pixel is labelled.
-    entropy = F.cross_entropy(logits, labels, weights, ignore_index=ignore_index, reduction="sum")
+    if clamp:
+        # Before the weights: what stands out is to be a pixel among its neighbors, not its class.
+        each = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
+        each = clamp_to_patches(each, labelled, clamp)
+        entropy = (each if weights is None else each * weights[labels.where(labelled, 0)]).sum()
+    else:
+        entropy = F.cross_entropy(
+            logits, labels, weights, ignore_index=ignore_index, reduction="sum"
+        )
     if weights is None:
         return entropy / labelled.sum().clamp(min=1)
     # Of no pixel the sum is 0, as the entropy is.
@@ -145,31 +170,34 @@ def _cross_entropy(
     return entropy / total.clamp(min=weights.min())
 
 
-def work(context: Context) -> dict[str, Any]:
+def work(context: Context, stage: Stage) -> dict[str, Any]:
     """Train the segmenter, save it and let it predict the val split."""
+    taught_by, (own, predictions) = labels_of(context, stage), stage.artifacts
     recipe, manifest = context.recipe, context.manifest
     settings, ignored = recipe.segmenter, manifest.ignore_index
     samples = context.samples("train")
     net = _start_net(context)
     dataset = MaskedImages(
         samples,
-        tuple(context.file(PSEUDO, sample) for sample in samples),
+        tuple(context.file(taught_by, sample) for sample in samples),
         settings,
         net.normalization,
         manifest.ignore_index,
         recipe.seed,
         context.root,
         len(manifest.classes),
+        stage=stage.name,
+        maker=context.maker(taught_by),
     )
     corrected = len(corrected_samples(context.root, samples))
     if corrected:
-        say(f"train_segmenter: {corrected} of {len(samples)} masks are corrected by hand")
-    folder = context.folder(SEGMENTER)
-    taught = count_masks(context)
+        say(f"{stage.name}: {corrected} of {len(samples)} masks are corrected by hand")
+    folder = context.folder(own)
+    taught = count_masks(context, stage)
     weights = root_weights(taught.sum(0).tolist()) if settings.class_weights == "root" else None
     balance = rarity_weights(samples, len(manifest.classes)) if settings.balance else None
     figures: dict[str, Any] = fit(
-        "train_segmenter",
+        stage.name,
         net,
         dataset,
         partial(
@@ -184,13 +212,14 @@ def work(context: Context) -> dict[str, Any]:
         seed=recipe.seed,
         hardware=context.hardware,
         weights=balance,
+        ema=settings.ema,
     )
     if weights is not None:
         names = ("background", *manifest.classes)
         figures["class_weights"] = dict(zip(names, weights.tolist(), strict=True))
     description = describe_segmenter(recipe.backbone, settings, manifest.classes)
     save_model(folder, net, description)
-    predicted = predict_split(context, Segmenter(net, description))
+    predicted = predict_split(context, Segmenter(net, description), predictions)
     pixels = count_pixels(
         dataset,
         ignored,
@@ -232,13 +261,22 @@ def count_pixels(
     return {label: count * (weights[label] if weights else 1) for label, count in found.items()}
 
 
-def count_masks(context: Context) -> NDArray[np.int64]:
-    """Count the pixels of each label but the neutral one in the pseudo masks of train: (N, C + 1).
+def labels_of(context: Context, stage: Stage) -> Artifact:
+    """Return the masks that teach this round: pseudo masks, or final ones of the round before."""
+    assert stage.round is not None
+    before = round_before(context.recipe, stage.round)
+    if before is None:
+        return PSEUDO
+    return before.certain if before.certain and leaves_out(context.recipe) else before.masks
+
+
+def count_masks(context: Context, stage: Stage) -> NDArray[np.int64]:
+    """Count the pixels of each label but the neutral one in the masks of train: (N, C + 1).
 
     Raises:
         UserError: a mask can't be read.
     """
-    samples = context.samples("train")
+    samples, taught_by = context.samples("train"), labels_of(context, stage)
     counts = np.zeros((len(samples), len(context.manifest.classes) + 1), dtype=np.int64)
     rows = {sample.id: row for sample, row in zip(samples, counts, strict=True)}
 
@@ -248,9 +286,9 @@ def count_masks(context: Context) -> NDArray[np.int64]:
         rows[sample.id][:] = found[: counts.shape[1]]
 
     for_each(
-        "train_segmenter, labels",
+        f"{stage.name}, labels",
         samples,
-        load=lambda sample: read_mask(context, PSEUDO, sample),
+        load=lambda sample: read_mask(context, taught_by, sample),
         compute=count,
         finish=lambda sample, _: None,
         workers=context.recipe.workers,
@@ -270,6 +308,31 @@ def check_net(recipe: Recipe, manifest: Manifest) -> None:
         with torch.no_grad(), needs_larger_batch("train_segmenter"):
             # Only in training mode does batch normalization refuse a single value.
             net.train()(torch.zeros(1, 3, settings.crop, settings.crop))
+    check_sizes(net, settings, (settings.backbone or recipe.backbone).name)
+
+
+def check_sizes(net: SegmentationNet, settings: SegmenterSettings, backbone: str) -> None:
+    """Let the network predict one image whose sides nothing divides.
+
+    Raises:
+        UserError: it can't, though it learns from square crops.
+    """
+    rows, columns = ODD
+    try:
+        with torch.inference_mode():
+            logits = net.eval()(torch.zeros(1, 3, rows, columns))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"segmenter.architecture = {settings.architecture!r} on {backbone} can't predict an "
+            f"image of {rows} x {columns} ({' '.join(str(error).split())[:150]}); choose another "
+            "architecture"
+        ) from error
+    if logits.shape[-2:] != ODD:
+        raise UserError(
+            f"segmenter.architecture = {settings.architecture!r} on {backbone} predicts "
+            f"{logits.shape[-2]} x {logits.shape[-1]} for an image of {rows} x {columns}; choose "
+            "another architecture"
+        )
 
 
 def _start_net(context: Context) -> SegmentationNet:
@@ -295,14 +358,14 @@ def _make_net(recipe: Recipe, manifest: Manifest, *, pretrained: bool) -> Segmen
     )
 
 
-def predict_split(context: Context, segmenter: Segmenter) -> LabelCounts:
+def predict_split(context: Context, segmenter: Segmenter, predictions: Artifact) -> LabelCounts:
     """Write the segmenter's masks of the val split, from the image alone; count what they show."""
-    shown, samples = Shown(context, PREDICTIONS), context.samples("val")
+    shown, samples = Shown(context, predictions), context.samples("val")
     with inference(segmenter.net, context.hardware) as device:
         make_each(
             context,
             "predict val",
-            PREDICTIONS,
+            predictions,
             samples,
             load=lambda sample: torch.from_numpy(load_image(sample.image)),
             compute=lambda sample, image: (image, segmenter.scores(image.to(device))),
