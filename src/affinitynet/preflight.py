@@ -22,7 +22,7 @@ from affinitynet.run_folder.artifacts import FOLDERS
 from affinitynet.run_folder.folder import fingerprint, read_json, write_json
 from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
-from affinitynet.run_folder.setting_types import FILES, FUNCTION
+from affinitynet.run_folder.setting_types import FILES, FUNCTION, is_imported
 from affinitynet.run_folder.settings import DatasetSettings
 from affinitynet.run_folder.stages import Stage, trains_classifier
 
@@ -96,6 +96,12 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
         "train_affinity": "affinity.source",
         "propagate": "pseudo.source",
     }
+    # Of masks that come from files nobody votes.
+    for stage in (stage for stage in todo if not stage.source):
+        regions = {"mine_confident": recipe.confident, "propagate": recipe.pseudo}.get(stage.name)
+        if regions and is_imported(regions.regions):
+            section = settings[stage.name].partition(".")[0]
+            find_files(regions.regions, f"{section}.regions", recipe.data)
     for stage in todo:
         if not stage.source.startswith(FILES):
             continue

@@ -185,7 +185,7 @@ class Freshness:
                     weights = outside.weights(stage, f"{key}.weights", weights)
                 found[f"{key}.weights"] = weights
         for key, value in list(found.items()):
-            if key.endswith(".source") and is_imported(str(value)):
+            if key.endswith((".source", ".regions")) and is_imported(str(value)):
                 found[key] = outside.files(stage, key, str(value))
         if stage.corrections and (corrections := describe_corrections(self.root)):
             found[CORRECTIONS] = corrections

@@ -44,6 +44,12 @@ __all__ = [
 ]
 
 
+REGIONS = (
+    "none, or files:FOLDER with label maps of regions of no class (PNG of 16 bits, .npy, .npz) by "
+    "image name: a class takes each that it covers more than half of"
+)
+
+
 class DatasetSettings(Settings):
     """How to read the folder of images and tags."""
 
@@ -172,6 +178,7 @@ class ConfidentSettings(Settings):
         description="apply the CRF of larger images in blocks of this side "
         "in pixels, with less memory and nearly the same labels; 0 takes each image as a whole",
     )
+    regions: Annotated[str, source_of("none")] = Field("none", description=REGIONS)
     crf: CrfSettings = CrfSettings()
 
     @model_validator(mode="after")
@@ -243,6 +250,7 @@ class PseudoSettings(Settings):
     source: Annotated[str, source_of("walk")] = Field(
         "walk", description="walk (the paper), or files:FOLDER with masks of your own"
     )
+    regions: Annotated[str, source_of("none")] = Field("none", description=REGIONS)
 
 
 class RelabelSettings(Settings):

@@ -20,6 +20,8 @@ LATER: dict[str, object] = {
     "walk.background_score": 0.25,
     "confident.block": 0,
     "walk.block": 0,
+    "confident.regions": "none",
+    "pseudo.regions": "none",
     "relabel.rounds": 1,
     "relabel.confidence": 0.0,
     "relabel.agreement": False,
@@ -46,6 +48,7 @@ OF_FEATURES = (
 # What masks without a walk depend on: the background of the CAMs, and the dense CRF.
 WITHOUT_WALK = (
     "affinity.source",
+    "pseudo.regions",
     *(f"walk.{key}" for key in ("alpha", "background", "background_score", "refine", "crf")),
 )
 

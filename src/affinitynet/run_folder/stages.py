@@ -183,7 +183,7 @@ def _propagate(recipe: Recipe) -> Stage:
         kept = (*kept, AFFINITIES)
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
-    settings = ("walk", *(OF_FEATURES if frozen else ()))
+    settings = ("walk", "pseudo.regions", *(OF_FEATURES if frozen else ()))
     reads = (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 

@@ -26,6 +26,7 @@ from affinitynet.ops.confidence import confident_labels
 from affinitynet.run_folder.artifacts import CAMS, CONFIDENT
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
+from affinitynet.stages.regions import votes
 
 
 def work(context: Context) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def work(context: Context) -> dict[str, Any]:
     seeds = [] if truth else _judge_seeds(context)
     failed = failed_seeds(seeds)
     mine = _from_truth if truth else partial(_from_cams, failed=failed)
+    vote = votes(context, "confident.regions", context.recipe.confident.regions)
     samples = context.samples("train", "figures")
     shown = Shown(context, CONFIDENT)
     counts = make_each(
@@ -43,7 +45,7 @@ def work(context: Context) -> dict[str, Any]:
         samples,
         load=lambda sample: None,
         compute=lambda sample, _: None,
-        finish=lambda sample, _: shown.write(sample, mine(context, sample)),
+        finish=lambda sample, _: shown.write(sample, vote(sample, mine(context, sample))),
     )
     empty = empty_masks(samples, shown, context.manifest.classes, failed)
     judgements = [] if truth else _say(context, seeds, empty)

@@ -42,6 +42,7 @@ from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
 from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
+from affinitynet.stages.regions import Vote, votes
 from affinitynet.walking import guarded, refined, seeds_of, walked
 
 
@@ -106,13 +107,14 @@ def _with_network(context: Context, frozen: FeatureNet | None) -> dict[str, Any]
 def _without_walk(context: Context) -> dict[str, Any]:
     """Write the refined masks of the CAMs themselves."""
     samples, shown = context.samples("train", "figures"), Shown(context, PSEUDO)
+    vote = _votes(context)
 
     def finish(sample: Sample, image: Tensor) -> None:
         classes, cams = _load_cams(context, sample, image)
         settings = context.recipe.walk
         seeds = seeds_of(torch.from_numpy(cams), settings)
         local = label_scores(refined(image, seeds, settings) if settings.refine else seeds)
-        shown.write(sample, _labels(context, sample, local, classes))
+        shown.write(sample, vote(sample, _labels(context, sample, local, classes)))
 
     counts = make_each(
         context,
@@ -131,10 +133,10 @@ def _without_walk(context: Context) -> dict[str, Any]:
 
 def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
     samples, areas = context.samples("train", "figures"), dict[str, Areas]()
-    shown = Shown(context, PSEUDO)
+    shown, vote = Shown(context, PSEUDO), _votes(context)
 
     def finish(sample: Sample, computed: Walkable) -> None:
-        areas[sample.id] = _finish(context, sample, computed, shown)
+        areas[sample.id] = _finish(context, sample, computed, shown, vote)
 
     counts = make_each(
         context,
@@ -161,7 +163,13 @@ def _judge(
     return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
 
 
-def _finish(context: Context, sample: Sample, walkable: Walkable, shown: Shown) -> Areas:
+def _votes(context: Context) -> Vote:
+    return votes(context, "pseudo.regions", context.recipe.pseudo.regions)
+
+
+def _finish(
+    context: Context, sample: Sample, walkable: Walkable, shown: Shown, vote: Vote
+) -> Areas:
     image, affinity, radius, stride = walkable
     settings = context.recipe.walk
     classes, cams = _load_cams(context, sample, image)
@@ -181,6 +189,7 @@ def _finish(context: Context, sample: Sample, walkable: Walkable, shown: Shown) 
     final = refined(image, trusted, settings) if settings.refine else trusted
     # `walk` holds the walk as it is: what the guard did is between them.
     masks = [_labels(context, sample, k, classes) for k in (walk_labels, label_scores(final))]
+    masks[1] = vote(sample, masks[1])
     write_labels(context.file(WALK, sample), masks[0], context.manifest.palette)
     shown.write(sample, masks[1])  # the stage's own file last
     return measure(classes.tolist(), seed_labels, *masks)

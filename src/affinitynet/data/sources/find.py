@@ -8,12 +8,13 @@ from typing import Literal
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import check_relative
 
-Kind = Literal["cams", "labels", "affinity"]
+Kind = Literal["cams", "labels", "affinity", "regions"]
 _FOLDER = ""  # of one PNG a class
 _FORMS: dict[Kind, tuple[str, ...]] = {
     "cams": (".npy", ".npz", _FOLDER),
     "labels": (".png",),
     "affinity": (".npz",),
+    "regions": (".png", ".npy", ".npz"),
 }
 
 
@@ -31,8 +32,8 @@ def find_source(
     """Find an image's file, or its folder of PNGs, by the image's name; None where there is none.
 
     CAMs are `<id>.npy`, `<id>.npz` or `<id>/<class>.png`, label maps `<id>.png`, affinities
-    `<id>.npz`. For the id `a/b/1` that file is `a/b/1.npy`, or else `1.npy`, as psa's folders are
-    flat.
+    `<id>.npz`, regions a file of any of these endings. For the id `a/b/1` that file is `a/b/1.npy`,
+    or else `1.npy`, as psa's folders are flat.
 
     Args:
         folder: where to look.
