@@ -98,10 +98,12 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
     }
     # Of masks that come from files nobody votes.
     for stage in (stage for stage in todo if not stage.source):
-        regions = {"mine_confident": recipe.confident, "propagate": recipe.pseudo}.get(stage.name)
-        if regions and is_imported(regions.regions):
-            section = settings[stage.name].partition(".")[0]
-            find_files(regions.regions, f"{section}.regions", recipe.data)
+        for key, (name, regions) in {
+            "confident.regions": ("mine_confident", recipe.confident.regions),
+            "pseudo.regions": ("propagate", recipe.pseudo.regions),
+        }.items():
+            if stage.name == name and is_imported(regions):
+                find_files(regions, key, recipe.data)
     for stage in todo:
         if not stage.source.startswith(FILES):
             continue

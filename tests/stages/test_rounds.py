@@ -13,6 +13,7 @@ from affinitynet.data.corrections import write_correction
 from affinitynet.errors import UserError
 from affinitynet.ops.segmentation_loss import clamp_to_patches
 from affinitynet.run_folder.stages import stages_of
+from affinitynet.stages import relabel
 from affinitynet.training import move_average
 
 ROUNDS = {"relabel.enabled": True, "relabel.rounds": 2, "segmenter.start": "backbone"}
@@ -59,7 +60,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -
     folder = tmp_path_factory.mktemp("rounds")
     (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
     recipe = an.Recipe.load(folder / "tiny.yaml", data=toy, out=folder / "run", **ROUNDS)
-    return an.run(recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        # So short a training unlearns all classes; its masks are to be its own all the same.
+        patch.setattr(relabel, "_judge", lambda *_: {})
+        return an.run(recipe)
 
 
 def test_a_second_round_is_a_training_on_the_masks_of_the_first(

@@ -70,7 +70,7 @@ class TransformerBackbone(nn.Module):
     def every_map(self, images: Tensor) -> list[Tensor]:
         """Map normalized images (B, 3, H, W) to a map of each stride, shallow to deep."""
         if self.kind == "plain":
-            return self(images)
+            return self._maps(images, self._indices)
         return self._maps(images, range(len(self.net.feature_info)))
 
     def _maps(self, images: Tensor, indices: Any) -> list[Tensor]:
@@ -127,5 +127,5 @@ def _create(
             "docs/backbones.md lists transformers that can"
         )
     if getattr(net, "attn_pool", None) is not None:
-        net.attn_pool = None  # SigLIP's: it pools, and nothing is pooled here
+        cast(Any, net).attn_pool = None  # SigLIP's: it pools, and nothing is pooled here
     return net

@@ -6,6 +6,7 @@ from numbers import Integral
 from torch import Tensor
 
 from affinitynet.errors import NotFiniteError
+from affinitynet.ops._operators import is_traced
 
 _ROUNDING = 1e-5  # a value may pass its bound by this
 
@@ -23,7 +24,8 @@ def check_values(
             f"{name} must be floating point, not {values.dtype}: convert with .float(), and divide "
             "8-bit values by 255"
         )
-    if not values.numel():  # aminmax refuses an empty tensor
+    # aminmax refuses an empty tensor, and nobody can look at what is only being traced.
+    if is_traced(values) or not values.numel():
         return
     low, high = (float(value) for value in values.detach().aminmax())
     # A comparison with NaN is false, and aminmax gives NaN wherever there is one.

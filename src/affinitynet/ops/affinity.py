@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from affinitynet.ops._affinity_kernels import CHANNELS, sum_distances, sum_pulls
 from affinitynet.ops._arguments import check_values
+from affinitynet.ops._operators import Differentiable, call_once, is_traced, over_batches
 
 
 class PairTargets(NamedTuple):
@@ -71,24 +71,63 @@ def overlap(size: int, step: int) -> tuple[slice, slice]:
     return slice(max(-step, 0), max(-step, 0) + length), slice(max(step, 0), max(step, 0) + length)
 
 
-class _PairDistance(torch.autograd.Function):
+@torch.library.custom_op("affinitynet::pair_distance", mutates_args=())
+def _pair_distance(features: Tensor, radius: float) -> Tensor:
+    """Sum |f_i - f_j| over the channels: (B, D, h, w) -> (B, P, h, w)."""
+    function = distance_numba if _is_compiled(features) else distance_torch
+    return function(features, displacements(radius))
+
+
+@_pair_distance.register_fake
+def _(features: Tensor, radius: float) -> Tensor:
+    batch, _, height, width = features.shape
+    offsets = displacements(radius)
+    row = width + _gap(width, offsets) if _is_compiled(features) else width
+    return features.new_empty(batch, len(offsets), height, row)[..., :width]
+
+
+@torch.library.custom_op("affinitynet::pair_distance_backward", mutates_args=())
+def _pair_distance_backward(features: Tensor, grad: Tensor, radius: float) -> Tensor:
+    compiled = _is_compiled(features)
+    function = distance_backward_numba if compiled else distance_backward_torch
+    return function(features, grad, displacements(radius))
+
+
+@_pair_distance_backward.register_fake
+def _(features: Tensor, grad: Tensor, radius: float) -> Tensor:
+    if not _is_compiled(features):
+        return torch.empty_like(features)
+    batch, channels, height, width = features.shape
+    row = width + _gap(width, displacements(radius))
+    return features.new_empty(batch, channels, height, row)[..., :width]
+
+
+_pair_distance.register_vmap(over_batches(_pair_distance))
+_pair_distance_backward.register_vmap(over_batches(_pair_distance_backward))
+
+
+class _PairDistance(Differentiable):
     """Sum of |f_i - f_j| over the channels, keeping the features alone for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, radius: float) -> Tensor:
-        ctx.save_for_backward(features)
-        ctx.offsets = displacements(radius)
-        # The kernels know float32 alone; float64 is for derivatives checked by differences.
-        compiled = features.is_cpu and features.dtype == torch.float32
-        return (distance_numba if compiled else distance_torch)(features, ctx.offsets)
+    def forward(features: Tensor, radius: float) -> Tensor:
+        distance: Tensor = _pair_distance(features, radius)
+        return distance
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        features, ctx.radius = inputs
+        ctx.save_for_backward(features)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (features,) = ctx.saved_tensors
-        compiled = features.is_cpu and features.dtype == torch.float32
-        function = distance_backward_numba if compiled else distance_backward_torch
-        return function(features, grad, ctx.offsets), None
+        return call_once(_pair_distance_backward, features, grad, ctx.radius), None
+
+
+def _is_compiled(features: Tensor) -> bool:
+    # The kernels know float32 alone; float64 is for derivatives checked by differences.
+    return features.device.type == "cpu" and features.dtype == torch.float32
 
 
 def distance_torch(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
@@ -126,14 +165,23 @@ def _lines(
     # A displacement goes back by up to `reach` rows and `reach` places more: hence one row more
     # than the reach above and below. Channels of zeros make up a multiple of what the kernel takes
     # in one pass, and add nothing to a distance.
-    reach = max((abs(step) for offset in offsets for step in offset), default=0)
-    gap = reach + -(width + reach) % 8  # rows begin at multiples of the vector length
+    reach, gap = _reach(offsets), _gap(width, offsets)
     more = -channels % CHANNELS
     framed = pad(features, (0, gap, reach + 1, reach + 1, 0, more)).contiguous()
     stride = width + gap
     shifts = np.array([dy * stride + dx for dy, dx in offsets], np.int64)
     lines = framed.reshape(batch, channels + more, -1).numpy()
     return lines, shifts, (reach + 1) * stride, stride
+
+
+def _reach(offsets: Sequence[tuple[int, int]]) -> int:
+    return max((abs(step) for offset in offsets for step in offset), default=0)
+
+
+def _gap(width: int, offsets: Sequence[tuple[int, int]]) -> int:
+    """Return the places between two rows of a line, which begin at multiples of the vectors."""
+    reach = _reach(offsets)
+    return reach + -(width + reach) % 8
 
 
 def distance_numba(features: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
@@ -210,7 +258,7 @@ def affinity_of(features: Tensor, radius: float, reduction: str) -> Tensor:
     """Predict affinities, values unchecked: the caller can name the image and the stage."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     scale = features.shape[1] if reduction == "mean" else 1
-    distance: Tensor = _PairDistance.apply(features, radius)
+    distance: Tensor = _PairDistance.apply(features, float(radius))
     # Whatever a kernel leaves there, and the 0 of plain torch, would leave exp as an affinity.
     beyond = outside(features, displacements(radius))
     return torch.exp(distance / -scale).masked_fill(beyond, 0)
@@ -241,7 +289,7 @@ def affinity_targets(labels: Tensor, radius: float = 5, ignore_index: int = 255)
         raise ValueError(f"labels are (B, h, w), not {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels are integers, not {labels.dtype}")
-    if labels.numel() and labels.min() < 0:
+    if labels.numel() and not is_traced(labels) and labels.min() < 0:
         raise ValueError(f"labels are at least 0, not {int(labels.min())}")
     offsets = displacements(radius)
     reach = math.ceil(radius) - 1

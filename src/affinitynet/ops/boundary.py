@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from affinitynet.ops._arguments import check_values
 from affinitynet.ops._boundary_kernels import add_at_places, largest_on_lines, places_on_lines
+from affinitynet.ops._operators import Differentiable, call_once, over_batches
 from affinitynet.ops.affinity import displacements, outside
 
 Cell = tuple[int, int]
@@ -61,29 +61,72 @@ def boundary_affinity(boundary: Tensor, radius: float = 5) -> Tensor:
     if not boundary.requires_grad:  # a training notices by its loss, without waiting for the GPU
         check_values(boundary, "boundary", 0, 1)
     boundary = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
-    largest: Tensor = _LargestOnLine.apply(boundary, radius)
+    learns = torch.is_grad_enabled() and boundary.requires_grad
+    largest, _ = _LargestOnLine.apply(boundary, float(radius), learns)
     return (1 - largest).masked_fill(outside(boundary, displacements(radius)), 0)
 
 
-class _LargestOnLine(torch.autograd.Function):
-    """The largest boundary on the line of each pair: (B, h, w) -> (B, P, h, w)."""
+@torch.library.custom_op("affinitynet::largest_on_line", mutates_args=())
+def _largest_on_line(boundary: Tensor, radius: float, with_places: bool) -> tuple[Tensor, Tensor]:
+    """Find the largest boundary on the line of each pair, and where: (B, h, w) -> (B, P, h, w)."""
+    find = largest_numba if _is_compiled(boundary) else largest_torch
+    return find(boundary, displacements(radius), with_places)
+
+
+@_largest_on_line.register_fake
+def _(boundary: Tensor, radius: float, with_places: bool) -> tuple[Tensor, Tensor]:
+    batch, height, width = boundary.shape
+    offsets = displacements(radius)
+    compiled = _is_compiled(boundary)
+    row = _frame(width, offsets)[0] if compiled else width
+    largest = boundary.new_empty(batch, len(offsets), height, row)
+    shape = largest.shape if with_places else (0,)
+    places = largest.new_empty(shape, dtype=torch.int32 if compiled else torch.uint8)
+    return largest[..., :width], places
+
+
+@torch.library.custom_op("affinitynet::largest_on_line_backward", mutates_args=())
+def _largest_on_line_backward(places: Tensor, grad: Tensor, radius: float) -> Tensor:
+    # int32 are places along a line of the kernel, uint8 those of plain torch in a path.
+    compiled = places.dtype == torch.int32
+    function = largest_backward_numba if compiled else largest_backward_torch
+    found: Tensor = function(places, grad, displacements(radius)).contiguous()
+    return found
+
+
+@_largest_on_line_backward.register_fake
+def _(places: Tensor, grad: Tensor, radius: float) -> Tensor:
+    batch, _, height, width = grad.shape
+    return grad.new_empty(batch, height, width)
+
+
+_largest_on_line.register_vmap(over_batches(_largest_on_line))
+_largest_on_line_backward.register_vmap(over_batches(_largest_on_line_backward))
+
+
+class _LargestOnLine(Differentiable):
+    """The largest boundary on the line of each pair, and where it lies where that is asked for."""
 
     @staticmethod
-    def forward(ctx: Any, boundary: Tensor, radius: float) -> Tensor:
-        ctx.offsets = displacements(radius)
-        # The kernels know float32 alone; float64 is for derivatives checked by differences.
-        ctx.compiled = boundary.is_cpu and boundary.dtype == torch.float32
-        find = largest_numba if ctx.compiled else largest_torch
-        largest, places = find(boundary, ctx.offsets, ctx.needs_input_grad[0])
-        ctx.save_for_backward(places)
-        return largest
+    def forward(boundary: Tensor, radius: float, with_places: bool) -> tuple[Tensor, Tensor]:
+        largest, places = _largest_on_line(boundary, radius, with_places)
+        return largest, places
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.radius = inputs[1]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
-        function = largest_backward_numba if ctx.compiled else largest_backward_torch
-        return function(places, grad, ctx.offsets), None
+        return call_once(_largest_on_line_backward, places, grad, ctx.radius), None, None
+
+
+def _is_compiled(boundary: Tensor) -> bool:
+    # The kernels know float32 alone; float64 is for derivatives checked by differences.
+    return boundary.device.type == "cpu" and boundary.dtype == torch.float32
 
 
 def _reach(offsets: Sequence[Cell]) -> int:

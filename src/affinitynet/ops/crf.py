@@ -1,5 +1,8 @@
 """The dense CRF of Krähenbühl & Koltun, and the loss that teaches a network its edges."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from torch import Tensor
 from affinitynet.errors import NotFiniteError
 from affinitynet.ops._crf_choice import mean_field_cpu
 from affinitynet.ops._mean_field import Settings, mean_field
+from affinitynet.ops._operators import is_traced
 
 
 def dense_crf(
@@ -77,7 +81,8 @@ def dense_crf(
         raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be above 0")
     if min(iterations, gaussian_compat, bilateral_compat) < 0:
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
-    _check_finite(scores)
+    if not is_traced(scores):
+        _check_finite(scores)
 
     L, H, W = scores.shape[-3:]
     # A new tensor: on the CPU the mean field writes its result over it.
@@ -93,9 +98,34 @@ def dense_crf(
         origin,
     )
     run = mean_field_cpu if scores.device.type == "cpu" else mean_field
+    if is_traced(scores) and scores.device.type == "cpu":
+        run = _traced_mean_field
     pictures = (pixels if batched else pixels[None]).float()
     refined = [run(*pair, settings) for pair in zip(pictures, sets, strict=True)]
     return (torch.stack(refined) if batched else refined[0]).reshape(scores.shape)
+
+
+@torch.library.custom_op("affinitynet::mean_field", mutates_args=())
+def _mean_field(
+    image: Tensor, unary: Tensor, iterations: int, numbers: Sequence[float], origin: Sequence[int]
+) -> Tensor:
+    """Run the kernels on an image (H, W, channels) and label sets (A, L, N), which stay as are."""
+    one, other, sxy, srgb, compat = numbers
+    settings = Settings(iterations, one, other, sxy, srgb, compat, (origin[0], origin[1]))
+    return mean_field_cpu(image, unary.clone(), settings).contiguous()
+
+
+@_mean_field.register_fake
+def _(
+    image: Tensor, unary: Tensor, iterations: int, numbers: Sequence[float], origin: Sequence[int]
+) -> Tensor:
+    return torch.empty_like(unary, memory_format=torch.contiguous_format)
+
+
+def _traced_mean_field(image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
+    # The kernels write over what they are given, which a traced operator may not.
+    iterations, *numbers, origin = settings
+    return cast(Tensor, _mean_field(image, unary, iterations, list(map(float, numbers)), origin))
 
 
 def boundary_loss(logits: Tensor, crf_probabilities: Tensor) -> Tensor:

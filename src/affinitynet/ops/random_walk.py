@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from affinitynet.ops._arguments import check_count, check_exponent, check_values
+from affinitynet.ops._operators import Differentiable, call_once, over_batches
 from affinitynet.ops._walk_back import walk_back
 from affinitynet.ops._walk_kernels import walk
 from affinitynet.ops.affinity import displacements, outside, overlap
@@ -113,8 +114,7 @@ def walk_by(
     return walk_torch(maps, affinity, offsets, beta, coefficients)
 
 
-# All images of a run ask for the same ones.
-@lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
     """Expand x^power in Chebyshev polynomials, as far as the tolerance asks.
 
@@ -123,6 +123,12 @@ def power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
     and the dropped tail bounds the error on [-1, 1]. The kept ones are scaled to sum to one
     again: then a constant map stays exactly as it is.
     """
+    return _power_coefficients(power, tolerance)
+
+
+# All images of a run ask for the same ones.
+@lru_cache(maxsize=16)
+def _power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
     # Each from the one before; only their proportions matter, since they are scaled at the end.
     chances = [0.0, 1.0] if power % 2 else [0.5]
     for ahead in range(power % 2, power - 1, 2):
@@ -148,40 +154,83 @@ def walk_numba(
     coefficients: Sequence[float],
 ) -> Tensor:
     """Walk in compiled kernels on the CPU, one thread, without the GIL; differentiable."""
-    return cast(Tensor, _Kernels.apply(maps, affinity**beta, offsets, coefficients))
+    flat = [step for offset in offsets for step in offset]
+    return cast(Tensor, _Kernels.apply(maps, affinity**beta, flat, list(coefficients)))
 
 
-class _Kernels(torch.autograd.Function):
+@torch.library.custom_op("affinitynet::walk", mutates_args=())
+def _walk(
+    maps: Tensor, pairs: Tensor, offsets: Sequence[int], coefficients: Sequence[float]
+) -> Tensor:
+    """Calculate sum_k c_k T_k(T) M in the kernels; offsets: dy, dx, dy, dx and so on."""
+    steps, terms = _constants(offsets, coefficients, maps)
+    result = torch.empty_like(maps, memory_format=torch.contiguous_format)
+    for sample, graph, output in zip(*_arrays(maps, pairs, result), strict=True):
+        walk(sample, graph, steps, terms, output)
+    return result
+
+
+@_walk.register_fake
+def _(maps: Tensor, pairs: Tensor, offsets: Sequence[int], coefficients: Sequence[float]) -> Tensor:
+    return torch.empty_like(maps, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("affinitynet::walk_backward", mutates_args=())
+def _walk_backward(
+    maps: Tensor,
+    pairs: Tensor,
+    grad: Tensor,
+    offsets: Sequence[int],
+    coefficients: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """Calculate the derivatives of `_walk` in the maps and the pairs' weights."""
+    constants = _constants(offsets, coefficients, maps)
+    found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (maps, pairs)]
+    for sample, graph, *others in zip(*_arrays(maps, pairs, grad, *found), strict=True):
+        walk_back(sample, graph, *constants, *others)
+    return found[0], found[1]
+
+
+@_walk_backward.register_fake
+def _(
+    maps: Tensor,
+    pairs: Tensor,
+    grad: Tensor,
+    offsets: Sequence[int],
+    coefficients: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    one, other = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (maps, pairs))
+    return one, other
+
+
+_walk.register_vmap(over_batches(_walk))
+_walk_backward.register_vmap(over_batches(_walk_backward))
+
+
+class _Kernels(Differentiable):
     """sum_k c_k T_k(T) M and its derivatives in M and the pairs' weights, in the kernels."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        maps: Tensor,
-        pairs: Tensor,
-        offsets: Sequence[tuple[int, int]],
-        coefficients: Sequence[float],
+        maps: Tensor, pairs: Tensor, offsets: Sequence[int], coefficients: Sequence[float]
     ) -> Tensor:
-        ctx.save_for_backward(maps, pairs)
-        ctx.constants = _constants(offsets, coefficients, maps)
-        result = torch.empty_like(maps, memory_format=torch.contiguous_format)
-        steps, terms = ctx.constants
-        for sample, graph, output in zip(*_arrays(maps, pairs, result), strict=True):
-            walk(sample, graph, steps, terms, output)
-        return result
+        walked: Tensor = _walk(maps, pairs, offsets, coefficients)
+        return walked
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        maps, pairs, ctx.offsets, ctx.coefficients = inputs
+        ctx.save_for_backward(maps, pairs)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         maps, pairs = ctx.saved_tensors
-        found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (maps, pairs)]
-        for sample, graph, *others in zip(*_arrays(maps, pairs, grad, *found), strict=True):
-            walk_back(sample, graph, *ctx.constants, *others)
+        found = call_once(_walk_backward, maps, pairs, grad, ctx.offsets, ctx.coefficients)
         return found[0], found[1], None, None
 
 
 def _constants(
-    offsets: Sequence[tuple[int, int]], coefficients: Sequence[float], like: Tensor
+    offsets: Sequence[int], coefficients: Sequence[float], like: Tensor
 ) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
     terms = torch.tensor(coefficients, dtype=like.dtype).numpy()
     return np.array(offsets, np.int64).reshape(-1, 2), terms

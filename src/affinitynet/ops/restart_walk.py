@@ -62,13 +62,18 @@ def restart_walk(
     return (walked * root).to(dtype)
 
 
-@lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def restart_coefficients(restart: float, tolerance: float) -> tuple[float, ...]:
     """Expand r / (1 - (1 - r) x) in Chebyshev polynomials, as far as the tolerance asks.
 
     With a = 1 - r and q = (1 - sqrt(1 - a²)) / a it is r / sqrt(1 - a²) (1 + 2 sum_k q^k T_k(x)).
     Scaled to sum to one, the value at x = 1, as in `power_coefficients`.
     """
+    return _restart_coefficients(restart, tolerance)
+
+
+@lru_cache(maxsize=16)
+def _restart_coefficients(restart: float, tolerance: float) -> tuple[float, ...]:
     stay = 1 - restart
     root = math.sqrt(1 - stay * stay)
     ratio = (1 - root) / stay if stay else 0.0

@@ -203,7 +203,7 @@ def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
 
 def _relabel(recipe: Recipe, this: Round) -> Stage:
     # Not `rounds`: with another number of them these masks are made in the same way.
-    settings = ("relabel.enabled", "relabel.refine", "relabel.crf", "precision")
+    settings: tuple[str, ...] = ("relabel.enabled", "relabel.refine", "relabel.crf", "precision")
     artifacts: tuple[Artifact, ...] = (this.masks, this.uncorrected)
     if this.certain and leaves_out(recipe):
         artifacts = (*artifacts, this.certain)
