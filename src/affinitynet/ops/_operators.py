@@ -1,5 +1,6 @@
 """What the compiled kernels need to be operators of torch.
 
+Their schemas are written out, as versions of torch differ in the annotations that they read.
 Registered with shapes of their own (fakes), `torch.compile` and `torch.export` trace them as one
 node each; with a rule for batches, `torch.func` takes them apart as it does torch's own.
 """

@@ -71,7 +71,11 @@ def overlap(size: int, step: int) -> tuple[slice, slice]:
     return slice(max(-step, 0), max(-step, 0) + length), slice(max(step, 0), max(step, 0) + length)
 
 
-@torch.library.custom_op("affinitynet::pair_distance", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::pair_distance",
+    mutates_args=(),
+    schema="(Tensor features, float radius) -> Tensor",
+)
 def _pair_distance(features: Tensor, radius: float) -> Tensor:
     """Sum |f_i - f_j| over the channels: (B, D, h, w) -> (B, P, h, w)."""
     function = distance_numba if _is_compiled(features) else distance_torch
@@ -86,7 +90,11 @@ def _(features: Tensor, radius: float) -> Tensor:
     return features.new_empty(batch, len(offsets), height, row)[..., :width]
 
 
-@torch.library.custom_op("affinitynet::pair_distance_backward", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::pair_distance_backward",
+    mutates_args=(),
+    schema="(Tensor features, Tensor grad, float radius) -> Tensor",
+)
 def _pair_distance_backward(features: Tensor, grad: Tensor, radius: float) -> Tensor:
     compiled = _is_compiled(features)
     function = distance_backward_numba if compiled else distance_backward_torch

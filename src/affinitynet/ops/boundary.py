@@ -62,11 +62,16 @@ def boundary_affinity(boundary: Tensor, radius: float = 5) -> Tensor:
         check_values(boundary, "boundary", 0, 1)
     boundary = boundary.to(torch.promote_types(boundary.dtype, torch.float32))
     learns = torch.is_grad_enabled() and boundary.requires_grad
+    largest: Tensor
     largest, _ = _LargestOnLine.apply(boundary, float(radius), learns)
     return (1 - largest).masked_fill(outside(boundary, displacements(radius)), 0)
 
 
-@torch.library.custom_op("affinitynet::largest_on_line", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::largest_on_line",
+    mutates_args=(),
+    schema="(Tensor boundary, float radius, bool with_places) -> (Tensor, Tensor)",
+)
 def _largest_on_line(boundary: Tensor, radius: float, with_places: bool) -> tuple[Tensor, Tensor]:
     """Find the largest boundary on the line of each pair, and where: (B, h, w) -> (B, P, h, w)."""
     find = largest_numba if _is_compiled(boundary) else largest_torch
@@ -85,7 +90,11 @@ def _(boundary: Tensor, radius: float, with_places: bool) -> tuple[Tensor, Tenso
     return largest[..., :width], places
 
 
-@torch.library.custom_op("affinitynet::largest_on_line_backward", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::largest_on_line_backward",
+    mutates_args=(),
+    schema="(Tensor places, Tensor grad, float radius) -> Tensor",
+)
 def _largest_on_line_backward(places: Tensor, grad: Tensor, radius: float) -> Tensor:
     # int32 are places along a line of the kernel, uint8 those of plain torch in a path.
     compiled = places.dtype == torch.int32

@@ -105,7 +105,11 @@ def dense_crf(
     return (torch.stack(refined) if batched else refined[0]).reshape(scores.shape)
 
 
-@torch.library.custom_op("affinitynet::mean_field", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::mean_field",
+    mutates_args=(),
+    schema="(Tensor image, Tensor unary, int iterations, float[] numbers, int[] origin) -> Tensor",
+)
 def _mean_field(
     image: Tensor, unary: Tensor, iterations: int, numbers: Sequence[float], origin: Sequence[int]
 ) -> Tensor:

@@ -158,7 +158,11 @@ def walk_numba(
     return cast(Tensor, _Kernels.apply(maps, affinity**beta, flat, list(coefficients)))
 
 
-@torch.library.custom_op("affinitynet::walk", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::walk",
+    mutates_args=(),
+    schema="(Tensor maps, Tensor pairs, int[] offsets, float[] coefficients) -> Tensor",
+)
 def _walk(
     maps: Tensor, pairs: Tensor, offsets: Sequence[int], coefficients: Sequence[float]
 ) -> Tensor:
@@ -175,7 +179,12 @@ def _(maps: Tensor, pairs: Tensor, offsets: Sequence[int], coefficients: Sequenc
     return torch.empty_like(maps, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("affinitynet::walk_backward", mutates_args=())
+@torch.library.custom_op(
+    "affinitynet::walk_backward",
+    mutates_args=(),
+    schema="(Tensor maps, Tensor pairs, Tensor grad"
+    ", int[] offsets, float[] coefficients) -> (Tensor, Tensor)",
+)
 def _walk_backward(
     maps: Tensor,
     pairs: Tensor,
