@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from affinitynet.errors import UserError
+from affinitynet.models.dense_heads import Dpt
 from affinitynet.models.segmenter import LargeFov, Segmenter
 from affinitynet.run_folder.folder import atomic_write
 
@@ -16,12 +17,13 @@ def write_hub_folder(segmenter: Segmenter, out: Path) -> None:
     padding, scales and CRF, which the card describes.
 
     Raises:
-        UserError: a LargeFOV network, which is none of that library's.
+        UserError: LargeFOV, or DPT as it is built here, which are none of that library's.
     """
     network = cast(Any, segmenter.net.network)
-    if isinstance(network, LargeFov):
+    if isinstance(network, LargeFov | Dpt):
+        name = "largefov" if isinstance(network, LargeFov) else "dpt for patches of any size"
         raise UserError(
-            "--format segmenter: largefov is no network of segmentation-models; use onnx or pt2"
+            f"--format segmenter: {name} is no network of segmentation-models; use onnx or pt2"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
