@@ -45,6 +45,7 @@ from affinitynet.run_folder.settings import (
 from affinitynet.stages.compute_cams import multi_scale_cams, scale_maps
 
 WIDTH = 80
+LARGEST = 2048  # side of a generated image
 STAGES = ("confident", "propagation", "cams", "affinities", "segmenter")
 
 
@@ -95,7 +96,7 @@ def pictured(side: int) -> Tensor:
 
     Else making it would take more memory than what is measured.
     """
-    image = torch.from_numpy(generated(min(side, 4096), min(side, 4096), 0))
+    image = torch.from_numpy(generated(min(side, LARGEST), min(side, LARGEST), 0))
     while image.shape[0] < side:
         image = torch.cat([image, image.flip(0)])
         image = torch.cat([image, image.flip(1)], 1)
