@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from affinitynet.errors import UserError
 from affinitynet.models.first_layer import let_learn
 from affinitynet.models.resnet38 import ResNet38
-from affinitynet.models.transformer import TransformerBackbone
+from affinitynet.models.transformer import TransformerBackbone, check_known
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
 from affinitynet.ops.normalization import Normalization
@@ -132,10 +132,7 @@ def set_norm_to_eval(module: nn.Module) -> None:
 
 
 def _create(name: str, output_stride: int, pretrained: bool, channels: int = 3) -> Any:
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name}*")[:3] or timm.list_models(f"{name[:5]}*")[:3]
-        hint = f"; timm has {', '.join(near)}" if near else ""
-        raise UserError(f"backbone.name = {name!r}: not resnet38, vgg16 or a timm model{hint}")
+    check_known(name)
     try:
         return timm.create_model(
             name,

@@ -94,6 +94,19 @@ def multiple_of(backbone: Any) -> int:
     return int(getattr(backbone, "multiple", 1))
 
 
+def check_known(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        UserError: with names that are near.
+    """
+    if timm.is_model(name):
+        return
+    near = timm.list_models(f"*{name}*")[:3] or timm.list_models(f"{name[:5]}*")[:3]
+    hint = f"; timm has {', '.join(near)}" if near else ""
+    raise UserError(f"backbone.name = {name!r}: not resnet38, vgg16 or a timm model{hint}")
+
+
 def timm_options(name: str) -> dict[str, Any]:
     """Return the arguments that let timm make a transformer for images of any size."""
     kind = transformer_kind(name)
@@ -106,6 +119,7 @@ def timm_options(name: str) -> dict[str, Any]:
 def _create(
     name: str, kind: Literal["plain", "pyramid"], pretrained: bool, options: Mapping[str, Any]
 ) -> Any:
+    check_known(name)
     known = {"num_classes": 0, **timm_options(name), **options}
     try:
         net = timm.create_model(name, pretrained=pretrained, **known)
