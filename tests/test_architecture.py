@@ -28,6 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("preflight", "view"),
     ("helping",),
     ("pipeline", "predicting"),
+    ("applying",),
     ("command_line",),
     ("cli",),
 )
@@ -109,6 +110,7 @@ def test_no_torch_at_import_where_none_is_needed() -> None:
         "cli.py",
         "pipeline.py",
         "predicting.py",
+        "applying.py",
         "preflight.py",
         "engine/place.py",
         "engine/shards.py",

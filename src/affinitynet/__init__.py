@@ -13,6 +13,7 @@ __all__ = [
     "Sample",
     "Segmenter",
     "UserError",
+    "apply_run",
     "check_dataset",
     "evaluate_run",
     "export_model",
@@ -37,6 +38,7 @@ _HOMES = {
     "Sample": "affinitynet.data",
     "Segmenter": "affinitynet.models.segmenter",
     "UserError": "affinitynet.errors",
+    "apply_run": "affinitynet.applying",
     "check_dataset": "affinitynet.data.check",
     "evaluate_run": "affinitynet.pipeline",
     "export_model": "affinitynet.models.export",
@@ -53,6 +55,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from affinitynet import ops
+    from affinitynet.applying import apply_run
     from affinitynet.data import Manifest, Sample, read_dataset
     from affinitynet.data.check import check_dataset
     from affinitynet.data.drawn import import_corrections

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 
 from affinitynet import __version__
 from affinitynet.command_line import interrupts
+from affinitynet.command_line.apply import APPLY, apply
 from affinitynet.command_line.correct import CORRECT, correct
 from affinitynet.command_line.export import EXPORT, export
 from affinitynet.command_line.init import INIT, Layout, Tags, init, read_or_say
@@ -210,6 +211,7 @@ COMMANDS = {
             switch("--anyway", "go on where the classifier has learned no class"),
         ),
     ),
+    "apply": Command(apply, APPLY),
     "settings": Command(
         settings,
         (

@@ -26,6 +26,7 @@ from affinitynet.preflight import (
     check_contents,
     check_function,
     check_judged,
+    check_networks,
     check_place,
     check_roles,
     check_sources,
@@ -76,7 +77,7 @@ class Run:
         """
         self.recipe, self.stages = recipe, stages_of(recipe)
         self._manifest, self._cams = manifest, cams
-        self._chosen: dict[str, Choice] = {}
+        self.chosen: dict[str, Choice] = {}
         self.leads = True  # of several processes on the run folder
 
     @property
@@ -100,7 +101,7 @@ class Run:
         for key, choice in chosen.items():
             say(f"chosen: {key} = {show_value(choice.value)} ({choice.reason})")
         run = cls(recipe, manifest, cams)
-        run._chosen = chosen
+        run.chosen = chosen
         return run
 
     @classmethod
@@ -218,7 +219,8 @@ class Run:
             states = [freshness.status(stage, self._count) for stage in kept]
             done = {status.name for status in states if status.finished}
             todo = [stage for stage in stages if stage.name not in done]
-            names = {stage.name for stage in todo}
+            names = {stage.name for stage in todo if not stage.borrowed}
+            check_networks(self.recipe, self.manifest)
             check_sources(self.recipe, todo)
             check_function(self.recipe, todo, self._cams)
             check_tools(self.recipe, self.manifest, names)
@@ -319,14 +321,15 @@ class Run:
     def _write_inputs(self) -> None:
         with atomic_write(self.recipe.out / RECIPE) as temporary:
             temporary.write_text(self.recipe.dump(), encoding="utf-8")
-        if self._chosen:
-            write_choices(self.recipe.out, self._chosen)
+        if self.chosen:
+            write_choices(self.recipe.out, self.chosen)
         self.manifest.write(self.recipe.out)
 
 
 def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
     """Return the function that does a stage: its own, or the one that brings its files in."""
     module = "import_files" if stage.source else stage.name
+    module = "borrow_network" if stage.borrowed else module
     work: Callable[[Context], dict[str, Any]] = importlib.import_module(
         f"affinitynet.stages.{module}"
     ).work

@@ -109,6 +109,23 @@ def check_sources(recipe: Recipe, todo: Iterable[Stage]) -> None:
             )
 
 
+def check_networks(recipe: Recipe, manifest: Manifest) -> None:
+    """Refuse networks of a run whose classes have other numbers than this data set's.
+
+    Raises:
+        UserError: the classes of both.
+    """
+    run = recipe.networks.run
+    if run is None or not is_run_folder(run):  # gone, and what was copied from it was checked then
+        return
+    classes = Manifest.of_run(run).classes
+    if classes != manifest.classes:
+        raise UserError(
+            f"networks.run = {run}: its classes are {', '.join(classes)}, those of {manifest.root} "
+            f"are {', '.join(manifest.classes)}; use affinitynet apply, which brings them together"
+        )
+
+
 def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
     """Refuse to make CAMs by a Python function that the caller has not given.
 
@@ -149,6 +166,8 @@ def check_judged(recipe: Recipe, stage: str) -> None:
     Raises:
         UserError: as `check_learned` and `check_seeds`.
     """
+    if recipe.networks.run:  # judged where it was trained
+        return
     if stage == "train_classifier":
         check_learned(recipe)
     elif stage == "mine_confident":

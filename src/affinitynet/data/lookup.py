@@ -1,12 +1,13 @@
 """Fingerprints of what lies outside a run folder, from its content as it is now."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import file_name, folder_name
+from affinitynet.run_folder.folder import file_name, fingerprint, folder_name
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.records import StageFolder
 from affinitynet.run_folder.setting_types import FUNCTION
@@ -56,6 +57,13 @@ class Lookup:
         """Fingerprint imported files by their content; a Python function goes by its own name."""
         if source.startswith(FUNCTION):
             return source
+        if key == "networks.run":
+            borrowed = [Path(source) / name for name in stage.borrows]
+            # Only a run that is gone leaves finished stages as they are: a changed one does not.
+            if not all(file.is_file() for file in borrowed):
+                return self._recorded(stage, key) or "files missing"
+            names = [self._once("file", str(file), partial(file_name, file)) for file in borrowed]
+            return f"files {fingerprint(names)}"
         try:
             folder = find_files(source, key, self._recipe.data)
         except UserError:

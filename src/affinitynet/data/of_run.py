@@ -1,7 +1,9 @@
 """The data set of a run folder: as recorded there, or read again where the record is gone."""
 
+from functools import partial
 from pathlib import Path
 
+from affinitynet.data.for_networks import for_networks
 from affinitynet.data.manifest import RUN_FILE, Manifest, check_run_folder
 from affinitynet.data.read import read_dataset
 from affinitynet.errors import UserError
@@ -36,15 +38,20 @@ def manifest_of(folder: Path) -> Manifest:
 def read_recipe_data(recipe: Recipe) -> Manifest:
     """Read the recipe's data set as its `dataset` section says.
 
+    For the networks of another run the classes are that run's, and all images are one split.
+
     Raises:
         UserError: it can't be read.
     """
     assert recipe.data is not None
     settings = recipe.dataset
-    return read_dataset(
+    read = partial(
+        read_dataset,
         recipe.data,
         format=settings.format,
-        classes=settings.classes,
         tags=settings.tags,
         background=settings.background,
     )
+    if recipe.networks.run is None or settings.classes is None:
+        return read(classes=settings.classes)
+    return for_networks(read, settings.classes, settings.train)

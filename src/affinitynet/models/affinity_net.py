@@ -12,10 +12,11 @@ from affinitynet.models.backbone import Backbone, Norm, build_backbone
 from affinitynet.models.boundary_net import BoundaryNet, describe_boundary_net
 from affinitynet.models.feature_net import FeatureNet
 from affinitynet.models.heads import AffinityHead
-from affinitynet.models.saved import DESCRIPTION, Description, SavedBackbone, load_model
+from affinitynet.models.saved import Description, SavedBackbone, load_model
 from affinitynet.ops.affinity import affinity_of
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.propagation import pad_to_stride
+from affinitynet.run_folder.artifacts import DESCRIPTION
 from affinitynet.run_folder.folder import read_json
 from affinitynet.run_folder.settings import AffinitySettings, BackboneSettings
 

@@ -11,11 +11,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from affinitynet.errors import UserError
+from affinitynet.run_folder.artifacts import DESCRIPTION, WEIGHTS
 from affinitynet.run_folder.folder import atomic_write, read_json, write_json
 from affinitynet.run_folder.settings import BackboneSettings
 
-WEIGHTS = "weights.safetensors"
-DESCRIPTION = "model.json"
 CHECKSUM = "weights_sha256"  # in the description; earlier versions wrote none
 
 

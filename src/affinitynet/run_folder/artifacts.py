@@ -9,6 +9,9 @@ from affinitynet.run_folder.setting_types import is_imported
 
 FIGURES = "figures.json"  # in the folder of `evaluate`
 CHOICE = "choice.json"  # in that of `choose_cams`
+RANGES = "ranges.json"  # in that of the classifier's CAMs, measured by quantile
+BANKS = "banks.safetensors"  # in that of the CAMs by contrast
+WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"  # in that of a network
 CORRECTIONS = "corrections"  # a folder that people fill, and no stage: masks drawn by hand
 
 

@@ -185,7 +185,8 @@ class Freshness:
                     weights = outside.weights(stage, f"{key}.weights", weights)
                 found[f"{key}.weights"] = weights
         for key, value in list(found.items()):
-            if key.endswith(".source") and is_imported(str(value)):
+            imported = key.endswith(".source") and is_imported(str(value))
+            if imported or (key == "networks.run" and stage.borrows):
                 found[key] = outside.files(stage, key, str(value))
         if stage.corrections and (corrections := describe_corrections(self.root)):
             found[CORRECTIONS] = corrections

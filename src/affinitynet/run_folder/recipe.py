@@ -19,6 +19,7 @@ from affinitynet.run_folder.settings import (
     ContrastSettings,
     DatasetSettings,
     EvaluateSettings,
+    NetworksSettings,
     PseudoSettings,
     RelabelSettings,
     SegmenterSettings,
@@ -76,6 +77,7 @@ class Recipe(Settings):
     segmenter: SegmenterSettings = SegmenterSettings()
     relabel: RelabelSettings = RelabelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    networks: NetworksSettings = NetworksSettings()
 
     @field_validator("name")
     @classmethod

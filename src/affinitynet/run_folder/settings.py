@@ -3,6 +3,7 @@
 Those that train a network stand in `settings_training`, what sections share in `settings_base`.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
@@ -33,6 +34,7 @@ __all__ = [
     "CrfSettings",
     "DatasetSettings",
     "EvaluateSettings",
+    "NetworksSettings",
     "Precision",
     "PseudoSettings",
     "RelabelSettings",
@@ -263,4 +265,21 @@ class EvaluateSettings(Settings):
     sweep: Annotated[tuple[float, float, float], AfterValidator(countable)] = Field(
         (0.0, 0.6, 0.01),
         description="start, stop and step of the search for the best background score of CAMs",
+    )
+
+
+class NetworksSettings(Settings):
+    """The networks of another run, by which `affinitynet apply` makes masks of new images."""
+
+    run: Path | None = Field(
+        None,
+        description="run folder whose networks, banks and choices are taken, so that nothing is "
+        "trained; affinitynet apply writes this section",
+    )
+    failed: tuple[str, ...] = Field(
+        (), description="classes whose maps were no use in that run: they are neutral here too"
+    )
+    unlearnt: tuple[str, ...] = Field(
+        (),
+        description="classes that its segmenter did not find: their images keep the pseudo masks",
     )

@@ -20,6 +20,9 @@ LATER: dict[str, object] = {
     "walk.background_score": 0.25,
     "confident.block": 0,
     "walk.block": 0,
+    "networks.run": None,
+    "networks.failed": [],
+    "networks.unlearnt": [],
 }
 
 # What affinities of a frozen network's features depend on.
@@ -34,6 +37,7 @@ OF_FEATURES = (
 # What masks without a walk depend on: the background of the CAMs, and the dense CRF.
 WITHOUT_WALK = (
     "affinity.source",
+    "networks.failed",
     *(f"walk.{key}" for key in ("alpha", "background", "background_score", "refine", "crf")),
 )
 

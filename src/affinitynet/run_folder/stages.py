@@ -14,25 +14,30 @@ from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     AFFINITY,
+    BANKS,
     CAMS,
     CAMS_CLASSIFIER,
     CAMS_CONTRAST,
+    CHOICE,
     CLASSIFIER,
     CONFIDENT,
+    DESCRIPTION,
     EVALUATION,
     MADE_BY,
     MASKS,
     NAMES,
     PREDICTIONS,
     PSEUDO,
+    RANGES,
     SCORES,
     SEGMENTER,
     UNCORRECTED,
     WALK,
+    WEIGHTS,
     Artifact,
 )
 from affinitynet.run_folder.recipe import Recipe
-from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.setting_types import NETWORKS, is_imported
 from affinitynet.run_folder.settings_base import OF_FEATURES, WITHOUT_WALK
 
 
@@ -44,7 +49,8 @@ class Stage:
     settings: sections of the recipe or single settings, with dots, that the files depend on.
     roles: of the splits (train, val, figures) whose images and tags it depends on; truth: whether
     it depends on their ground truth too; corrections: on masks that people drew. source: where it
-    brings its files in from, "" where it makes them.
+    brings its files in from, "" where it makes them. borrows: files, by their place in a run folder,
+    that it takes from the run whose networks are used.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Stage:
     truth: bool = False
     corrections: bool = False
     source: str = ""
+    borrows: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -66,8 +73,26 @@ class Stage:
         """That of the file it makes for each image, "" where it makes one thing."""
         return self.artifacts[0].suffix
 
+    @property
+    def borrowed(self) -> bool:
+        """Tell whether it is a training whose network comes from another run."""
+        return self.source.startswith(NETWORKS)
+
+
+def _borrow(name: str, artifact: Artifact, recipe: Recipe) -> Stage:
+    # The weights before their description, which says that they are there.
+    files = tuple(f"{artifact.folder}/{file}" for file in (WEIGHTS, DESCRIPTION))
+    source = f"{NETWORKS}{recipe.networks.run}"
+    return Stage(name, (artifact,), (), ("networks.run",), (), source=source, borrows=files)
+
+
+def _borrows(artifact: Artifact, file: str, recipe: Recipe) -> tuple[str, ...]:
+    return (f"{artifact.folder}/{file}",) if recipe.networks.run else ()
+
 
 def _train_classifier(recipe: Recipe) -> Stage:
+    if recipe.networks.run:
+        return _borrow("train_classifier", CLASSIFIER, recipe)
     settings = ("seed", "precision", "dataset.train", "backbone", "classifier")
     if not recipe.classifier.hold_out:
         return Stage("train_classifier", (CLASSIFIER,), settings=settings)
@@ -87,31 +112,40 @@ def _compute_cams(recipe: Recipe) -> Stage:
     # Images without a tag are chosen among those of train.
     measured = ("seed", "dataset.train", "contrast.quantile")
     by_quantile = recipe.cams.threshold == "quantile" and not imported
+    made = CAMS_CLASSIFIER if recipe.cams.source == "auto" else CAMS
+    borrows = _borrows(made, RANGES, recipe) if by_quantile else ()
     return Stage(
         "compute_cams",
-        (CAMS_CLASSIFIER if recipe.cams.source == "auto" else CAMS,),
+        (made,),
         () if imported else ("train_classifier",),
         (
             "dataset.val",
             "dataset.figures",
             *(own if imported else ("cams",)),
             *(measured if by_quantile else ()),
+            *(("networks.run",) if borrows else ()),
         ),
         (*recipe.cams.splits, "figures"),
         source=recipe.cams.source if imported else "",
+        borrows=borrows,
     )
 
 
 def _compute_contrast(recipe: Recipe) -> Stage:
     learnt = recipe.contrast.features == "classifier"
-    own = ("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits")
+    own = (
+        *("seed", "dataset.train", "dataset.val", "dataset.figures", "cams.source", "cams.splits"),
+        "networks.run",
+    )
+    made = CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS
     return Stage(
         "compute_contrast",
-        (CAMS_CONTRAST if recipe.cams.source == "auto" else CAMS,),
+        (made,),
         ("train_classifier",) if learnt else (),
         # The classifier's fingerprint holds its backbone already.
         (*own, "contrast") if learnt else (*own, "contrast", "backbone"),
         (*recipe.cams.splits, "figures"),
+        borrows=_borrows(made, BANKS, recipe),
     )
 
 
@@ -120,8 +154,9 @@ def _choose_cams(recipe: Recipe) -> Stage:
         "choose_cams",
         (CAMS,),
         ("train_classifier", "compute_cams", "compute_contrast"),
-        ("seed", "dataset.val", "dataset.figures", "cams.source", "cams.splits"),
+        ("seed", "dataset.val", "dataset.figures", "cams.source", "cams.splits", "networks.run"),
         (*recipe.cams.splits, "figures"),
+        borrows=_borrows(CAMS, CHOICE, recipe),
     )
 
 
@@ -153,6 +188,8 @@ def _train_affinity(recipe: Recipe) -> Stage:
             roles=("train", "figures"),
             source=recipe.affinity.source,
         )
+    if recipe.networks.run:
+        return _borrow("train_affinity", AFFINITY, recipe)
     reads = ("mine_confident", *_start(recipe.affinity.start, recipe))
     settings = ("seed", "precision", "backbone", "affinity")
     return Stage("train_affinity", (AFFINITY,), reads, settings)
@@ -177,12 +214,14 @@ def _propagate(recipe: Recipe) -> Stage:
         kept = (*kept, AFFINITIES)
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
-    settings = ("walk", *(OF_FEATURES if frozen else ()))
+    settings = ("walk", "networks.failed", *(OF_FEATURES if frozen else ()))
     reads = (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
 
 def _train_segmenter(recipe: Recipe) -> Stage:
+    if recipe.networks.run:
+        return _borrow("train_segmenter", SEGMENTER, recipe)
     reads = ("propagate", *_start(recipe.segmenter.start, recipe))
     settings = ("seed", "precision", "backbone", "segmenter")
     artifacts = (SEGMENTER, PREDICTIONS)
@@ -190,9 +229,11 @@ def _train_segmenter(recipe: Recipe) -> Stage:
 
 
 def _relabel(recipe: Recipe) -> Stage:
-    settings = ("relabel", "precision")
+    settings = ("relabel", "precision", "networks.failed", "networks.unlearnt")
     roles = ("train", "figures")
-    return Stage("relabel", (MASKS, UNCORRECTED), ("train_segmenter",), settings, roles)
+    # A segmenter of this run has learned from its pseudo masks, another run's has not.
+    reads = ("train_segmenter", *(("propagate",) if recipe.networks.run else ()))
+    return Stage("relabel", (MASKS, UNCORRECTED), reads, settings, roles)
 
 
 def _evaluate(recipe: Recipe) -> Stage:
@@ -232,11 +273,12 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """Return the stages that a recipe needs, in order.
 
     A stage is needed if the final masks, or the segmentation network where none are asked for,
-    depend on it, directly or not.
+    depend on it, directly or not. With another run's networks the masks are what is asked for.
     """
     described = {stage.name: stage for stage in (make(recipe) for make in _STAGES)}
     last = described.pop("evaluate")
-    needed = {"relabel" if recipe.relabel.enabled else "train_segmenter"}
+    last_of = "propagate" if recipe.networks.run else "train_segmenter"
+    needed = {"relabel" if recipe.relabel.enabled else last_of}
     # From the end: all that read a stage come behind it, so one pass finds every need.
     for stage in reversed(described.values()):
         if stage.name in needed:
@@ -265,7 +307,7 @@ def find_stage(name: str, stages: Sequence[Stage]) -> Stage:
     if name == "compute_cams" and any(stage.folder == CAMS.folder for stage in stages):
         return next(stage for stage in stages if stage.folder == CAMS.folder)
     if name in NAMES:
-        sources = " and ".join(f"{stage.source}" for stage in stages if stage.source)
+        sources = " and ".join(dict.fromkeys(s.source for s in stages if s.source))
         why = (
             f"what it makes comes from {sources}"
             if sources
@@ -304,7 +346,13 @@ def folders_of(stage: Stage, stages: Iterable[Stage]) -> tuple[str, ...]:
 
 def provenance(recipe: Recipe, stages: Iterable[Stage]) -> str:
     """Say which parts of a run come from outside, "" where nothing does."""
-    parts = [f"{stage.artifacts[0].folder} from {stage.source}" for stage in stages if stage.source]
+    parts = [
+        f"{stage.artifacts[0].folder} from {stage.source}"
+        for stage in stages
+        if stage.source and not stage.borrowed
+    ]
+    if recipe.networks.run:
+        parts.append(f"networks from {recipe.networks.run}")
     learnt = recipe.affinity.source in ("learnt", "boundary")  # from the confident areas
     if recipe.confident.source == "truth" and learnt:
         parts.append("confident from the ground truth, an upper bound")

@@ -75,6 +75,7 @@ class Choice(NamedTuple):
 def work(context: Context) -> dict[str, Any]:
     """Choose a source for each class, and write its maps for every image."""
     file = context.folder(CAMS) / CHOICE
+    context.borrow(file)
     context.let_lead(file)
     if not file.is_file():  # a stage that was interrupted goes on with what it chose
         write_json(file, _choose(context))

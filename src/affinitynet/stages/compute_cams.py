@@ -23,13 +23,12 @@ from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.contrast import as_cams, calibrate, calibration
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
-from affinitynet.run_folder.artifacts import CLASSIFIER
+from affinitynet.run_folder.artifacts import CLASSIFIER, RANGES
 from affinitynet.run_folder.folder import read_json, write_json
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each, make_each
 
 NAME = "compute_cams"
-RANGES = "ranges.json"
 Ranges = Mapping[int, tuple[float, float]]  # class -> what becomes zero and one in its maps
 
 
@@ -126,6 +125,7 @@ def _ranges(context: Context, summed: Callable[[Tensor, Sequence[int]], Tensor])
     They are kept in a file, so that a stage that was interrupted goes on with the same numbers.
     """
     file = context.folder(context.stage(NAME).artifacts[0]) / RANGES
+    context.borrow(file)
     context.let_lead(file)
     if file.is_file():
         return {int(label): (zero, one) for label, (zero, one) in read_json(file, NAME).items()}

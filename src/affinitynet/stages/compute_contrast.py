@@ -22,13 +22,12 @@ from affinitynet.models.contrast import (
 )
 from affinitynet.ops.contrast import as_cams
 from affinitynet.progress import say
-from affinitynet.run_folder.artifacts import CLASSIFIER
+from affinitynet.run_folder.artifacts import BANKS, CLASSIFIER
 from affinitynet.run_folder.settings import ContrastSettings
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each, make_each
 
 NAME = "compute_contrast"
-BANKS = "banks.safetensors"
 Describe = Callable[[Tensor], Tensor]  # an image (3, H, W) uint8 -> its patches (D, h, w)
 _UNDILATED = 32  # output stride of a backbone whose maps have the strides they were trained with
 
@@ -90,6 +89,7 @@ def _load(sample: Sample) -> Tensor:
 def _banks(context: Context, network: PatchNetwork, patches: Describe) -> Banks:
     """Read the banks of an interrupted stage, or build them out of the training images."""
     file = context.folder(context.stage(NAME).artifacts[0]) / BANKS
+    context.borrow(file)
     context.let_lead(file)
     banks = Banks.read(file)
     if banks is None:

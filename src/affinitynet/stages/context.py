@@ -1,6 +1,7 @@
 """What every stage is given: settings, data, and where its files lie."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,10 @@ from affinitynet.data.roles import samples_of
 from affinitynet.data.transforms import LabelMap, Pixels
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.engine.leading import wait_for
+from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
 from affinitynet.run_folder.artifacts import CAMS, CHOICE, Artifact
-from affinitynet.run_folder.folder import output_path, read_json
+from affinitynet.run_folder.folder import atomic_write, output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import Stage, find_stage, stages_of
 
@@ -47,11 +49,22 @@ class Context:
 
         None where all fail: who goes on anyway wants to see their masks.
         """
+        if self.recipe.networks.run:
+            return self._numbers(self.recipe.networks.failed)
         if not self.recipe.classifier.hold_out:
             return ()
         mined = any(stage.name == "mine_confident" for stage in self.stages)
         seeds = read_seeds(self.root) if mined else []
         return self.unlearned if not seeds else failed_seeds(seeds)
+
+    @property
+    def unlearnt(self) -> tuple[int, ...]:
+        """The classes that the segmenter of the run whose networks are used does not find."""
+        return self._numbers(self.recipe.networks.unlearnt)
+
+    def _numbers(self, names: Iterable[str]) -> tuple[int, ...]:
+        classes = self.manifest.classes
+        return tuple(classes.index(name) for name in names if name in classes)
 
     @property
     def unlearned(self) -> tuple[int, ...]:
@@ -107,6 +120,23 @@ class Context:
         """
         if not self.leads:
             wait_for(self.root, file)
+
+    def borrow(self, file: Path) -> None:
+        """Take a file of a stage from the run whose networks are used, where this one uses another's.
+
+        What is there already stays: a stage that was interrupted goes on with it.
+
+        Raises:
+            UserError: that run has no such file.
+        """
+        run = self.recipe.networks.run
+        if run is None or not self.leads or file.is_file():
+            return
+        source = run / file.relative_to(self.root)
+        if not source.is_file():
+            raise UserError(f"{source}: is missing, and this run uses the networks of {run}")
+        with atomic_write(file) as temporary:
+            shutil.copyfile(source, temporary)
 
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""

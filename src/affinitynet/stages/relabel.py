@@ -39,8 +39,11 @@ def work(context: Context) -> dict[str, Any]:
             scores = restrict(segmenter.scores(image.to(device)), sample.tags)
             return image, scores.cpu()
 
-        found = _judge(context, _sampled(samples, len(context.manifest.classes)), compute)
-        unlearnt = {label for label, share in found.items() if share < FOUND}
+        found: dict[int, float] = {}
+        unlearnt = {index + 1 for index in context.unlearnt}
+        if not context.recipe.networks.run:  # else that run has judged its segmenter
+            found = _judge(context, _sampled(samples, len(context.manifest.classes)), compute)
+            unlearnt = {label for label, share in found.items() if share < FOUND}
         # No label told the segmenter of a failed class: its images stay neutral where they are.
         kept = unlearnt | {index + 1 for index in context.failed}
         shown = Shown(context, MASKS)
@@ -59,7 +62,7 @@ def work(context: Context) -> dict[str, Any]:
     judgements = [
         f"the segmenter finds {names[label - 1]} in only {found[label]:.0%} of the images whose "
         "labels have it: those images keep their pseudo masks"
-        for label in sorted(unlearnt)
+        for label in sorted(unlearnt & found.keys())
     ]
     empty = empty_masks(samples, shown, names, context.failed)
     judgements += say_empty(empty, "final masks", "compare masks/ with pseudo/ in the report")
