@@ -297,9 +297,7 @@ def test_cams_from_files_come_from_files_again(
     an.run(recipe, until="propagate")
     with pytest.raises(UserError, match="give theirs with --cams FOLDER"):
         an.apply_run(tmp_path / "run", data, tmp_path / "out")
-    run = an.apply_run(
-        tmp_path / "run", data, tmp_path / "out", cams=applied.recipe.out / "cams"
-    )
+    run = an.apply_run(tmp_path / "run", data, tmp_path / "out", cams=applied.recipe.out / "cams")
     assert all(status.finished for status in run.status())
     with pytest.raises(UserError, match="makes CAMs itself"):
         an.apply_run(whole, data, tmp_path / "other", cams=applied.recipe.out / "cams")

@@ -28,7 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("preflight", "view"),
     ("helping",),
     ("pipeline", "predicting"),
-    ("applying",),
+    ("applying", "reproducing"),
     ("command_line",),
     ("cli",),
 )
@@ -111,6 +111,7 @@ def test_no_torch_at_import_where_none_is_needed() -> None:
         "pipeline.py",
         "predicting.py",
         "applying.py",
+        "reproducing.py",
         "preflight.py",
         "engine/place.py",
         "engine/shards.py",

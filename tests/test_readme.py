@@ -186,3 +186,59 @@ def test_the_example_from_python_runs(
 def test_the_example_of_the_strip_runs(readers_folder: Path, tmp_path: Path) -> None:
     example("draw_strip.py")(readers_folder / "runs" / "photos", tmp_path / "strip.png")
     assert (tmp_path / "strip.png").is_file()
+
+
+@pytest.fixture
+def finished(made: Path, tmp_path: Path) -> Path:
+    """A finished run that an example may change, and beside it masks as someone would draw them."""
+    shutil.copytree(made, tmp_path / "made")
+    (tmp_path / "drawn").mkdir()
+    for mask in sorted((made / "data" / "masks").glob("*.png"))[:8]:
+        shutil.copy(mask, tmp_path / "drawn")
+    return tmp_path / "made" / "run"
+
+
+def test_the_example_of_corrections_runs(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main_of_it = example("correct_and_go_on.py")
+    main_of_it(finished)
+    listed = re.findall(r"trust ([\d.]+)", capsys.readouterr().out)
+    assert listed == sorted(listed)
+    main_of_it(finished, finished.parents[1] / "drawn")
+    said = capsys.readouterr().out
+    assert "trained with 8 corrected masks" in said
+    assert re.search(r"segmenter +on val +mIoU 0\.\d", said)
+
+
+def test_the_example_of_tuning_runs(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("tune_by_drawn_masks.py")(finished, finished.parents[1] / "drawn")
+    said = capsys.readouterr().out
+    assert re.search(r"mean IoU 0\.\d+ -> 0\.\d+ on masks that were left out", said)
+    assert ("are made again" in said) != ("the recipe stays as it is" in said)
+    assert all(status.finished for status in Run.open(finished).status())
+
+
+def test_the_example_of_new_images_runs(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("apply_to_new_images.py")(finished, finished.parent / "data", tmp_path / "out")
+    assert "12 masks without the tags' help" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "tagged" / "pseudo").glob("*.png"))) == 12
+    assert (tmp_path / "out" / "coco" / "annotations").is_dir()
+
+
+def test_the_example_of_the_segmenter_runs(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = finished.parent / "data" / "images" / "0000.png"
+    example("use_the_segmenter.py")(finished, photo, tmp_path / "network")
+    shares = re.findall(r"([\d.]+)%", capsys.readouterr().out)
+    assert sum(map(float, shares)) == pytest.approx(100, abs=0.5)
+    assert (tmp_path / "network" / "config.json").is_file()
+
+
+def test_every_example_is_run_here() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    for file in (ROOT / "examples").glob("*.py"):
+        assert f'"{file.name}"' in here

@@ -154,6 +154,18 @@ def test_only_what_is_clearly_better_is_chosen() -> None:
     assert changes(walk, choose(walk, toy_score, half))["walk.beta"] == 4
 
 
+def test_a_constant_background_and_another_walk_are_decided_too(run: Path) -> None:
+    """Both change the masks, and each is what `propagate` would do with the setting."""
+    recipe = Recipe.load(run / "recipe.yaml")
+    manifest = Manifest.of_run(run)
+    case = load_case(recipe, manifest, manifest.samples[0])
+    usual = decide(case, recipe.walk).mask
+    low = with_value(with_value(recipe.walk, "background", "constant"), "background_score", 0.05)
+    assert (decide(case, low).mask > 0).sum() > (usual > 0).sum()
+    ended = decide(case, with_value(recipe.walk, "method", "restart"))
+    assert (ended.walk != decide(case, recipe.walk).walk).any()
+
+
 def test_settings_by_name() -> None:
     walk = with_value(WalkSettings(), "crf.bilateral_srgb", 5.0)
     assert walk.crf.bilateral_srgb == 5.0

@@ -15,6 +15,7 @@ __all__ = [
     "UserError",
     "apply_run",
     "check_dataset",
+    "convert_weights",
     "evaluate_run",
     "export_model",
     "export_run",
@@ -22,6 +23,7 @@ __all__ = [
     "ops",
     "predict_folder",
     "read_dataset",
+    "reproduce_run",
     "run",
     "tune_run",
     "view_run",
@@ -40,12 +42,14 @@ _HOMES = {
     "UserError": "affinitynet.errors",
     "apply_run": "affinitynet.applying",
     "check_dataset": "affinitynet.data.check",
+    "convert_weights": "affinitynet.models.weights",
     "evaluate_run": "affinitynet.pipeline",
     "export_model": "affinitynet.models.export",
     "export_run": "affinitynet.export",
     "import_corrections": "affinitynet.data.drawn",
     "predict_folder": "affinitynet.predicting",
     "read_dataset": "affinitynet.data",
+    "reproduce_run": "affinitynet.reproducing",
     "run": "affinitynet.pipeline",
     "tune_run": "affinitynet.tuning.tune",
     "view_run": "affinitynet.view",
@@ -64,9 +68,11 @@ if TYPE_CHECKING:
     from affinitynet.export import export_run
     from affinitynet.models.export import export_model
     from affinitynet.models.segmenter import Segmenter
+    from affinitynet.models.weights import convert_weights
     from affinitynet.pipeline import Run, evaluate_run, run
     from affinitynet.predicting import predict_folder
     from affinitynet.report import write_report
+    from affinitynet.reproducing import reproduce_run
     from affinitynet.run_folder.recipe import Recipe
     from affinitynet.tuning.tune import tune_run
     from affinitynet.view import view_run

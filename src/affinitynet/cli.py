@@ -161,9 +161,9 @@ def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> No
 
 def convert_weights(source: Path, target: Path) -> None:
     """Convert weights (MXNet, Caffe, PyTorch) to safetensors."""
-    from affinitynet.models.weights import convert
+    from affinitynet.models.weights import convert_weights
 
-    print(convert(source, target))
+    print(convert_weights(source, target))
 
 
 class Command(NamedTuple):

@@ -42,7 +42,7 @@ def test_masks_that_would_hide_the_images_are_refused(pictures, monkeypatch, out
 
 @pytest.mark.parametrize("link", [os.link, os.symlink, None])
 def test_weights_are_not_converted_onto_themselves(tmp_path, link):
-    from affinitynet.models.weights import convert
+    from affinitynet.models.weights import convert_weights
 
     source = tmp_path / "w.safetensors"
     source.write_bytes(b"weights")
@@ -51,5 +51,5 @@ def test_weights_are_not_converted_onto_themselves(tmp_path, link):
         target = tmp_path / "other.safetensors"
         link(source, target)
     with pytest.raises(UserError, match="is there already; name a new file"):
-        convert(source, target)
+        convert_weights(source, target)
     assert source.read_bytes() == b"weights"

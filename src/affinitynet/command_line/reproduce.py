@@ -20,29 +20,17 @@ def reproduce(run: Path, out: Path | None, data: Path | None) -> None:
     """
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.engine.stopping import watch_termination
-    from affinitynet.pipeline import Run
-    from affinitynet.run_folder.compare import compare_runs
-    from affinitynet.run_folder.origin import differences, read_origin
+    from affinitynet.reproducing import reproduce_run
 
-    first = Run.open(run)
-    out = out or run.with_name(f"{run.resolve().name}-again")
-    done = [status.name for status in first.status() if status.finished]
-    if not done:
-        raise UserError(f"{run}: no stage is finished, so there is nothing to compare with")
-    changes = {"out": out, **({"data": data} if data else {})}
-    second = Run.create(first.recipe.model_copy(update=changes))
-    was, found = read_origin(run), second.manifest.fingerprint()
-    if was.get("data", found) != found:
-        raise UserError(f"{run}: images, tags or splits of the data set are others than it had")
     watch_termination()
-    second.go(until=done[-1], anyway=True)
-    if not second.leads:
+    found = reproduce_run(run, out, data)
+    if found.stages is None:
         return
-    for said in differences(was, read_origin(out)):
+    for said in found.changed:
         print(f"not as then: {said}")
-    rows = compare_runs(run, out, [stage for stage in first.stages if stage.name in done])
-    for row in rows:
+    for row in found.stages:
         print(f"{row.stage:18} {row.files:6} files, {len(row.differ)} differ")
-    if count := sum(len(row.differ) for row in rows):
-        name = next(row.differ[0] for row in rows if row.differ)
-        raise UserError(f"{out}: {count} files differ from those of {run}, the first is {name}")
+    if count := sum(len(row.differ) for row in found.stages):
+        name = next(row.differ[0] for row in found.stages if row.differ)
+        again = found.run.recipe.out
+        raise UserError(f"{again}: {count} files differ from those of {run}, the first is {name}")

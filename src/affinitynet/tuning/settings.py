@@ -15,6 +15,10 @@ class Tunable(NamedTuple):
 # A new one is a line here; `decide` has to know what it does.
 TUNABLE = (
     Tunable("alpha", (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)),
+    Tunable("background", ("alpha", "constant", "relative")),
+    # Of no effect with the background of an alpha: its curve is flat then.
+    Tunable("background_score", (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)),
+    Tunable("method", ("power", "restart")),
     Tunable("beta", (1.0, 2.0, 4.0, 8.0, 16.0)),
     Tunable("steps", (0, 4, 16, 64, 256, 1024)),
     Tunable("guard", (False, True)),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from affinitynet.errors import UserError
 from affinitynet.models.vgg16 import VGG16
-from affinitynet.models.weights import convert, load_backbone, load_weights
+from affinitynet.models.weights import convert_weights, load_backbone, load_weights
 from affinitynet.models.weights.caffe import read_caffe
 
 NEW, OLD = "layer", "layers"
@@ -85,7 +85,7 @@ def test_a_caffe_vgg16_computes_what_the_paper_says(
 def test_a_converted_caffe_file_loads_the_same(tmp_path: Path, paper: SimpleNamespace) -> None:
     path, converted = tmp_path / "vgg.caffemodel", tmp_path / "vgg.safetensors"
     path.write_bytes(vgg16_bytes(paper, NEW))
-    report = convert(path, converted)
+    report = convert_weights(path, converted)
     assert (report.kind, report.missing) == ("Caffe VGG16", ())
     network = VGG16(width=paper.width)
     assert load_backbone(network, converted).missing == ()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from affinitynet.errors import UserError
 from affinitynet.models.resnet38 import ResNet38
-from affinitynet.models.weights import convert, load_backbone, load_weights
+from affinitynet.models.weights import convert_weights, load_backbone, load_weights
 from affinitynet.models.weights.mxnet import read_mxnet
 
 LEGACY, V1, V2 = "legacy", "v1", "v2"
@@ -99,7 +99,7 @@ def test_an_mxnet_resnet38_computes_what_the_paper_says(
 def test_a_converted_mxnet_file_loads_the_same(tmp_path: Path, paper: SimpleNamespace) -> None:
     path, converted = tmp_path / "a1.params", tmp_path / "a1.safetensors"
     path.write_bytes(file_bytes(resnet38_arrays(paper)))
-    report = convert(path, converted)
+    report = convert_weights(path, converted)
     assert report.kind == "MXNet ResNet38"
     assert report.dropped == ("arg:linear1000_weight", "arg:linear1000_bias")
     assert report.missing == ()
@@ -115,7 +115,7 @@ def test_what_an_incomplete_file_lacks_is_said(tmp_path: Path, paper: SimpleName
     del arrays["arg:res6a_branch1_weight"], arrays["aux:bn7_moving_var"]
     path = tmp_path / "a1.params"
     path.write_bytes(file_bytes(arrays))
-    report = convert(path, tmp_path / "a1.safetensors")
+    report = convert_weights(path, tmp_path / "a1.safetensors")
     assert report.missing == ("backbone.b6.conv_branch1.weight", "backbone.bn7.running_var")
     assert load_backbone(ResNet38(paper.width), path).missing == (
         "b6.conv_branch1.weight",

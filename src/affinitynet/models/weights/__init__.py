@@ -3,7 +3,7 @@
 from affinitynet.models.weights.layouts import Weights
 from affinitynet.models.weights.loading import (
     ConversionReport,
-    convert,
+    convert_weights,
     load_backbone,
     load_weights,
 )
@@ -11,7 +11,7 @@ from affinitynet.models.weights.loading import (
 __all__ = [
     "ConversionReport",
     "Weights",
-    "convert",
+    "convert_weights",
     "load_backbone",
     "load_weights",
 ]

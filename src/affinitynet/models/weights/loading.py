@@ -227,7 +227,7 @@ def _as_named_in(backbone: nn.Module, weights: Weights) -> Weights:
     )
 
 
-def convert(path_in: str | Path, path_out: str | Path) -> ConversionReport:
+def convert_weights(path_in: str | Path, path_out: str | Path) -> ConversionReport:
     """Rewrite a weights file of the paper's networks as safetensors in our layout.
 
     Raises:
