@@ -1,10 +1,10 @@
 """Correct the masks that a run trusts least, and let the segmenter learn from them.
 
 Which masks are worth correcting by hand? Those at the top of trust.csv. This script lists them and,
-given a folder of masks drawn for them (PNG by image name, 0 background, 1 the first class, 255 where
-the run's own mask may stay), brings those in and goes on: the segmenter is trained again, on the
-corrected masks, and makes the final masks again. Drawings from CVAT, Label Studio, LabelMe and COCO
-come in alike.
+given a folder of masks drawn for them (PNG by image name, 0 background, 1 the first class, 255
+where the run's own mask may stay), brings those in and goes on: the segmenter is trained again, on
+the corrected masks, and makes the final masks again. Drawings from CVAT, Label Studio, LabelMe and
+COCO come in alike.
 
     python examples/correct_and_go_on.py RUN             # which images to draw
     python examples/correct_and_go_on.py RUN DRAWN       # take the drawings in, and go on

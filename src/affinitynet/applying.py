@@ -143,7 +143,7 @@ def _cams_source(recipe: Recipe, cams: str | Path | None) -> str:
 
 
 def _weights(recipe: Recipe) -> str:
-    """Return the backbone's weights; of a file its whole path, as it may lie beside the old data."""
+    """Return the backbone's weights; a file by its whole path: it may lie beside the old data."""
     with suppress(UserError):  # where a stage needs what is missing, that is said later
         if file := find_weights(recipe.backbone.weights, recipe.data):
             return str(file.resolve())

@@ -49,8 +49,8 @@ class Stage:
     settings: sections of the recipe or single settings, with dots, that the files depend on.
     roles: of the splits (train, val, figures) whose images and tags it depends on; truth: whether
     it depends on their ground truth too; corrections: on masks that people drew. source: where it
-    brings its files in from, "" where it makes them. borrows: files, by their place in a run folder,
-    that it takes from the run whose networks are used.
+    brings its files in from, "" where it makes them. borrows: files, by their place in a run
+    folder, that it takes from the run whose networks are used.
     """
 
     name: str

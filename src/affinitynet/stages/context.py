@@ -122,7 +122,7 @@ class Context:
             wait_for(self.root, file)
 
     def borrow(self, file: Path) -> None:
-        """Take a file of a stage from the run whose networks are used, where this one uses another's.
+        """Take a file of a stage from the run whose networks this one uses, if it does.
 
         What is there already stays: a stage that was interrupted goes on with it.
 
