@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := build/lowest
 FORMATS := .venv-formats
+DOCS := .venv-docs
 
-.PHONY: demo test test-all test-lowest test-formats lint wheel clean
+.PHONY: demo test test-all test-lowest test-formats lint wheel docs gallery clean
 
 demo: .venv/ready
 	$(BIN)/affinitynet demo
@@ -64,5 +65,20 @@ $(FORMATS)/ready: pyproject.toml constraints.txt
 	-$(FORMATS)/bin/pip install --quiet --no-deps ultralytics
 	touch $(FORMATS)/ready
 
+# The documents as a site, in build/site; a broken link or an unknown function is an error. It needs
+# no PyTorch: functions are read from the source, not imported.
+docs: $(DOCS)/ready
+	$(DOCS)/bin/zensical build --strict --clean
+
+$(DOCS)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) .ci/extra.py docs > $(DOCS)/requirements.txt
+	$(DOCS)/bin/pip install --quiet --requirement $(DOCS)/requirements.txt
+	touch $(DOCS)/ready
+
+# The pictures of the gallery, again, from the demo's run.
+gallery: demo
+	$(BIN)/python examples/draw_gallery.py runs/demo/run docs/gallery
+
 clean:
-	rm -rf .venv .venv-formats runs build dist
+	rm -rf .venv .venv-formats .venv-docs runs build dist
