@@ -78,8 +78,8 @@ def confident_labels(
             background as in the paper's code, or the foreground as in IRN's.
         thresholds: (f, b) of foreground and background, in place of both alphas; IRN has (0.30,
             0.05).
-        iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb,
-        bilateral_compat, origin: those of `dense_crf`.
+
+    The other arguments are those of `dense_crf`.
 
     Returns:
         (H, W) int64: 0 background, 1 .. C the classes in the order of `cams`, 255 neutral.

@@ -163,8 +163,8 @@ def refine_scores(
     Args:
         image: (H, W, 3) uint8 or float, values from 0 to 255.
         scores: (L, H, W), the background first; those over one count as one.
-        iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb,
-        bilateral_compat: those of `dense_crf`.
+
+    The other arguments are those of `dense_crf`.
 
     Returns:
         (L, H, W): for L > 1 float32 and summing to one over L, for L = 1 the scores themselves.
