@@ -301,3 +301,51 @@ def test_cams_from_files_come_from_files_again(
     assert all(status.finished for status in run.status())
     with pytest.raises(UserError, match="makes CAMs itself"):
         an.apply_run(whole, data, tmp_path / "other", cams=applied.recipe.out / "cams")
+
+
+def test_a_mistake_is_one_line(whole: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device = 'gpu': a device is auto"):
+        an.apply_run(whole, whole.manifest.root, tmp_path / "out", device="gpu")
+    with pytest.raises(UserError, match="there is no such data set folder"):
+        an.apply_run(whole, tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UserError, match="is no run folder"):
+        an.apply_run(tmp_path / "none", whole.manifest.root, tmp_path / "out")
+
+
+def test_networks_of_other_classes_are_refused(whole: Run, tmp_path: Path) -> None:
+    """As someone finds who writes the section by hand."""
+    first, second, *rest = whole.manifest.classes
+    recipe = an.Recipe.load(
+        whole.recipe.out / "recipe.yaml",
+        out=tmp_path / "out",
+        **{"networks.run": whole.recipe.out, "dataset.classes": [second, first, *rest]},
+    )
+    with pytest.raises(UserError, match=r"its classes are .* use affinitynet apply"):
+        an.run(recipe)
+
+
+def test_weights_that_changed_since_are_refused(tmp_path: Path, tiny_text: str) -> None:
+    """What contrast describes patches with is no network of the run's, but a file beside it."""
+    import timm
+    from safetensors.torch import save_file
+
+    toy = make_toy(tmp_path / "toy", train=16, val=2, size=64)  # each class lacks in five images
+    shutil.copytree(toy, tmp_path / "data")
+    file = tmp_path / "data" / "start.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    (tmp_path / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    settings = {"cams.source": "contrast", "contrast.long_side": 64, "contrast.bank": 100}
+    recipe = an.Recipe.load(
+        tmp_path / "tiny.yaml",
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        **settings,
+        **{"backbone.weights": "start.safetensors", "segmenter.start": "backbone"},
+    )
+    an.run(recipe, until="propagate")
+    run = an.apply_run(tmp_path / "run", toy, tmp_path / "out")
+    for mask in (tmp_path / "run" / "pseudo").glob("*.png"):
+        assert (run.recipe.out / "pseudo" / mask.name).read_bytes() == mask.read_bytes()
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    with pytest.raises(UserError, match="holds other weights than"):
+        an.apply_run(tmp_path / "run", toy, tmp_path / "other")

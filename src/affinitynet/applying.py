@@ -55,20 +55,23 @@ def apply_run(
     root, out = opened.recipe.out.resolve(), Path(out)
     _check_finished(opened)
     _check_out(out, root)
-    values = opened.recipe.model_dump()
-    values["dataset"] |= {
-        "format": format,
-        "tags": tags,
-        "classes": opened.manifest.classes,
-        "train": SPLIT,
-        "val": None,
-        "figures": None,
-    }
-    values["networks"] = {"run": root, **_found_out(opened)}
-    values["cams"]["source"] = _cams_source(opened.recipe, cams)
-    values["backbone"]["weights"] = _weights(opened.recipe)
-    values |= {"data": Path(data), "out": out, **({"device": device} if device else {})}
-    recipe = Recipe.model_validate(values)
+    recipe = Recipe.load(
+        root / RECIPE,
+        data=Path(data),
+        out=out,
+        **({"device": device} if device else {}),
+        **{
+            "dataset.format": format,
+            "dataset.tags": tags,
+            "dataset.classes": opened.manifest.classes,
+            "dataset.train": SPLIT,
+            "dataset.val": None,
+            "dataset.figures": None,
+            "cams.source": _cams_source(opened.recipe, cams),
+            "networks": {"run": root, **_found_out(opened)},
+        },
+        **_weights(opened.recipe),
+    )
     _check_weights(recipe, root)
     made = Run.create(recipe)
     # What truth chose of the settings is said of the new figures too.
@@ -142,12 +145,15 @@ def _cams_source(recipe: Recipe, cams: str | Path | None) -> str:
     return f"{FILES}{cams}"
 
 
-def _weights(recipe: Recipe) -> str:
-    """Return the backbone's weights; a file by its whole path: it may lie beside the old data."""
+def _weights(recipe: Recipe) -> dict[str, str]:
+    """Return weights that are a file by its whole path, as it may lie beside the old data."""
+    keys = ["backbone.weights"]
+    if recipe.segmenter.backbone == recipe.backbone:  # and has to stay so
+        keys.append("segmenter.backbone.weights")
     with suppress(UserError):  # where a stage needs what is missing, that is said later
         if file := find_weights(recipe.backbone.weights, recipe.data):
-            return str(file.resolve())
-    return recipe.backbone.weights
+            return dict.fromkeys(keys, str(file.resolve()))
+    return {}
 
 
 def _check_weights(recipe: Recipe, root: Path) -> None:
