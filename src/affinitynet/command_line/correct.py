@@ -26,7 +26,10 @@ def correct(run: Path, source: Path, format: Format, rest: Rest, replace: bool) 
     """
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.data.drawn import import_corrections
+    from affinitynet.run_folder.folder import RECIPE
+    from affinitynet.run_folder.recipe import Recipe
 
     ids = import_corrections(run, source, format=format, rest=rest, replace=replace)
     print(f"{len(ids)} image{'s' * (len(ids) != 1)} corrected in {run}")
-    print(f"to train with them: affinitynet run {run / 'recipe.yaml'} --redo train_segmenter")
+    if Recipe.load(run / RECIPE, out=run).networks.run is None:  # else nothing is trained here
+        print(f"to train with them: affinitynet run {run / RECIPE} --redo train_segmenter")
