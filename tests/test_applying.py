@@ -15,6 +15,7 @@ import affinitynet as an
 from affinitynet import applying
 from affinitynet.cli import main
 from affinitynet.data import read_labels
+from affinitynet.data.cams import load_cams
 from affinitynet.data.toy import make_toy
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
@@ -291,16 +292,25 @@ def test_a_run_without_final_masks_needs_no_segmenter(made: Path, tmp_path: Path
 def test_cams_from_files_come_from_files_again(
     whole: Run, applied: Run, tmp_path: Path, tiny_recipe: Path
 ) -> None:
-    data, cams = whole.recipe.data, f"files:{whole.recipe.out / 'cams'}"
-    assert data is not None
-    recipe = an.Recipe.load(tiny_recipe, data=data, out=tmp_path / "run", **{"cams.source": cams})
+    data, cams = whole.manifest.root, tmp_path / "cams"
+    cams.mkdir()
+    for sample in applied.manifest.samples:
+        classes, maps = load_cams(applied.recipe.out / "cams" / f"{sample.id}.npz")
+        named = zip(classes, maps, strict=True)
+        if sample.tags:
+            own = {applied.manifest.classes[index]: cam for index, cam in named}
+            np.savez(cams / f"{sample.id}.npz", **own)
+    settings = {"cams.source": f"files:{cams}"}
+    recipe = an.Recipe.load(tiny_recipe, data=data, out=tmp_path / "run", **settings)
     an.run(recipe, until="propagate")
     with pytest.raises(UserError, match="give theirs with --cams FOLDER"):
         an.apply_run(tmp_path / "run", data, tmp_path / "out")
-    run = an.apply_run(tmp_path / "run", data, tmp_path / "out", cams=applied.recipe.out / "cams")
+    run = an.apply_run(tmp_path / "run", data, tmp_path / "out", cams=cams)
     assert all(status.finished for status in run.status())
+    for mask in (tmp_path / "run" / "pseudo").glob("*.png"):
+        assert (run.recipe.out / "pseudo" / mask.name).read_bytes() == mask.read_bytes()
     with pytest.raises(UserError, match="makes CAMs itself"):
-        an.apply_run(whole, data, tmp_path / "other", cams=applied.recipe.out / "cams")
+        an.apply_run(whole, data, tmp_path / "other", cams=cams)
 
 
 def test_a_mistake_is_one_line(whole: Run, tmp_path: Path) -> None:
