@@ -238,6 +238,12 @@ def test_the_example_of_the_segmenter_runs(
     assert (tmp_path / "network" / "config.json").is_file()
 
 
+def test_the_example_of_the_gallery_runs(made: Path, tmp_path: Path) -> None:
+    example("draw_gallery.py")(made / "run", tmp_path / "pictures")
+    names = sorted(file.name for file in (tmp_path / "pictures").iterdir())
+    assert names == ["bad.jpg", "good.jpg", "usual.jpg"]
+
+
 def test_every_example_is_run_here() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
     for file in (ROOT / "examples").glob("*.py"):
