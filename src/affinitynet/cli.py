@@ -37,6 +37,8 @@ from affinitynet.engine import stopping
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.progress import detail, messages_at
 
+ENGINES = ("here", "ray")
+
 # What takes long to import is imported inside the commands, so that --help answers at once.
 
 
@@ -80,6 +82,9 @@ def run(
     settings: dict[str, Any],
     shard: str | None = None,
     seeds: list[int] | None = None,
+    engine: str = "here",
+    processes: int | None = None,
+    ranks: int = 1,
 ) -> None:
     """Run a recipe, or continue it where its run folder left off.
 
@@ -93,6 +98,7 @@ def run(
     loaded = Recipe.load(recipe, **settings)
     detail(f"data set {loaded.data}, run folder {loaded.out}")
 
+    from affinitynet.command_line.over_ray import run_with_ray
     from affinitynet.command_line.seeds import run_seeds
     from affinitynet.engine.place import placed, read_place
     from affinitynet.pipeline import Run
@@ -101,6 +107,8 @@ def run(
 
     stopping.watch_termination()
     work = partial(run_recipe, until=until, redo=redo, anyway=anyway)
+    if engine == "ray":
+        work = partial(run_with_ray, **work.keywords, processes=processes, ranks=ranks)
     with placed(read_place(shard) if shard else None):
         if seeds:
             run_seeds(loaded, seeds, work)
@@ -206,6 +214,13 @@ COMMANDS = {
             argument("--until", "last stage to do", str),
             argument("--redo", "stage to do again, with all stages that depend on it", str),
             argument("--shard", "be process i of N on one run: i/N, from 0 (default: alone)", str),
+            choice(
+                "--engine",
+                "who does the stages: this process, or workers of a Ray cluster",
+                ENGINES,
+            ),
+            argument("--processes", "with ray: that label (default: as many as find room)", int),
+            argument("--ranks", "with ray: that train together (default: 1)", int, default=1),
             argument("--seeds", "run each of these seeds beside the other", int, nargs="+"),
             switch("--anyway", "go on where the classifier has learned no class"),
         ),

@@ -15,6 +15,10 @@ from affinitynet.run_folder.folder import BusyError, locked
 PATIENCE = 60.0  # seconds for a rank 0 that is gone, or has not come yet
 
 
+class LostError(UserError):
+    """Linked processes have lost one of them; its own message says why."""
+
+
 def is_led(root: Path) -> bool:
     """Tell whether a process holds the run folder's lock now."""
     try:
@@ -35,7 +39,7 @@ class Watch:
         """Wait a moment; tell whether a process leads.
 
         Raises:
-            UserError: rank 0 has been gone for a minute.
+            LostError: rank 0 has been gone for a minute.
             Stopped: SIGTERM came.
         """
         self._wait.step()
@@ -45,7 +49,7 @@ class Watch:
         if not here().linked:
             return False
         if self._wait.seconds - self._seen > PATIENCE:
-            raise UserError(
+            raise LostError(
                 f"{self._root}: the process of rank 0, which leads this run, has ended; its own "
                 "message says why"
             )

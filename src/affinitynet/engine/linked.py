@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from affinitynet.engine.leading import LostError
 from affinitynet.engine.place import LAUNCHER, Place, here
 from affinitynet.errors import UserError
 
@@ -102,7 +103,7 @@ class Team:
         """Take steps: `model` is given whole batches of `size`, runs over a part, returns whole.
 
         Raises:
-            UserError: another process has ended, or does not answer.
+            LostError: another process has ended, or does not answer.
         """
         if self.count == 1:
             yield
@@ -117,7 +118,7 @@ class Team:
         except RuntimeError as error:
             if not _is_of_the_link(error):
                 raise
-            raise UserError(
+            raise LostError(
                 f"{name}: another process of this training has ended or does not answer; its own "
                 "message says why; give the same command again to go on"
             ) from error
@@ -133,7 +134,7 @@ def find_team(device: torch.device) -> Team:
     """Return the processes to train with, and connect this one with them, if they are linked.
 
     Raises:
-        UserError: they can't be reached.
+        LostError: they can't be reached.
     """
     place = here()
     if not place.linked:
@@ -164,7 +165,7 @@ def _connect(place: Place, device: torch.device) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise UserError(
+        raise LostError(
             f"process {place.index} of {place.count} can't meet the others at {address} ({reason})"
         ) from error
     atexit.register(_disconnect)

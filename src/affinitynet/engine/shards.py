@@ -5,7 +5,7 @@ nobody works on: a job that never started or a host that died leaves nothing und
 system's (`filelock`), so that they end with the process that holds them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,8 @@ class Claims:
         shards: the numbers of the items of each shard.
         is_there: tells whether an item is made.
         is_recorded, record: of a shard whose items are all made.
+        recorded: lists the shards that are, where no more is to be asked: a look at each image of a
+            large set, by each of many processes, is more than a shared disk answers in an hour.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Claims:
         is_there: Callable[[int], bool],
         is_recorded: Callable[[int], bool],
         record: Callable[[int], None],
+        recorded: Callable[[], Container[int]] = lambda: (),
     ) -> None:
         """Look at nothing yet."""
+        self._recorded = recorded
         self._root, self._name, self._shards = root, name, shards
         self._is_there, self._is_recorded, self._record = is_there, is_recorded, record
         # Its own first, then those of the process behind it, and so on.
@@ -73,19 +77,22 @@ class Claims:
     def take(self) -> Iterator[int]:
         """Yield the items to make of every shard that no other process works on now.
 
-        `open` are then the shards that others still work on.
+        At the end `open` are the shards that others still work on.
         """
-        for shard in list(self.open):
+        known = self._recorded()
+        coming, self.open = self.open, []
+        for shard in coming:
+            if shard in known:
+                continue
             # In this order: a shard that is not recorded costs no look at its items.
             if self._is_recorded(shard) and not self._missing(shard):
-                self.open.remove(shard)
                 continue
             lock = lock_of(self._root, f"{self._name}-{shard:06d}")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
+                self.open.append(shard)
                 continue
-            self.open.remove(shard)
             # Again, as another may have made them meanwhile.
             missing = self._missing(shard)
             self._held[shard] = lock, set(missing)

@@ -25,6 +25,11 @@ def watch_termination() -> None:
         signal.signal(signal.SIGTERM, _ask)
 
 
+def ask_stop() -> None:
+    """Ask for a stop, as SIGTERM does."""
+    _asked.set()
+
+
 def stop_asked() -> bool:
     """Tell whether SIGTERM came."""
     return _asked.is_set()
@@ -41,7 +46,7 @@ def check_stop() -> None:
 
 
 def _ask(number: int, frame: FrameType | None) -> None:
-    _asked.set()
+    ask_stop()
 
 
 class Wait:

@@ -125,6 +125,11 @@ class StageFolder:
         # Of another list of images it says nothing.
         return shard == Shard(first=ids[0], images=len(ids))
 
+    def listed_shards(self) -> set[int]:
+        """Return the numbers of the shards that have a record, of whatever list of images."""
+        found = (self.path / SHARDS).glob("*.json")
+        return {int(file.stem) for file in found if file.stem.isdecimal()}
+
     def _shard(self, number: int) -> Path:
         return output_path(self.path, f"{SHARDS}/{number:06d}", ".json")
 

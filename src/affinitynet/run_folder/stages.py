@@ -66,6 +66,11 @@ class Stage:
         """That of the file it makes for each image, "" where it makes one thing."""
         return self.artifacts[0].suffix
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains a network."""
+        return not self.source and self.artifacts[0] in (CLASSIFIER, AFFINITY, SEGMENTER)
+
 
 def _train_classifier(recipe: Recipe) -> Stage:
     settings = ("seed", "precision", "dataset.train", "backbone", "classifier")

@@ -81,7 +81,8 @@ def make_each(
     folder = StageFolder(context.folder(artifact), name)
     shards = shards_of([sample.id for sample in samples])
     starts = [0, *accumulate(len(ids) for ids in shards)]
-    there = [context.file(artifact, sample).is_file() for sample in samples]
+    # Who helps leaves that to the one that leads: so many looks of so many processes take hours.
+    there = [context.leads and context.file(artifact, sample).is_file() for sample in samples]
     numbers = {sample.id: number for number, sample in enumerate(samples)}
     made = 0
 
@@ -98,6 +99,7 @@ def make_each(
         is_there=lambda number: context.file(artifact, samples[number]).is_file(),
         is_recorded=lambda shard: folder.has_shard(shard, shards[shard]),
         record=lambda shard: folder.finish_shard(shard, shards[shard]),
+        recorded=folder.listed_shards if not context.leads else lambda: (),
     ) as claims:
         for _ in rounds(claims, name, leads=context.leads):
             for_each(
