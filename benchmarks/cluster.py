@@ -1,10 +1,12 @@
-"""The toy set through every stage: one process, two given shards, two and four linked ranks.
+"""The toy set through every stage: one process, given shards, linked ranks, a Ray cluster.
 
 One table: seconds on the wall in all, in trainings and in per-image stages, images per second, and
 how many files differ from the one process's. Shards make the same bytes. Linked ranks round sums of
 gradients otherwise, so their weights differ in the last digits, and with them some masks; two runs
-of two ranks have the same bytes, which the last row shows. Processes share this machine's cores: on
-few cores more processes gain nothing, and the table shows what they cost.
+of two ranks have the same bytes, which the last row shows. The Ray cluster, where Ray is installed,
+has three nodes; one is killed in a training and one among images, and one comes for each: the same
+bytes. Processes share this machine's cores: on few cores more processes gain nothing, and the table
+shows what they cost.
 
     python benchmarks/cluster.py                       # 24 images of 64 pixels, two epochs: minutes
     python benchmarks/cluster.py --train 240 --val 40 --size 128 --full    # the demo as it is
@@ -18,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from machine import machine_line
+from ray_nodes import Nodes, node_of
 
 from affinitynet.data.toy import make_toy
 from affinitynet.pipeline import Run
@@ -38,6 +42,9 @@ records.SHARD_IMAGES = int(sys.argv[1])
 from affinitynet.cli import main
 main(sys.argv[2:])
 """
+# The same in the workers of a Ray cluster, which Python's start runs there.
+IN_WORKERS = "from affinitynet.run_folder import records; records.SHARD_IMAGES = {}"
+LOG = "log"  # of a run whose messages are looked at, beside its folder
 
 
 class Row(NamedTuple):
@@ -70,6 +77,9 @@ def main() -> None:
             )
         ]
         again = measure(root, "two ranks again", linked(2), words, 1, reference="two ranks")
+        if find_spec("ray"):
+            total = arguments.train + arguments.val
+            rows.append(measure_ray(root, words, arguments.shard, total))
     print(machine_line())
     print(f"{arguments.train} + {arguments.val} images of {arguments.size} pixels\n")
     print("| | wall s | trainings s | images s | images/s | files | differ | of trainings |")
@@ -82,7 +92,7 @@ def main() -> None:
             f"{' | '.join(map(str, counts))} |"
         )
     print(f"\ntwo ranks twice: {again.differ} of {again.files} files differ")
-    if rows[1].differ or again.differ:
+    if rows[1].differ or again.differ or any(row.differ for row in rows[4:]):
         sys.exit("files differ that should not")
 
 
@@ -115,8 +125,12 @@ def measure(
     words: Sequence[str],
     images: int,
     reference: str = "one process",
+    during: Callable[[Path], None] = lambda out: None,
 ) -> Row:
-    """Run all stages in these processes, and compare with the run of the reference."""
+    """Run all stages in these processes, and compare with the run of the reference.
+
+    during: is called with the run folder while they work.
+    """
     out = root / name.replace(" ", "-")
     print(f"{name} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
@@ -125,15 +139,16 @@ def measure(
             [sys.executable, "-c", COMMAND, *words, "--out", str(out), *more],
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=(root / f"{out.name}-{number}.{LOG}").open("w"),
         )
-        for environment, more in processes
+        for number, (environment, more) in enumerate(processes)
     ]
-    said = [process.communicate()[1] for process in running]
+    during(out)
+    codes = [process.wait() for process in running]
     wall = time.monotonic() - began
-    if any(process.returncode for process in running):
-        sys.exit(f"{name}: a process failed\n" + "\n".join(said))
+    if any(codes):
+        logs = sorted(root.glob(f"{out.name}-*.{LOG}"))
+        sys.exit(f"{name}: a process failed\n" + "\n".join(log.read_text() for log in logs))
     run = Run.open(out)
     seconds = {
         stage.name: json.loads((out / stage.folder / "stage.json").read_text())["seconds"]
@@ -153,6 +168,30 @@ def measure(
         differ,
         weights,
     )
+
+
+def measure_ray(root: Path, words: Sequence[str], shard: int, images: int) -> Row:
+    """Run all stages over a Ray cluster of three nodes, and kill two of them."""
+    hook = root / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(IN_WORKERS.format(shard), encoding="utf-8")
+    paths = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH", "")]))
+    environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    nodes = Nodes(3, {**os.environ, **environment})
+
+    def kill(out: Path) -> None:
+        for pattern in ("classifier/checkpoint.pt", "cams/*.npz"):
+            while not any(out.glob(pattern)):
+                time.sleep(0.02)
+            nodes.replace(node_of((root / f"{out.name}-0.{LOG}").read_text(encoding="utf-8")))
+
+    name = "Ray, three nodes, two killed"
+    more = ["--engine", "ray", "--workers", "1", "--verbose"]
+    try:
+        processes = [({**environment, "RAY_ADDRESS": nodes.address}, more)]
+        return measure(root, name, processes, words, images, during=kill)
+    finally:
+        nodes.end()
 
 
 if __name__ == "__main__":

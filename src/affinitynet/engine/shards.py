@@ -5,6 +5,7 @@ nobody works on: a job that never started or a host that died leaves nothing und
 system's (`filelock`), so that they end with the process that holds them.
 """
 
+import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from affinitynet.engine.place import Place
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import output_path
 
+LISTED_EVERY = 30.0  # seconds
 LOCKS = ".locks"  # in a run folder, while a stage is worked on
 
 
@@ -34,6 +36,7 @@ class Claims:
         is_recorded, record: of a shard whose items are all made.
         recorded: lists the shards that are, where no more is to be asked: a look at each image of a
             large set, by each of many processes, is more than a shared disk answers in an hour.
+            None looks at the items of a recorded shard.
     """
 
     def __init__(
@@ -46,10 +49,11 @@ class Claims:
         is_there: Callable[[int], bool],
         is_recorded: Callable[[int], bool],
         record: Callable[[int], None],
-        recorded: Callable[[], Container[int]] = lambda: (),
+        recorded: Callable[[], Container[int]] | None = None,
     ) -> None:
         """Look at nothing yet."""
-        self._recorded = recorded
+        self._recorded, self._listed = recorded, -LISTED_EVERY
+        self._known: Container[int] = ()
         self._root, self._name, self._shards = root, name, shards
         self._is_there, self._is_recorded, self._record = is_there, is_recorded, record
         # Its own first, then those of the process behind it, and so on.
@@ -79,13 +83,9 @@ class Claims:
 
         At the end `open` are the shards that others still work on.
         """
-        known = self._recorded()
         coming, self.open = self.open, []
         for shard in coming:
-            if shard in known:
-                continue
-            # In this order: a shard that is not recorded costs no look at its items.
-            if self._is_recorded(shard) and not self._missing(shard):
+            if self._is_done(shard):
                 continue
             lock = lock_of(self._root, f"{self._name}-{shard:06d}")
             try:
@@ -107,6 +107,17 @@ class Claims:
         self._held[shard][1].discard(item)
         if not self._held[shard][1]:
             self._finish(shard)
+
+    def _is_done(self, shard: int) -> bool:
+        # In this order: a shard that is not recorded costs no look at its items.
+        if self._recorded is None:
+            return self._is_recorded(shard) and not self._missing(shard)
+        if shard in self._known:
+            return True
+        # Others go on meanwhile; who is behind them finds many done in a row.
+        if (now := time.monotonic()) - self._listed >= LISTED_EVERY:
+            self._known, self._listed = self._recorded(), now
+        return self._is_recorded(shard)
 
     def _finish(self, shard: int) -> None:
         if not self._is_recorded(shard):
