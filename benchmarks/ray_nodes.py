@@ -55,9 +55,7 @@ class Nodes:
 
     def end(self) -> None:
         """End all nodes."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(timeout=120)
+        self._process.communicate(timeout=120)
 
     def _tell(self, *words: str) -> str:
         assert self._process.stdin

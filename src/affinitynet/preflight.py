@@ -1,6 +1,7 @@
 """What is checked before a run or a long stage begins, and before anything is deleted."""
 
 from collections.abc import Iterable, Sequence, Set
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.setting_types import FILES, FUNCTION
 from affinitynet.run_folder.settings import DatasetSettings
-from affinitynet.run_folder.stages import Stage, trains_classifier
+from affinitynet.run_folder.stages import Stage, stages_of, trains_classifier
 
 # Stages that need the device: a wrong name should stop a run now, not hours later.
 WITH_NETWORK = {
@@ -124,7 +125,7 @@ def check_function(recipe: Recipe, todo: Iterable[Stage], cams: Any) -> None:
 
 
 def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
-    """Refuse a device, weights or a segmentation network that would stop a stage still to do.
+    """Refuse a device, weights, network or tracker that would stop a stage still to do.
 
     Raises:
         UserError: what is missing or does not fit, with its setting.
@@ -137,6 +138,10 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         from affinitynet.hardware import find_device
 
         find_device(recipe.device)
+    if any(stage.trains and stage.name in todo for stage in stages_of(recipe)):
+        for tracker in recipe.trackers:
+            if find_spec(tracker) is None:  # accelerate would leave it out without a word
+                raise UserError(f"trackers: {tracker} is not installed; pip install {tracker}")
     if "train_segmenter" in todo:
         from affinitynet.stages.train_segmenter import check_net
 

@@ -30,6 +30,8 @@ from affinitynet.run_folder.history import History
 from affinitynet.run_folder.records import CHECKPOINT
 from affinitynet.run_folder.settings import TrainingSettings
 
+LOGS = "logs"  # in a run folder: what trackers write
+
 
 def poly_learning_rate(base: float, step: int, steps: int, power: float = 0.9) -> float:
     """Return base * (1 - step / steps) ** power, the schedule of the paper's code."""
@@ -91,6 +93,7 @@ def fit(
     seed: int,
     hardware: Hardware,
     weights: Sequence[float] | None = None,
+    trackers: Sequence[str] = (),
 ) -> dict[str, float]:
     """Train `model` in place; return the last epoch's mean losses and the number of steps.
 
@@ -99,7 +102,8 @@ def fit(
     training goes on behind it and ends with the weights an uninterrupted run ends with, as order,
     augmentation and dropout depend on (seed, epoch) alone. With `settings.steps` the last epoch
     ends early. `weights` draws each image with a chance in proportion to its own; without, an epoch
-    has each image once.
+    has each image once. `trackers` are told each step's losses and learning rate, those that write
+    files in `logs/` beside `folder`.
 
     Processes that are linked (torchrun) train together: each takes its part of every batch, which
     is as large as the settings say, and the steps are those of one process but for rounding. The
@@ -114,7 +118,12 @@ def fit(
     """
     team = find_team(hardware.place())
     team.check_batch(name, min(settings.batch_size, len(dataset)))
-    with _accelerator(hardware) as accelerator, _prepared(model, settings, accelerator) as ready:
+    told = tuple(trackers) if team.leads else ()
+    with (
+        _accelerator(hardware, told, folder.parent / LOGS) as accelerator,
+        _prepared(model, settings, accelerator) as ready,
+        _tracked(name, accelerator),
+    ):
         length = training_length(len(dataset), settings)
         state = load_state(folder / CHECKPOINT, *ready, accelerator.device)
         history = History(folder, state.epochs, length[1])
@@ -196,6 +205,7 @@ class _Loop:
             with self.team.together(self.name, self.model, self.size):
                 parts, stops = self._step(batch, epoch)
             self.history.add(step, epoch, parts, rate)
+            self.accelerator.log({**parts, "learning_rate": rate}, step=step)
             state.add(parts)
             progress.advance(f"epoch {epoch + 1}/{self.epochs} loss {parts['loss']:.3f}")
             if stops:
@@ -232,7 +242,7 @@ class _Loop:
 
 
 @contextmanager
-def _accelerator(hardware: Hardware) -> Iterator[Any]:
+def _accelerator(hardware: Hardware, trackers: Sequence[str], logs: Path) -> Iterator[Any]:
     """Make an Accelerator for one training, and leave the process as it was found.
 
     Results must follow from the recipe, whose fingerprint knows neither the environment nor what
@@ -252,11 +262,27 @@ def _accelerator(hardware: Hardware) -> Iterator[Any]:
         for state in shared:
             state.clear()
         try:
-            yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+            tracking = {"log_with": list(trackers), "project_dir": logs} if trackers else {}
+            yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", **tracking)
         finally:
             for state, before in zip(shared, found, strict=True):
                 state.clear()
                 state.update(before)
+
+
+@contextmanager
+def _tracked(name: str, accelerator: Any) -> Iterator[None]:
+    """Have the accelerator's trackers begin, and end what they write."""
+    if not accelerator.log_with:
+        yield
+        return
+    accelerator.init_trackers(name)
+    try:
+        yield
+    finally:
+        # Not end_training(), which would take linked processes apart.
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 @contextmanager

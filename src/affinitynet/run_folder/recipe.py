@@ -37,6 +37,11 @@ Chosen = Literal[
     "segmenter.balance",
 ]
 
+# As accelerate names them.
+Tracker = Literal[
+    "tensorboard", "wandb", "mlflow", "comet_ml", "aim", "dvclive", "swanlab", "trackio"
+]
+
 
 class Recipe(Settings):
     """Everything a run depends on."""
@@ -58,6 +63,11 @@ class Recipe(Settings):
         ge=0,
         le=256,
         description="processes that load training images, and threads that run the CPU kernels",
+    )
+    trackers: tuple[Tracker, ...] = Field(
+        (),
+        description="programs that are told each training step's losses, through accelerate; "
+        "tensorboard writes to the run folder's logs/",
     )
     choose: tuple[Chosen, ...] = Field(
         (),

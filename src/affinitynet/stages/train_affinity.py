@@ -128,6 +128,7 @@ def work(context: Context) -> dict[str, Any]:
         folder=folder,
         seed=recipe.seed,
         hardware=context.hardware,
+        trackers=recipe.trackers,
     )
     describe = (
         describe_boundary_net if recipe.affinity.source == "boundary" else describe_affinity_net

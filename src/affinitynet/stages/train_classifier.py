@@ -108,6 +108,7 @@ def work(context: Context) -> dict[str, Any]:
         folder=folder,
         seed=recipe.seed,
         hardware=context.hardware,
+        trackers=recipe.trackers,
         weights=weights,
     )
     save_model(folder, model, describe_classifier(recipe.backbone, settings, classes))

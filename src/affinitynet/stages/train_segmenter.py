@@ -183,6 +183,7 @@ def work(context: Context) -> dict[str, Any]:
         folder=folder,
         seed=recipe.seed,
         hardware=context.hardware,
+        trackers=recipe.trackers,
         weights=balance,
     )
     if weights is not None:
