@@ -31,6 +31,7 @@ from affinitynet.command_line.parser import (
 from affinitynet.command_line.predict import PREDICT, predict
 from affinitynet.command_line.reproduce import REPRODUCE, reproduce
 from affinitynet.command_line.status import STATUS, status
+from affinitynet.command_line.sweep import SWEEP, split_values, sweep
 from affinitynet.command_line.tune import TUNE, tune
 from affinitynet.command_line.view import VIEW, view
 from affinitynet.engine import stopping
@@ -235,6 +236,7 @@ COMMANDS = {
     "init": Command(init, INIT),
     "status": Command(status, STATUS),
     "tune": Command(tune, TUNE),
+    "sweep": Command(sweep, SWEEP),
     "reproduce": Command(reproduce, REPRODUCE),
     "report": Command(
         report, (RUN, argument("--samples", "images to show (default: 12)", int, default=12))
@@ -357,6 +359,9 @@ def _read_main(words: Sequence[str]) -> dict[str, Any]:
 def _read_command(name: str, words: Sequence[str]) -> dict[str, Any]:
     command = COMMANDS[name]
     parser = Parser(f"affinitynet {name}", command.work.__doc__ or "", command.arguments)
+    if name == "sweep":
+        words, values = split_values(words, parser.flags)
+        return {**parser.read(words), "values": values}
     if name != "run":
         return parser.read(words)
     from affinitynet.run_folder.flags import split_flags
