@@ -12,7 +12,9 @@ already, and no node could join. Workers are linked as torchrun's are, by a comm
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -298,8 +300,6 @@ class Crew:
             if outcome.kind == "wrong":
                 raise UserError(outcome.message)
         if self._stopping:
-            for work in [work for work, hired in self._team.items() if not hired.node]:
-                ray.kill(self._team.pop(work).actor)  # has not begun
             self._gather(LONGEST)
             raise Stopped(MESSAGE)
         return found
@@ -329,7 +329,9 @@ class Crew:
             )
 
     def _gather(self, patience: float) -> None:
-        """Wait for workers that are about to end; let go of those that don't."""
+        """Wait for workers that are about to end; let go of those that have not begun, or don't."""
+        for work in [work for work, hired in self._team.items() if not hired.node]:
+            ray.kill(self._team.pop(work).actor)
         deadline = time.monotonic() + patience
         while self._team and time.monotonic() < deadline:
             ended, _ = ray.wait(list(self._team), num_returns=1, timeout=TICK)
@@ -407,7 +409,8 @@ def _connected() -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster of our own
     try:
         # Messages come from the workers themselves: without the prefixes of Ray's log.
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
+        with _own_signals():
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         address = os.environ.get("RAY_ADDRESS", "here")
         raise UserError(f"no Ray cluster at {address} ({' '.join(str(error).split())})") from error
@@ -415,6 +418,19 @@ def _connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray would have it end the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
