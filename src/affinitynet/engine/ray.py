@@ -207,6 +207,7 @@ class Crew:
         self._said: set[str] = set()
         self._deaths = self._numbers = 0
         self._stopping = False
+        self._why = ""  # the last one was lost
         self._crowded = time.monotonic()
 
     def do(self, phase: Phase) -> None:
@@ -220,7 +221,7 @@ class Crew:
         try:
             if phase.training and self._ranks > 1:
                 while not self._train(phase):
-                    self._count_death("its processes lost each other")
+                    self._count_death(self._why)
             else:
                 self._share(phase, 1 if phase.training else self._processes)
         finally:
@@ -239,7 +240,7 @@ class Crew:
             if "done" in kinds:
                 break
             if "lost" in kinds:
-                self._count_death("it could not lead the run")
+                self._count_death(self._why)
         self._gather(PATIENCE)  # the others see that all is done
 
     def _train(self, phase: Phase) -> bool:
@@ -316,6 +317,7 @@ class Crew:
             detail(outcome.message)
             if hired.node in _living():
                 self._count_death(outcome.message)
+        self._why = outcome.message or self._why
         self._print(outcome.lines)
         ray.kill(hired.actor)
         return outcome
