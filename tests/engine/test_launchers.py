@@ -40,6 +40,6 @@ def test_launchers_start_two_processes_that_train_together(
         )
         assert done.returncode == 0, done.stderr
         assert read_origin(out)["processes"] == 2
-        made.append((out / "classifier" / "model.safetensors").read_bytes())
+        made.append((out / "classifier" / "weights.safetensors").read_bytes())
         assert len(list((out / "cams").glob("*.npz"))) == 12
     assert made[0] == made[1]

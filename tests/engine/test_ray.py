@@ -144,7 +144,7 @@ def test_linked_processes_lose_one_and_begin_again(
             wait_until(lambda: (out / "classifier" / "checkpoint.pt").is_file(), process, out)  # noqa: B023
             nodes.cluster.replace(node_of(out))
         assert process.wait(timeout=900) == 0, log_of(out).read_text()
-        found.append((out / "classifier" / "model.safetensors").read_bytes())
+        found.append((out / "classifier" / "weights.safetensors").read_bytes())
     assert found[0] == found[1]
 
 
