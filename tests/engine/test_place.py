@@ -2,7 +2,16 @@
 
 import pytest
 
-from affinitynet.engine.place import ALONE, Place, here, place_of, placed, read_place
+from affinitynet.engine.place import (
+    ALONE,
+    Place,
+    here,
+    local_count,
+    local_number,
+    place_of,
+    placed,
+    read_place,
+)
 from affinitynet.errors import UserError
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
@@ -23,6 +32,13 @@ ARRAY = {
         ({"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, Place(2, 3)),
         ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, Place(0, 2)),
         (ARRAY, Place(2, 4)),
+        ({"RANK": "0"}, ALONE),
+        ({"RANK": "", "WORLD_SIZE": ""}, ALONE),
+        ({"LOCAL_RANK": "3"}, ALONE),
+        ({"SLURM_PROCID": "0"}, ALONE),
+        # Numbers of tasks in an array are anything, as seeds are.
+        ({"SLURM_ARRAY_TASK_ID": "7"}, ALONE),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "1"}, ALONE),
         # One task in each job of an array: the array counts.
         (ARRAY | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Place(2, 4)),
         # Started by torchrun in a job of SLURM: the launcher counts, it is nearer.
@@ -37,6 +53,19 @@ def test_a_place_follows_from_the_environment(environment: dict[str, str], place
     "environment",
     [
         {"WORLD_SIZE": "2"},
+        {"RANK": "1"},
+        {"RANK": "x"},
+        {"RANK": "-1"},
+        {"RANK": "1", "WORLD_SIZE": ""},
+        {"RANK": "1", "WORLD_SIZE": "1"},
+        {"RANK": "0", "WORLD_SIZE": "x"},
+        {"RANK": "0", "WORLD_SIZE": "0"},
+        {"RANK": "0", "WORLD_SIZE": "-2"},
+        {"RANK": "1", "WORLD_SIZE": "9" * 5000},
+        {"OMPI_COMM_WORLD_RANK": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+        {"PMI_RANK": "3", "PMI_SIZE": "2"},
+        {"SLURM_PROCID": "1"},
         {"RANK": "2", "WORLD_SIZE": "2"},
         {"RANK": "x", "WORLD_SIZE": "2"},
         {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1"},
@@ -59,3 +88,14 @@ def test_a_given_shard_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="give it as i/N"):
         read_place(text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "9" * 5000])
+def test_numbers_on_a_machine_that_are_none_are_left_aside(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("SLURM_LOCALID", "2")
+    assert local_number() == 2
+    assert local_count(4) == 4

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def living(group: int) -> list[str]:
     stats = (file.read_text() for file in Path("/proc").glob("[0-9]*/stat"))
     fields = [stat.rpartition(")")[2].split() for stat in stats]
     return [state for state, _, own, *_ in fields if int(own) == group and state != "Z"]
+
+
+def children(parent: int) -> list[int]:
+    stats = (file.read_text() for file in Path("/proc").glob("[0-9]*/stat"))
+    fields = [(stat.split()[0], *stat.rpartition(")")[2].split()) for stat in stats]
+    return [int(child) for child, _, own, *_ in fields if int(own) == parent]
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -148,8 +155,9 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(
     test_killed_and_resumed_ends_with_the_same_bytes(whole, tmp_path, stage, folder, count)
 
 
-def test_no_process_outlives_a_killed_training(whole: Run, tmp_path: Path) -> None:
-    """Orphans would hold the run folder's lock for seconds."""
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_process_outlives_a_killed_training(whole: Run, tmp_path: Path, stopped: bool) -> None:
+    """Orphans would hold memory; the lock is free at once, even where one can't end (stopped)."""
     out, copied = tmp_path / "run", whole.recipe.out.parent / "tiny.yaml"
     code = (
         "import sys, affinitynet as an\n"
@@ -161,12 +169,23 @@ def test_no_process_outlives_a_killed_training(whole: Run, tmp_path: Path) -> No
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 100
-    while not (out / "classifier" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(0.3)
-    with locked(out):
-        pass
-    assert not living(process.pid)
+    orphans: list[int] = []
+    try:
+        deadline = time.monotonic() + 250
+        while not orphans and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if (out / "classifier" / "checkpoint.pt").exists():
+                orphans = children(process.pid)
+        assert len(orphans) == 2
+        for orphan in orphans if stopped else ():
+            os.kill(orphan, signal.SIGSTOP)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with locked(out, patience=0.0):
+            pass
+        time.sleep(0.3)
+        assert bool(living(process.pid)) == stopped
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

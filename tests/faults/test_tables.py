@@ -79,3 +79,9 @@ def test_as_many_tags_as_an_image_can_have_are_read(table):
 def test_one_class_in_every_image_is_a_problem(table):
     report = check_dataset(read_dataset(table("image,labels\n1.png,a\n2.png,a\n3.png,a\n")))
     assert "only class is 'a'" in report.problems[0].message
+
+
+@pytest.mark.parametrize("line", [",,,", ";;", " , ", '"",""', "|", '""'])
+def test_a_first_line_of_separators_alone_is_refused(table, line):
+    with pytest.raises(UserError, match=r"it must begin with the columns|is empty"):
+        read_dataset(table(f"{line}\nimage,labels\n1.png,a\n2.png,b\n"))

@@ -47,9 +47,10 @@ def _find_delimiter(path: Path, text: str) -> str:
     found: dict[str, int] = {}
     for delimiter in DELIMITERS:
         try:
-            ((_, cells),) = _lines(path, first, delimiter)
+            lines = _lines(path, first, delimiter)  # none, if it separates nothing from nothing
         except UserError:  # a column's name in quotes that goes over several lines
             continue
+        cells = lines[0][1] if len(lines) == 1 else []
         if has_image_column(cells):
             # Known names decide; where they tie, a character that separates anything at all wins.
             found[delimiter] = count_known(cells) * 2 + (len(cells) > 1)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from affinitynet.engine.place import LAUNCHER, Place, here
+from affinitynet.engine.place import LAUNCHER, Place, here, local_count
 from affinitynet.errors import UserError
 
 Part = TypeVar("Part", Tensor, list[Any])
@@ -155,8 +155,7 @@ def hidden_launcher() -> Iterator[None]:
 
 def _connect(place: Place, device: torch.device) -> None:
     # NCCL wants a card for each process; gloo serves processors, and cards that are shared.
-    here_count = int(os.environ.get("LOCAL_WORLD_SIZE", place.count))
-    own_card = device.type == "cuda" and here_count <= torch.cuda.device_count()
+    own_card = device.type == "cuda" and local_count(place.count) <= torch.cuda.device_count()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:

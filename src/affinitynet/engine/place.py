@@ -94,26 +94,41 @@ def place_of(environment: Mapping[str, str]) -> Place:
         UserError: a number is none, or not below the count.
     """
     for number, count, first in _NUMBERS:
-        if environment.get(count, "1") in ("", "1"):
+        # A count of one means nothing by itself: a job that SLURM started may run torchrun.
+        if environment.get(count, "") in ("", "1") and not _lacks_count(environment, number, first):
             continue
-        try:
-            start = int(environment.get(first, "0")) if first else 0
-            index, total = int(environment[number]) - start, int(environment[count])
-        except (KeyError, ValueError):
-            index, total = -1, 0
-        if not 0 <= index < total:
+        start = _number(environment.get(first, "0")) if first else 0
+        index, total = _number(environment.get(number, "")), _number(environment.get(count, ""))
+        if index is None or total is None or start is None or not 0 <= index - start < total:
             raise UserError(
-                f"{number} = {environment.get(number)!r}, {count} = {environment[count]!r}: not "
+                f"{number} = {environment.get(number)!r}, {count} = {environment.get(count)!r}: not "
                 "the number of a process below their count; unset them, or say it with --shard i/N"
             )
         linked = number == "RANK" and {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys()
-        return Place(index, total, linked)
+        return Place(index - start, total, linked)
     return ALONE
+
+
+def _lacks_count(environment: Mapping[str, str], number: str, first: str | None) -> bool:
+    """Tell whether a process that is said to be no first one lacks a count, or has a count of one.
+
+    Each of such processes would take itself for the only one. In an array a task's number may be
+    anything: one task of it is alone.
+    """
+    return first is None and environment.get(number, "") not in ("", "0")
+
+
+def _number(text: str) -> int | None:
+    """Read a whole number from 0, as launchers write it; None if it is something else."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def local_number() -> int | None:
     """Return this process's number on its machine, None where no launcher counts them."""
-    for name in _LOCAL:
-        if (text := os.environ.get(name, "")).isdecimal():
-            return int(text)
-    return None
+    found = (_number(os.environ.get(name, "")) for name in _LOCAL)
+    return next((number for number in found if number is not None), None)
+
+
+def local_count(count: int) -> int:
+    """Return how many of `count` processes torchrun started on this machine; all, if it is silent."""
+    return _number(os.environ.get("LOCAL_WORLD_SIZE", "")) or count

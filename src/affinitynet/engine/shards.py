@@ -2,7 +2,7 @@
 
 No process talks to another. A process takes its own shards first, every N-th, and then those that
 nobody works on: a job that never started or a host that died leaves nothing undone. Locks are the
-system's (`filelock`), so that they end with the process that holds them.
+system's (`run_folder.locks`), so that they end with the process that holds them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from affinitynet.engine.place import Place
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.locks import take
 
 LOCKS = ".locks"  # in a run folder, while a stage is worked on
 
@@ -80,10 +81,8 @@ class Claims:
             if self._is_recorded(shard) and not self._missing(shard):
                 self.open.remove(shard)
                 continue
-            lock = lock_of(self._root, f"{self._name}-{shard:06d}")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
+            lock = take(_lock_file(self._root, f"{self._name}-{shard:06d}"))
+            if lock is None:
                 continue
             self.open.remove(shard)
             # Again, as another may have made them meanwhile.
@@ -110,19 +109,6 @@ class Claims:
         return [item for item in self._shards[shard] if not self._is_there(item)]
 
 
-def lock_of(root: Path, name: str) -> FileLock:
-    """Return the lock of a part of a run folder.
-
-    Raises:
-        UserError: a symbolic link leads out of the run folder.
-    """
-    file = output_path(root, f"{LOCKS}/{name}", ".lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_symlink():
-        raise UserError(f"{file}: is a symbolic link; delete it")
-    return FileLock(file)
-
-
 def check_idle(root: Path) -> None:
     """Refuse to make room for new files while other processes still write the old ones.
 
@@ -130,14 +116,13 @@ def check_idle(root: Path) -> None:
         UserError: a shard is being worked on.
     """
     for file in sorted((root / LOCKS).glob("*.lock")):
-        try:
-            with lock_of(root, file.stem).acquire(timeout=0):
-                pass
-        except Timeout as error:
+        lock = take(_lock_file(root, file.stem))
+        if lock is None:
             raise UserError(
                 f"{root}: another process works on {file.stem.rpartition('-')[0]} here; wait until "
                 "it has ended"
-            ) from error
+            )
+        lock.release()
 
 
 def forget_locks(root: Path) -> None:
@@ -147,3 +132,8 @@ def forget_locks(root: Path) -> None:
             file.unlink()
     with suppress(OSError):
         (root / LOCKS).rmdir()
+
+
+def _lock_file(root: Path, name: str) -> Path:
+    """Return the file that locks a part of a run folder; no link leads out of the folder."""
+    return output_path(root, f"{LOCKS}/{name}", ".lock")

@@ -17,9 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from affinitynet.errors import UserError
+from affinitynet.run_folder.locks import take
 
 RECIPE = "recipe.yaml"
 LOCK = ".lock"
@@ -251,20 +250,14 @@ def locked(folder: Path, patience: float = 0.3) -> Iterator[None]:
         BusyError: another process works in this folder.
         UserError: it can't be locked or made.
     """
-    file = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if file.is_symlink():  # in a folder from elsewhere it may point anywhere
-            raise UserError(f"{file}: is a symbolic link; delete it")
-        lock = FileLock(file)
-        lock.acquire(timeout=patience, poll_interval=0.05)
-    except Timeout as error:
-        raise BusyError(
-            f"{folder}: another run is working here; wait or use another --out"
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise UserError(f"{folder}: can't be used as a run folder ({reason})") from error
+    lock = take(folder / LOCK, patience)
+    if lock is None:
+        raise BusyError(f"{folder}: another run is working here; wait or use another --out")
     try:
         yield
     finally:
