@@ -6,10 +6,14 @@ is written. What a sample is depends on (seed, epoch, index) alone, not on who l
 Processes that load are a danger to a program that is stopped: forked while Ctrl-C is sent, they
 have hung with it, and orphaned they hold what they inherited. So Ctrl-C is held back while they
 start, they ignore it, and each ends at once when it is told to or its parent is gone.
+
+They hand batches over in shared memory, of which a container has 64 MB unless it is told otherwise:
+a batch for which it may not last goes through a pipe.
 """
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -23,12 +27,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from affinitynet.engine.linked import ALONE, Team
 from affinitynet.errors import UserError
 
 End = Any  # of a pipe: Windows has a class of its own for it
+SHARED = "/dev/shm"  # where torch puts what processes share, on Linux
 PATIENCE = 0.3  # seconds that a process which loads has for the image it is at, when all end
 
 
@@ -133,7 +138,7 @@ def loading(
     batches: Any = None
     try:
         with _interrupts_held_back():
-            batches = iter(loader)
+            batches = _start(name, loader)
         yield _each(batches, device)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -149,10 +154,22 @@ def loading(
             tell.close()
 
 
+def _start(name: str, loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        return iter(loader)
+    except OSError as error:  # no room for a semaphore, or no process more
+        raise UserError(
+            f"{name}: no processes that load images can be started ({error.strerror or error}), as "
+            f"where {SHARED} is full or missing; use --workers 0, which loads without processes"
+        ) from error
+
+
 def _each(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
     for batch in batches:
         if isinstance(batch, UserError):
             raise batch
+        if isinstance(batch, _Packed):
+            batch = default_collate(batch.unpack())
         yield _put(batch, device)
 
 
@@ -231,4 +248,41 @@ class _Handing:
 
 def _collate(samples: list[Any]) -> Any:
     error = next((sample for sample in samples if isinstance(sample, UserError)), None)
-    return error or default_collate(samples)
+    if error is not None:
+        return error
+    loader = get_worker_info()
+    if loader is None or _has_room(loader.num_workers * sum(map(_size, samples))):
+        return default_collate(samples)
+    return _Packed.of(samples)
+
+
+def _has_room(size: int) -> bool:
+    """Tell whether shared memory has room for twice as much: a batch of each process, and more."""
+    try:
+        free = os.statvfs(SHARED)
+    except (OSError, AttributeError):  # another system, where it is no folder
+        return True
+    return free.f_bavail * free.f_frsize >= 2 * size
+
+
+def _size(sample: Any) -> int:
+    if isinstance(sample, Tensor):
+        return sample.nbytes
+    if isinstance(sample, dict):
+        return sum(map(_size, sample.values()))
+    return sum(map(_size, sample)) if isinstance(sample, list | tuple) else 0
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Samples as bytes: what a pipe takes as it is, while it would put a tensor in shared memory."""
+
+    content: bytes
+
+    @classmethod
+    def of(cls, samples: list[Any]) -> "_Packed":
+        return cls(pickle.dumps(samples, pickle.HIGHEST_PROTOCOL))
+
+    def unpack(self) -> list[Any]:
+        samples: list[Any] = pickle.loads(self.content)
+        return samples
