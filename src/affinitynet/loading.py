@@ -275,7 +275,7 @@ def _size(sample: Any) -> int:
 
 @dataclass(frozen=True)
 class _Packed:
-    """Samples as bytes: what a pipe takes as it is, while it would put a tensor in shared memory."""
+    """Samples as bytes, which go through a pipe as they are; of tensors only a handle does."""
 
     content: bytes
 

@@ -101,5 +101,5 @@ def test_no_room_for_processes_is_said_in_a_line(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(loading.DataLoader, "__iter__", refuse)
-    with pytest.raises(UserError, match="train: no processes that load .*--workers 0"), batches(2):
+    with pytest.raises(UserError, match=r"train: no processes that load .*--workers 0"), batches(2):
         pass

@@ -101,8 +101,9 @@ def place_of(environment: Mapping[str, str]) -> Place:
         index, total = _number(environment.get(number, "")), _number(environment.get(count, ""))
         if index is None or total is None or start is None or not 0 <= index - start < total:
             raise UserError(
-                f"{number} = {environment.get(number)!r}, {count} = {environment.get(count)!r}: not "
-                "the number of a process below their count; unset them, or say it with --shard i/N"
+                f"{number} = {environment.get(number)!r}, {count} = {environment.get(count)!r}: "
+                "not the number of a process below their count; unset them, or say it with "
+                "--shard i/N"
             )
         linked = number == "RANK" and {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys()
         return Place(index - start, total, linked)
@@ -130,5 +131,5 @@ def local_number() -> int | None:
 
 
 def local_count(count: int) -> int:
-    """Return how many of `count` processes torchrun started on this machine; all, if it is silent."""
+    """Return how many of `count` processes are on this machine: all, unless torchrun says."""
     return _number(os.environ.get("LOCAL_WORLD_SIZE", "")) or count

@@ -42,11 +42,11 @@ def _refused(file: Path, error: OSError | NotImplementedError) -> UserError:
     if code in _NO_LOCKS or isinstance(error, NotImplementedError):
         reason = os.strerror(code) if code else error
         return UserError(
-            f"{file.parent}: files can't be locked there ({reason}), so nothing would keep two runs "
-            "apart; put the run folder (--out) on another disk, or mount this one with locks (NFS "
-            "4, Lustre with -o flock)"
+            f"{file.parent}: files can't be locked there ({reason}), so nothing would keep two "
+            "runs apart; put the run folder (--out) on another disk, or mount this one with locks "
+            "(NFS 4, Lustre with -o flock)"
         )
     return UserError(
-        f"{file}: can't be written ({getattr(error, 'strerror', None) or error}); give a run folder "
-        "(--out) that can"
+        f"{file}: can't be written ({getattr(error, 'strerror', None) or error}); give a run "
+        "folder (--out) that can"
     )
