@@ -4,9 +4,11 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from fuzz_drawn import DRAWN
+from fuzz_kinds import NAMES, SIZE, Input
 from PIL import Image
 
 from affinitynet.data import load_image, load_truth, read_dataset, read_labels, write_labels
@@ -18,21 +20,6 @@ from affinitynet.data.labels import voc_palette
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sources import read_affinity_source, read_cams, read_labels_source
 from affinitynet.run_folder.recipe import Recipe
-
-SIZE = (24, 32)
-NAMES = ("cat", "dog")
-
-
-class Input(NamedTuple):
-    """Files of which one is changed each time, and the call that reads them."""
-
-    files: list[Path]
-    read: Callable[[], Any]
-    form: str = ""  # how to change them inside; "" goes by the suffix
-
-    def kind(self, file: Path) -> str:
-        """Say which format a file has."""
-        return self.form or file.suffix.removeprefix(".")
 
 
 def _pixels(seed: int = 0) -> np.ndarray[Any, Any]:
@@ -490,4 +477,5 @@ READERS: dict[str, Callable[[Path], Input]] = {
     "weights": _weights,
     "caffe": _caffe,
     "checkpoint": _checkpoint,
+    **DRAWN,
 }

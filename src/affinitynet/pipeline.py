@@ -24,6 +24,7 @@ from affinitynet.helping import check_together, help_through
 from affinitynet.preflight import (
     check_classes,
     check_contents,
+    check_corrected,
     check_function,
     check_judged,
     check_place,
@@ -227,6 +228,7 @@ class Run:
             check_contents(self.recipe, self.manifest, kept, states)
             check_classes(self.manifest, names)
             check_truth(self.recipe, self.manifest, names)
+            check_corrected(self.recipe, self.manifest, names)
             note_start(self.recipe, names)
             anew = redo if redo == "evaluate" else None  # one file, which is replaced at once
             replaced = [stage for stage in redone if stage.name != anew]

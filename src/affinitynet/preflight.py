@@ -12,6 +12,7 @@ from affinitynet.data.check import (
     partial_truth,
 )
 from affinitynet.data.contents import changed_files, changed_images, say_some
+from affinitynet.data.corrections import check_corrections
 from affinitynet.data.judgements import all_failed, next_step, read_seeds
 from affinitynet.data.manifest import OLD_RUN_FILE, check_run_folder, is_run_folder
 from affinitynet.data.read import detect_format
@@ -289,6 +290,16 @@ def check_truth(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         raise UserError(f"{manifest.root}: {binary}")
     # Last: only truth without a mistake is not read again.
     write_json(record, state)
+
+
+def check_corrected(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
+    """Read all masks that people corrected, where a stage to do will read them.
+
+    Raises:
+        UserError: one is of no image, can't be read or doesn't fit.
+    """
+    if todo & {"train_segmenter", "relabel"}:
+        check_corrections(recipe.out, manifest)
 
 
 def note_start(recipe: Recipe, todo: Set[str]) -> None:

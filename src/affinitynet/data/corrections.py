@@ -11,17 +11,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.data.labels import Labels, ignore_index, read_labels, write_labels
+from affinitynet.data.images import is_image_name, read_size, walk_files
+from affinitynet.data.labels import (
+    Labels,
+    has_palette,
+    ignore_index,
+    read_labels,
+    write_labels,
+)
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.sample import Sample
+from affinitynet.data.truth import check_unturned, is_binary
 from affinitynet.errors import UserError
 from affinitynet.run_folder.artifacts import CORRECTIONS
 from affinitynet.run_folder.folder import output_path
 
 
 def correction_file(root: Path, sample_id: str) -> Path:
-    """Return where the correction of an image of the run folder `root` lies, or would lie."""
-    return output_path(root / CORRECTIONS, sample_id)
+    """Return where the correction of an image of the run folder `root` lies, or would lie.
+
+    Raises:
+        UserError: a symbolic link leads out of the run folder.
+    """
+    return output_path(root, f"{CORRECTIONS}/{sample_id}")
 
 
 def corrected_samples(root: Path, samples: Iterable[Sample]) -> list[Sample]:
@@ -40,9 +52,55 @@ def read_correction(root: Path, sample_id: str, classes: int) -> Labels | None:
     file = correction_file(root, sample_id)
     if not file.is_file():
         return None
+    return read_drawn(file, classes)
+
+
+def read_drawn(file: Path, classes: int) -> Labels:
+    """Read labels (H, W) that a person or another program drew, in the data set's numbers.
+
+    Raises:
+        UserError: the file can't be read, is turned by EXIF, holds a label that is none of the
+            `classes`, or is black and white: that would say background and not corrected, and
+            never a class.
+    """
+    check_unturned(file)
     labels = read_labels(file)
     check_labels(labels, classes, str(file))
+    # A palette shows that its writer thinks in labels: so write strokes of background.
+    if classes < 255 and is_binary(labels) and not has_palette(file):
+        raise UserError(
+            f"{file}: is black and white (0 and 255), which says background and not corrected; "
+            "write the class's number (1 for the first class) in place of 255, or save it with a "
+            "palette if it is meant so"
+        )
     return labels
+
+
+def check_corrections(root: Path, manifest: Manifest) -> None:
+    """Read all corrections of a run folder; each must be of an image, of its size and labels.
+
+    Raises:
+        UserError: the first that is not, and what to do.
+    """
+    folder = root / CORRECTIONS
+    if not folder.is_dir():
+        return
+    files = {correction_file(root, sample.id): sample for sample in manifest.samples}
+    for file in walk_files(folder):
+        if not is_image_name(file):
+            continue
+        sample = files.get(file)
+        if sample is None:
+            raise UserError(
+                f"{file}: is the correction of no image; name it as the image's id with .png, or "
+                "take it out"
+            )
+        size, labels = read_size(sample.image), read_drawn(file, len(manifest.classes))
+        if labels.shape != size:
+            raise UserError(
+                f"{file}: is {labels.shape[1]} x {labels.shape[0]}, its image {size[1]} x "
+                f"{size[0]}; delete it, or correct the image again"
+            )
 
 
 def check_labels(labels: NDArray[np.integer], classes: int, where: str) -> None:

@@ -90,6 +90,12 @@ def read_labels(path: Path | str) -> Labels:
     return (values // _gray_step(path, image)).astype(np.uint8)
 
 
+def has_palette(path: Path) -> bool:
+    """Tell whether a label map shows its labels by a palette, as those that are written here."""
+    with open_image(path) as image:
+        return image.mode == "P"
+
+
 def read_made(file: Path, maker: str) -> Labels:
     """Read labels (H, W) that the stage `maker` of a run made.
 

@@ -74,6 +74,16 @@ def is_binary(truth: Labels) -> bool:
     return bool(truth.dtype == np.uint8 and np.isin(truth, (0, 255)).all() and (truth == 255).any())
 
 
+def check_unturned(mask: Path) -> None:
+    """Refuse a mask that EXIF turns: it is read as it is stored.
+
+    Raises:
+        UserError: the mask, and what to do.
+    """
+    if read_orientation(mask) != 1:
+        raise UserError(f"{mask}: its EXIF orientation turns it; save the mask without EXIF")
+
+
 def _only_label(sample: Sample) -> int:
     if len(sample.tags) != 1:
         raise UserError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from affinitynet.data import Manifest, Sample, read_labels
 from affinitynet.data.of_run import manifest_of
 from affinitynet.data.trust import agreement
+from affinitynet.data.truth import check_unturned, is_binary
 from affinitynet.errors import UserError
 from affinitynet.progress import say, task, warn
 from affinitynet.run_folder.choices import BY_TRUTH, Choice, add_choices
@@ -84,11 +85,10 @@ def tune_run(
     }
     if masks is not None:
         document["validation"] = validate(recipe.walk, score, len(cases))._asdict()
-    folder = recipe.out / TUNE
     for curve in found:
-        with atomic_write(folder / f"{curve.name}.svg") as temporary:
+        with atomic_write(output_path(recipe.out, f"{TUNE}/{curve.name}", ".svg")) as temporary:
             temporary.write_text(draw_curve(curve, f"by {by}, {len(cases)} images"), "utf-8")
-    write_json(folder / "tune.json", document)
+    write_json(output_path(recipe.out, f"{TUNE}/tune", ".json"), document)
     if apply:
         apply_choice(recipe, document)
     return document
@@ -140,6 +140,13 @@ def _with_truth(recipe: Recipe, manifest: Manifest, folder: Path) -> tuple[list[
         warn(f"{folder}: {others} PNGs are of no tagged training image, and are not used")
     cases = [load_case(recipe, manifest, sample) for sample in samples]
     truths = {case.sample.id: _read(folder, case, manifest) for case in cases}
+    # As where masks are ground truth: one may be right, all of them are a habit of drawing.
+    if len(manifest.classes) < 255 and all(map(is_binary, truths.values())):
+        raise UserError(
+            f"{folder}: the masks hold 0 and 255 only ({cases[0].sample.id} first), which say "
+            "background and not to be counted; write the class's number (1 for the first class) in "
+            "place of 255"
+        )
 
     def judge(case: Case, walk: WalkSettings) -> float:
         truth = truths[case.sample.id]
@@ -156,6 +163,7 @@ def _of(folder: Path, sample: Sample) -> bool:
 
 def _read(folder: Path, case: Case, manifest: Manifest) -> NDArray[np.integer[Any]]:
     file = output_path(folder, case.sample.id)
+    check_unturned(file)
     labels = read_labels(file)
     if labels.shape != tuple(case.image.shape[:2]):
         raise UserError(f"{file}: is {labels.shape}, its image {tuple(case.image.shape[:2])}")

@@ -1,12 +1,13 @@
 """Label maps as PNG: a folder of them by image id, or one."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from affinitynet.data.corrections import check_labels
+from affinitynet.data.corrections import read_drawn
 from affinitynet.data.drawn.drawing import Drawing, Owners
 from affinitynet.data.images import read_size, walk_files
-from affinitynet.data.labels import Labels, read_labels
+from affinitynet.data.labels import Labels
 from affinitynet.data.manifest import Manifest
 from affinitynet.errors import UserError
 
@@ -37,9 +38,4 @@ def _is_png(file: Path) -> bool:
 
 
 def _reader(file: Path, manifest: Manifest) -> Callable[[], Labels]:
-    def paint() -> Labels:
-        labels = read_labels(file)
-        check_labels(labels, len(manifest.classes), str(file))
-        return labels
-
-    return paint
+    return partial(read_drawn, file, len(manifest.classes))
