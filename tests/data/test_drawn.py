@@ -213,6 +213,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         "entry 1 .*leaves the image",
     ),
     "size": ("c.json", coco(height=10), r"images\[0\]: is of 20 x 10.*two has 20 x 12"),
+    "categories": (
+        "c.json",
+        coco() | {"categories": [{"id": 3, "name": "bee"}, {"id": 3, "name": "ant"}]},
+        "the category 3 has two names, 'bee' and 'ant'",
+    ),
     "segmentation": ("c.json", coco([[1, 2, 3]]), r"annotations\[0\]: has \[1, 2, 3\]"),
     "brush": ("p.json", label_studio("brushlabels", rle=[0, 0, 3]), "entry 1: has run lengths"),
     "corners": ("p.json", label_studio("polygonlabels", points=[[1, 2]]), "entry 1: has a polygon"),
@@ -224,6 +229,47 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "mask": (
         "two.json",
         labelme({"label": "bee", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": "?"}),
+        r"shapes\[0\]: has a mask that is no PNG",
+    ),
+    "order": ("a.xml", cvat('<box label="bee" z_order="x"/>'), "entry 1 .*a z_order with 'x'"),
+    "turn": (
+        "a.xml",
+        cvat('<ellipse label="bee" cx="1" cy="1" rx="1" ry="1" rotation="nan"/>'),
+        "entry 1 .*a rotation with 'nan'",
+    ),
+    "gigabytes": (
+        "a.xml",
+        cvat('<mask label="bee" rle="9999999,1" left="0" top="0" width="5000000" height="2"/>'),
+        "entry 1 .*leaves the image",
+    ),
+    "turned list": (
+        "p.json",
+        label_studio("rectanglelabels", x=1, y=1, width=1, height=1, rotation=[1]),
+        r"entry 1: has a rotation with \[1\]",
+    ),
+    "one number": ("p.json", label_studio("polygonlabels", points=5), "entry 1: has a polygon"),
+    "no corners": (
+        "two.json",
+        labelme({"label": "bee", "points": 5}),
+        r"shapes\[0\]: has a polygon without corners",
+    ),
+    "kind": (
+        "two.json",
+        labelme({"label": "bee", "points": [[0, 0], [1, 1]], "shape_type": ["mask"]}),
+        r"shapes\[0\]: is a \['mask'\]",
+    ),
+    "broken mask": (
+        "two.json",
+        labelme(
+            {
+                "label": "bee",
+                "points": [[0, 0], [1, 1]],
+                "shape_type": "mask",
+                "mask": base64.b64encode(
+                    base64.b64decode(png_text(BOX > 0)).replace(b"IHDR", b"IXDR")
+                ).decode(),
+            }
+        ),
         r"shapes\[0\]: has a mask that is no PNG",
     ),
     "other file": ("a.txt", "text", "is none of a folder, PNG, JSON and XML"),

@@ -31,7 +31,13 @@ def read_coco(path: Path, manifest: Manifest, rest: int) -> list[Drawing]:
             segmentation that is none; names the entry.
     """
     content, owners = load_annotations(path), Owners(manifest)
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    names: dict[int, str] = {}
+    for entry in content["categories"]:
+        if names.setdefault(entry["id"], entry["name"]) != entry["name"]:
+            raise UserError(
+                f"{path}: the category {entry['id']} has two names, {names[entry['id']]!r} and "
+                f"{entry['name']!r}; give each its own id"
+            )
     found: dict[Any, list[tuple[Region, str]]] = {}
     sizes = {entry["id"]: entry for entry in content["images"]}
     for number, item in enumerate(content["annotations"]):

@@ -17,7 +17,7 @@ from affinitynet.data.drawn.drawing import (
     label_of,
     paint_regions,
 )
-from affinitynet.data.drawn.shapes import ellipse, numbers, place, polygon, rectangle
+from affinitynet.data.drawn.shapes import check_place, ellipse, numbers, place, polygon, rectangle
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.xml_file import parse_xml
 from affinitynet.errors import UserError
@@ -47,7 +47,8 @@ def read_cvat_masks(path: Path, manifest: Manifest, rest: int) -> list[Drawing]:
             continue
         sizes = numbers([image.get("height"), image.get("width")], where, "a size")
         size = (int(sizes[0]), int(sizes[1]))
-        shapes.sort(key=lambda shape: int(shape.get("z_order") or 0))
+        heights = numbers([shape.get("z_order") or 0 for shape in shapes], where, "a z_order")
+        shapes = [shapes[place] for place in np.argsort(heights, kind="stable")]
         regions = []
         for shape in shapes:
             if shape.tag not in _AREAS:
@@ -64,7 +65,7 @@ def _mask(shape: Element, size: Size, where: str) -> Mask:
     def read(*names: str) -> list[float]:
         return numbers([shape.get(name) for name in names], where, f"a {shape.tag}")
 
-    turn = float(shape.get("rotation") or 0)
+    (turn,) = numbers([shape.get("rotation") or 0], where, "a rotation")
     if shape.tag == "mask":
         return _decode(shape, size, where)
     if shape.tag == "polygon":
@@ -86,6 +87,8 @@ def _decode(shape: Element, size: Size, where: str) -> Mask:
     counts = [int(value) for value in numbers([*words, *runs], where, "a mask")]
     left, top, width, height = counts[:4]
     lengths = counts[4:]
+    # Before they are decoded: a short text may ask for gigabytes.
+    check_place(width, height, left, top, size, where)
     if min(counts) < 0 or sum(lengths) != width * height:
         raise UserError(
             f"{where}: has a mask of {width} x {height} whose run lengths add up to "

@@ -16,7 +16,7 @@ from affinitynet.data.drawn.drawing import (
     label_of,
     paint_regions,
 )
-from affinitynet.data.drawn.shapes import ellipse, numbers, polygon, rectangle
+from affinitynet.data.drawn.shapes import corners, ellipse, numbers, polygon, rectangle
 from affinitynet.data.json_rows import load_json
 from affinitynet.data.label_studio import file_names, image_of, is_label_studio
 from affinitynet.data.manifest import Manifest
@@ -145,12 +145,10 @@ def _mask(result: dict[str, Any], size: Size, where: str) -> Mask:
     # All others are in percent of the image's sides.
     across, down = size[1] / 100, size[0] / 100
     if kind == "polygonlabels":
-        points = value.get("points")
-        flat = [n for point in points if isinstance(point, list) for n in point] if points else []
-        found = numbers(flat, where, "a polygon")
+        found = corners(value.get("points"), where, "a polygon")
         scaled = [n * (down if place % 2 else across) for place, n in enumerate(found)]
         return polygon(scaled, size, where)
-    turn = float(value.get("rotation") or 0)
+    (turn,) = numbers([value.get("rotation") or 0], where, "a rotation")
     if kind == "ellipselabels":
         x, y, rx, ry = _read(value, where, "x", "y", "radiusX", "radiusY")
         return ellipse(x * across, y * down, rx * across, ry * down, size, turn)

@@ -30,6 +30,18 @@ def numbers(values: Sequence[object], where: str, what: str) -> list[float]:
     return found
 
 
+def corners(points: object, where: str, what: str) -> list[float]:
+    """Return the corners [[x0, y0], ...] of JSON as x0, y0, ...
+
+    Raises:
+        UserError: they are none.
+    """
+    found = points if isinstance(points, list) else []
+    if not found or not all(isinstance(point, list) and len(point) == 2 for point in found):
+        raise UserError(f"{where}: has {what} without corners [[x, y], ...]; delete or mend it")
+    return numbers([number for point in found for number in point], where, what)
+
+
 def polygon(points: Sequence[float], size: Size, where: str) -> Mask:
     """Fill a polygon x0, y0, x1, ... by the even-odd rule.
 
@@ -57,7 +69,8 @@ def ellipse(x: float, y: float, rx: float, ry: float, size: Size, turn: float = 
     dx, dy = _turn(columns - x, rows - y, -turn)
     if rx <= 0 or ry <= 0:
         return np.zeros(size, np.bool_)
-    inside: Mask = (dx / rx) ** 2 + (dy / ry) ** 2 <= 1
+    with np.errstate(over="ignore"):  # of a thin one: infinitely far out is outside
+        inside: Mask = (dx / rx) ** 2 + (dy / ry) ** 2 <= 1
     return inside
 
 
@@ -68,14 +81,23 @@ def place(part: Mask, left: int, top: int, size: Size, where: str) -> Mask:
         UserError: it does not lie within the image.
     """
     height, width = part.shape
+    check_place(width, height, left, top, size, where)
+    mask = np.zeros(size, np.bool_)
+    mask[top : top + height, left : left + width] = part
+    return mask
+
+
+def check_place(width: int, height: int, left: int, top: int, size: Size, where: str) -> None:
+    """Refuse a box that does not lie within the image.
+
+    Raises:
+        UserError: the box and the image.
+    """
     if min(left, top) < 0 or top + height > size[0] or left + width > size[1]:
         raise UserError(
             f"{where}: has a mask of {width} x {height} at {left}, {top}, which leaves the image "
             f"of {size[1]} x {size[0]}; export it again"
         )
-    mask = np.zeros(size, np.bool_)
-    mask[top : top + height, left : left + width] = part
-    return mask
 
 
 def _turn(x: Any, y: Any, degrees: float) -> tuple[Any, Any]:
