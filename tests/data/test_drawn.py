@@ -247,6 +247,16 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         label_studio("rectanglelabels", x=1, y=1, width=1, height=1, rotation=[1]),
         r"entry 1: has a rotation with \[1\]",
     ),
+    "no name": (
+        "p.json",
+        [label_studio("brushlabels", rle=encode_brush(BOX > 0))[0] | {"data": {"image": "\0"}}],
+        "entry 1: ",
+    ),
+    "huge": (
+        "two.json",
+        labelme({"label": "bee", "points": [[10**400, 1], [1, 2], [3, 3]]}),
+        r"shapes\[0\]: has a polygon with 1000",
+    ),
     "one number": ("p.json", label_studio("polygonlabels", points=5), "entry 1: has a polygon"),
     "no corners": (
         "two.json",

@@ -95,12 +95,14 @@ def check_corrections(root: Path, manifest: Manifest) -> None:
                 f"{file}: is the correction of no image; name it as the image's id with .png, or "
                 "take it out"
             )
-        size, labels = read_size(sample.image), read_drawn(file, len(manifest.classes))
-        if labels.shape != size:
+        # First its size: a small file may hold 100 million pixels.
+        size, own = read_size(sample.image), read_size(file)
+        if own != size:
             raise UserError(
-                f"{file}: is {labels.shape[1]} x {labels.shape[0]}, its image {size[1]} x "
-                f"{size[0]}; delete it, or correct the image again"
+                f"{file}: is {own[1]} x {own[0]}, its image {size[1]} x {size[0]}; delete it, or "
+                "correct the image again"
             )
+        read_drawn(file, len(manifest.classes))
 
 
 def check_labels(labels: NDArray[np.integer], classes: int, where: str) -> None:

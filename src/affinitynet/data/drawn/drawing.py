@@ -101,7 +101,8 @@ class Owners:
                 )
             if found:
                 return found[0]
-        raise UserError(f"{where}: {names[0]!r} is no image of the run; take it out")
+        said = f"{names[0]!r} is" if names else "names"
+        raise UserError(f"{where}: {said} no image of the run; take it out")
 
 
 def endings(path: str) -> list[str]:

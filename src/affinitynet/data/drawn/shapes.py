@@ -22,7 +22,7 @@ def numbers(values: Sequence[object], where: str, what: str) -> list[float]:
     for value in values:
         try:
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = float("nan")
         if isinstance(value, bool) or not abs(number) <= _FARTHEST:
             raise UserError(f"{where}: has {what} with {value!r:.40}, which is no number; mend it")
