@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import affinitynet as an
-from affinitynet.data import Manifest, Sample, write_labels
+from affinitynet.data import Manifest, Sample, read_labels, write_labels
 from affinitynet.data.cams import save_cams
 from affinitynet.data.grids import half_disc, save_affinity
 from affinitynet.errors import UserError
@@ -104,6 +104,19 @@ def test_each_setting_has_its_curve(run: Path) -> None:
         assert dots.count("now") == 1
 
 
+def turn(file: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 3
+    with Image.open(file) as image:
+        image.load()
+        image.save(file, exif=exif)
+
+
+def link(home: Path) -> None:
+    (home / "elsewhere").mkdir()
+    (home / "run" / "tune").symlink_to(home / "elsewhere")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -116,13 +129,22 @@ def test_each_setting_has_its_curve(run: Path) -> None:
             lambda masks: write_labels(masks / "i0.png", np.ones((8, 8), np.uint8), [0] * 768),
             r"is \(8, 8\), its image \(32, 32\)",
         ),
+        (
+            lambda masks: [
+                write_labels(f, np.where(read_labels(f) == 1, 255, 0), [0] * 768)
+                for f in list(masks.iterdir())
+            ],
+            "the masks hold 0 and 255 only",
+        ),
+        (lambda masks: turn(masks / "i0.png"), "EXIF orientation turns it"),
+        (lambda masks: link(masks.parent), "through a symbolic link"),
     ],
 )
 def test_masks_that_do_not_fit(run: Path, masks: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     change(masks)
     with pytest.raises(UserError, match=message):
         an.tune_run(run, masks)
-    assert not (run / "tune").exists()
+    assert not (run / "tune").exists() or not list((run / "tune").iterdir())
 
 
 def test_mistakes(run: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def tune_run(
     """
     recipe = Recipe.load(Path(run) / RECIPE, out=Path(run))
     manifest = manifest_of(recipe.out)
+    place = output_path(recipe.out, f"{TUNE}/tune", ".json")  # before the work: no link leads out
     if masks is None:
         cases, judge = _without_truth(recipe, manifest, images, measure or DEFAULT)
     else:
@@ -88,7 +89,7 @@ def tune_run(
     for curve in found:
         with atomic_write(output_path(recipe.out, f"{TUNE}/{curve.name}", ".svg")) as temporary:
             temporary.write_text(draw_curve(curve, f"by {by}, {len(cases)} images"), "utf-8")
-    write_json(output_path(recipe.out, f"{TUNE}/tune", ".json"), document)
+    write_json(place, document)
     if apply:
         apply_choice(recipe, document)
     return document
