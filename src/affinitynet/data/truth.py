@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from affinitynet.data.coco_masks import render_truth
 from affinitynet.data.images import read_orientation
@@ -66,7 +67,7 @@ def check_size(sample: Sample, truth: tuple[int, ...], image: tuple[int, int]) -
         )
 
 
-def is_binary(truth: Labels) -> bool:
+def is_binary(truth: NDArray[np.integer]) -> bool:
     """Whether a map holds 0 and 255 and nothing between, as masks of one class in black and white.
 
     With fewer than 255 classes it then says background and void: nothing of the class.
