@@ -19,7 +19,13 @@ from affinitynet.errors import UserError
 
 TABLES = (".csv", ".tsv", ".txt")
 SUFFIXES = (".csv", ".tsv", *LINES, ".json", ".xml")
-OURS = ("groups.csv", "predict.json", "choices.json", "truth.json", "toy.json")  # files of other meanings
+OURS = (
+    "groups.csv",
+    "predict.json",
+    "choices.json",
+    "truth.json",
+    "toy.json",
+)  # files of other meanings
 MOST = 12  # files of a kind in a folder that are looked into
 COCO_LISTS = {"images", "annotations", "categories"}
 
