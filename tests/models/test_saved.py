@@ -260,10 +260,3 @@ def test_a_full_disk_while_saving_weights_is_a_users_error(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"weights\.safetensors: can't be written"):
         save_model(tmp_path, model, description)
-
-
-def test_the_weights_of_labels_are_kept_where_there_are_any(tmp_path: Path) -> None:
-    net, plain = segmenter()
-    assert "weights" not in plain.model_dump(mode="json")
-    save_model(tmp_path, net, describe_segmenter(SMALL, SEGMENTER, CLASSES, weights=(1.0, 2.5, 4)))
-    assert Segmenter.load(tmp_path).weights == (1.0, 2.5, 4.0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from affinitynet.ops.final_scores import restrict, with_evidence, without_weights
+from affinitynet.ops.final_scores import restrict, with_evidence
 
 
 def test_only_tags_and_background_are_left_and_sum_to_one() -> None:
@@ -14,24 +14,6 @@ def test_only_tags_and_background_are_left_and_sum_to_one() -> None:
     torch.testing.assert_close(kept[1] / kept[0], probabilities[1] / probabilities[0])
     torch.testing.assert_close(kept[2] / kept[1], probabilities[4] / probabilities[1])
     torch.testing.assert_close(restrict(probabilities, ()), torch.ones(1, 3, 4))
-
-
-def test_what_weighted_cross_entropy_learns_is_turned_back() -> None:
-    truth, weights = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([1.0, 3.0, 8.0])
-    logits = torch.zeros(3, requires_grad=True)
-    for _ in range(2000):  # the expected loss of a pixel whose labels come with chances `truth`
-        loss = -(truth * weights * logits.log_softmax(0)).sum()
-        (gradient,) = torch.autograd.grad(loss, logits)
-        logits = (logits - 0.5 * gradient).detach().requires_grad_()
-    learned = logits.detach().softmax(0).view(3, 1, 1)
-    assert learned[0] < 0.4
-    found = without_weights(learned, weights.tolist())
-    torch.testing.assert_close(found.flatten(), truth, atol=1e-4, rtol=0)
-
-
-def test_equal_weights_change_nothing() -> None:
-    probabilities = torch.rand(4, 3, 3).softmax(0)
-    torch.testing.assert_close(without_weights(probabilities, (2.0,) * 4), probabilities)
 
 
 @pytest.mark.parametrize(("label", "expected"), [(0, (0.75, 0.25)), (6, (0.25, 0.75))])

@@ -285,13 +285,11 @@ class SegmenterDescription(Description):
     backbone: SavedBackbone
     settings: SavedSettings
     tile: int = 0
-    weights: tuple[float, ...] | None = None  # of the labels in the loss it was trained by
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Files of segmenters that see images as a whole, and weigh no label, stay as they were.
-        plain = {"tile": 0, "weights": None}
-        return {k: v for k, v in write(self).items() if k not in plain or v != plain[k]}
+    def _without_tile(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files of segmenters that see images as a whole stay as they were.
+        return {key: value for key, value in write(self).items() if (key, value) != ("tile", 0)}
 
 
 def describe_segmenter(
@@ -299,19 +297,16 @@ def describe_segmenter(
     settings: SegmenterSettings,
     classes: Sequence[str],
     tile: int = 0,
-    weights: Sequence[float] | None = None,
 ) -> SegmenterDescription:
     """Say what it takes to build a recipe's segmenter and to predict with it, for `model.json`.
 
-    `backbone` is the recipe's, which `settings.backbone` replaces where it is set; `weights` are
-    the labels' in the loss.
+    `backbone` is the recipe's, which `settings.backbone` replaces where it is set.
     """
     return SegmenterDescription(
         classes=tuple(classes),
         backbone=SavedBackbone.model_validate((settings.backbone or backbone).model_dump()),
         settings=SavedSettings.model_validate(settings.model_dump()),
         tile=tile,
-        weights=None if weights is None else tuple(weights),
     )
 
 
@@ -325,7 +320,6 @@ class Segmenter:
         self.settings: SegmenterSettings = description.settings
         self.reading = description.backbone.input
         self.tile = description.tile
-        self.weights = description.weights
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:

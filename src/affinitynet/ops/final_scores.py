@@ -1,9 +1,9 @@
 """Final scores of a tagged image: what a segmentation network says, given all that is known of it.
 
-    P'_k = P_k / w_k * o^[k is the label that taught the network] / sum over background and tags
+    P'_k = P_k o^[k is the label that taught the network] / sum over background and tags
 
-Known are the tags, the weights w that the loss gave each label, and the mask that the network
-learned from, whose label counts as evidence with odds of o against any other.
+Known are the tags, and the mask that the network learned from, whose label counts as evidence with
+odds of o against any other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,26 +18,6 @@ def restrict(probabilities: Tensor, tags: Iterable[int]) -> Tensor:
     P'_k = P_k / sum_j P_j over background and tags: what is left when the tags are known.
     """
     return _scaled(probabilities[[0, *(tag + 1 for tag in tags)]])
-
-
-def without_weights(probabilities: Tensor, weights: Sequence[float]) -> Tensor:
-    """Take the weights of a loss out of what was learned by it: P'_c = P_c / w_c / sum.
-
-    Cross entropy with weights w is least where the network says P_c w_c / sum_j P_j w_j of the true
-    probabilities P: it calls a label with a large weight too often, which serves images whose tags
-    nobody knows, and floods those of which the tags are known.
-
-    Args:
-        probabilities: (L, H, W), of L labels.
-        weights: those labels' weights, above 0.
-
-    Returns:
-        (L, H, W), summing to one.
-
-    Source: the change of priors in Saerens, Latinne & Decaestecker, Neural Computation 2002, with
-    the weights in place of the priors' ratio.
-    """
-    return _scaled(probabilities / probabilities.new_tensor(tuple(weights)).view(-1, 1, 1))
 
 
 def with_evidence(scores: Tensor, labels: Tensor, tags: Sequence[int], odds: float) -> Tensor:

@@ -9,7 +9,7 @@ that this one is not certain of (certain_1/<id>.png).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import to_labels
 from affinitynet.hardware import inference
 from affinitynet.models.segmenter import Segmenter
-from affinitynet.ops.final_scores import restrict, with_evidence, without_weights
+from affinitynet.ops.final_scores import restrict, with_evidence
 from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import PSEUDO, Artifact, Round
 from affinitynet.run_folder.stages import Stage, leaves_out, round_before
@@ -55,7 +55,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
 
         def compute(sample: Sample, image: Tensor) -> Scored:
             pixels = image.to(device)
-            scores = tagged_scores(segmenter, pixels, sample.tags)
+            scores = restrict(segmenter.scores(pixels), sample.tags)
             agreed = agreement(segmenter, pixels, sample.tags).cpu() if agrees else None
             return Scored(image, scores.cpu(), agreed)
 
@@ -99,16 +99,6 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
     }
 
 
-def tagged_scores(
-    segmenter: Segmenter, image: Tensor, tags: Iterable[int], scales: Sequence[float] | None = None
-) -> Tensor:
-    """Return the scores (K + 1, H, W) of the background and the tags; image (H, W, 3) uint8."""
-    scores = segmenter.scores(image, scales)
-    if segmenter.weights is not None:
-        scores = without_weights(scores, segmenter.weights)
-    return restrict(scores, tags)
-
-
 def agreement(segmenter: Segmenter, image: Tensor, tags: Iterable[int]) -> Tensor:
     """Tell where the smallest and the largest scale say the same label of the tags: (H, W) bool.
 
@@ -116,7 +106,7 @@ def agreement(segmenter: Segmenter, image: Tensor, tags: Iterable[int]) -> Tenso
     """
     scales = segmenter.settings.scales
     one, other = (
-        tagged_scores(segmenter, image, tags, (scale,)).argmax(0)
+        restrict(segmenter.scores(image, (scale,)), tags).argmax(0)
         for scale in (min(scales), max(scales))
     )
     return one == other

@@ -219,13 +219,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
     if weights is not None:
         names = ("background", *manifest.classes)
         figures["class_weights"] = dict(zip(names, weights.tolist(), strict=True))
-    description = describe_segmenter(
-        recipe.backbone,
-        settings,
-        manifest.classes,
-        recipe.tile,
-        None if weights is None else weights.tolist(),
-    )
+    description = describe_segmenter(recipe.backbone, settings, manifest.classes, recipe.tile)
     save_model(folder, net, description)
     predicted = predict_split(context, Segmenter(net, description), predictions)
     pixels = count_pixels(
