@@ -116,7 +116,7 @@ def test_the_maps_are_those_of_a_forward_pass_written_out() -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_near() -> None:
-    with pytest.raises(UserError, match=r"'vit_tiny': not resnet38.*timm has vit_tiny_"):
+    with pytest.raises(UserError, match=r"'vit_tiny': not resnet38.*timm has convit_tiny"):
         build_backbone(BackboneSettings(name="vit_tiny", weights="none"), None)
 
 
