@@ -53,7 +53,7 @@ STAGES = {
 # Which function is which line of the profile; a function's time is without that of inner lines.
 LINES: tuple[tuple[Any, str, str], ...] = (
     (compute_cams, "load_image", "decoding"),
-    (mine_confident, "load_image", "decoding"),
+    (mine_confident, "load_picture", "decoding"),
     (propagate, "load_image", "decoding"),
     (Classifier, "cams", "CAM network"),
     (compute_cams, "multi_scale_cams", "CAM: resize, upsample, sum"),

@@ -111,7 +111,7 @@ def test_mistakes_are_one_line_each(
     [
         ("", "no command given; see affinitynet --help"),
         ("chekc data", "no command 'chekc': did you mean check?"),
-        ("xyz", "no command 'xyz': choose from demo, check, run, settings"),
+        ("xyz", "no command 'xyz': choose from demo, check, run, apply, settings"),
         ("--quite check data", "unknown flag --quite: did you mean --quiet?"),
         ("check", "the following arguments are required: data; see affinitynet check --help"),
         ("check a b", "unexpected argument 'b'; see affinitynet check --help"),

@@ -28,8 +28,13 @@ OF_EXTRAS = (
     "uvicorn",
     "onnx",
     "onnxscript",
+    "ray",
+    "tifffile",
+    "imagecodecs",
 )
 PARTS = ("llvmlite", "markupsafe")  # of numba and of jinja2
+
+NOT_IMPORTED = {"affinitynet.__main__", "affinitynet.engine.ray"}
 
 # None in sys.modules makes an import fail, as it does where the module does not exist.
 IMPORT_ALL = """
@@ -38,7 +43,8 @@ for name in sys.argv[1:]:
     sys.modules[name] = None
 import affinitynet
 for module in pkgutil.walk_packages(affinitynet.__path__, "affinitynet."):
-    if module.name == "affinitynet.__main__":  # is the program itself
+    # The program itself, and the engine that is imported where `--engine ray` asks for it.
+    if module.name in ("affinitynet.__main__", "affinitynet.engine.ray"):
         continue
     importlib.import_module(module.name)
 print(*(name for name in sys.modules if name.startswith("affinitynet.")))
@@ -61,12 +67,12 @@ def modules() -> set[str]:
     """The dotted names of all files and folders in the package, but the program itself."""
     files = {file.parent if file.name == "__init__.py" else file for file in sources()}
     places = {file.relative_to(PACKAGE.parent).with_suffix("") for file in files - {PACKAGE}}
-    return {".".join(place.parts) for place in places} - {"affinitynet.__main__"}
+    return {".".join(place.parts) for place in places} - NOT_IMPORTED
 
 
 def test_what_is_imported_is_a_dependency() -> None:
     """What a dependency happens to bring is no promise, but for what is a part of it."""
-    extras = (EXTRAS[name] for name in ("caffe", "view", "onnx"))
+    extras = (EXTRAS[name] for name in ("caffe", "view", "onnx", "ray", "tiff"))
     promised = (*PROJECT["dependencies"], *chain(*extras))
     declared = {name_of(requirement) for requirement in promised}
     known = packages_distributions()

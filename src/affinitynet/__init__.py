@@ -25,6 +25,7 @@ __all__ = [
     "read_dataset",
     "reproduce_run",
     "run",
+    "sweep_run",
     "tune_run",
     "view_run",
     "write_recipe",
@@ -51,6 +52,7 @@ _HOMES = {
     "read_dataset": "affinitynet.data",
     "reproduce_run": "affinitynet.reproducing",
     "run": "affinitynet.pipeline",
+    "sweep_run": "affinitynet.tuning.sweep",
     "tune_run": "affinitynet.tuning.tune",
     "view_run": "affinitynet.view",
     "write_recipe": "affinitynet.data.new_recipe",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from affinitynet.report import write_report
     from affinitynet.reproducing import reproduce_run
     from affinitynet.run_folder.recipe import Recipe
+    from affinitynet.tuning.sweep import sweep_run
     from affinitynet.tuning.tune import tune_run
     from affinitynet.view import view_run
 

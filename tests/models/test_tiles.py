@@ -61,7 +61,7 @@ def test_cams_of_tiles_have_one_maximum_and_are_the_wholes(height: int, width: i
     maps = [
         scale_maps(
             multi_scale_cams(
-                model.cams, model.backbone.normalization, image, tags, (0.5, 1.0), True, tile
+                model.cams, model.backbone.normalization, image, tags, (0.5, 1.0), True, tile=tile
             ),
             tags,
             {},

@@ -31,7 +31,7 @@ def apply(
     redo: str | None,
     shard: str | None,
 ) -> None:
-    """Make masks of new tagged images with a run's networks; nothing is trained.
+    """Make masks of new tagged images with a run's networks.
 
     The settings are the run's. --out is a run folder like any other: status, report, export, view
     and tune work on it, and the same command goes on where it was stopped.

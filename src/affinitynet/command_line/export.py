@@ -20,7 +20,8 @@ MaskFormat = Literal[
 ModelFormat = Literal["onnx", "pt2", "segmenter"]
 Void = Literal["auto", "background", "ignore", "error"]
 # The artifacts that can be exported, written out: the stage graph takes a while to import.
-MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions")
+ROUNDS = ("masks_1", "masks_2", "masks_3")  # before the last
+MASKS = ("final", "masks", "pseudo", "walk", "confident", "predictions", *ROUNDS)
 
 EXPORT = (
     argument("run", "run folder"),

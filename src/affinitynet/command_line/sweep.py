@@ -14,7 +14,7 @@ SWEEP = (
 
 
 def sweep(run: Path, images: int, json: bool, values: dict[str, list[Any]]) -> None:
-    """Try values of the walk's settings on a run's images, without a network.
+    """Try values of the walk's settings, without a network.
 
     As in `affinitynet sweep RUN --walk.beta 4 8 16 --walk.alpha 8 16`: all combinations. Masks are
     decided from the affinities that the run kept, and compared with ground truth if there is any.
