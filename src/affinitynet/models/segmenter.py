@@ -227,7 +227,9 @@ def segment(
         else:  # one after the other: each is of the image's size
             probabilities = in_tiles(probabilities_of, scaled, tile=tile)
             mirrored = in_tiles(probabilities_of, scaled.flip(-1), tile=tile)
-            probabilities = probabilities.add_(mirrored.flip(-1)).div_(2)
+            for own, other in zip(probabilities[0], mirrored[0], strict=True):
+                own.add_(other.flip(-1)).div_(2)
+            del mirrored
         if total is None:
             total = probabilities.new_zeros(probabilities.shape[1], height, width)
         for number in range(len(total)):  # likewise
