@@ -14,7 +14,7 @@ from affinitynet.data.facts import facts_of
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.of_run import manifest_of, read_recipe_data
-from affinitynet.data.readings import describe, settle_reading
+from affinitynet.data.readings import settle_reading
 from affinitynet.data.roles import count_files
 from affinitynet.data.trust import rank_masks, read_trust
 from affinitynet.data.verified import verified
@@ -96,12 +96,7 @@ class Run:
         """
         if recipe.data is None:
             raise UserError("data: the recipe names no data set; give its folder with --data")
-        manifest = read_recipe_data(recipe)
-        recipe = settle_reading(recipe, manifest)
-        reading = recipe.backbone.input
-        manifest = manifest.with_reading(reading)
-        if reading is not None:
-            say(describe(reading))
+        recipe, manifest = settle_reading(recipe, read_recipe_data(recipe))
         recipe, chosen = settle(recipe, facts_of(recipe, manifest) if recipe.choose else NO_FACTS)
         for key, choice in chosen.items():
             say(f"chosen: {key} = {show_value(choice.value)} ({choice.reason})")

@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from affinitynet.data.images import load_image, pixel_limit, read_gray16
+from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
 from affinitynet.data.sample import Sample
 from affinitynet.data.tiff import channels_of, is_tiff, pages_error, read_head, read_tiff
 from affinitynet.errors import UserError
+from affinitynet.progress import say
+from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings_base import InputSettings
 
@@ -92,25 +95,30 @@ def find_reading(
     )
 
 
-def settle_reading(recipe: Recipe, manifest: Any) -> Recipe:
-    """Return the recipe with `backbone.input` as the run folder has it, or as found in the data.
+def settle_reading(recipe: Recipe, manifest: Manifest) -> tuple[Recipe, Manifest]:
+    """Give a recipe and its data set the reading that the run folder has, or that the data need.
 
     Raises:
         UserError: as `find_reading`.
     """
-    from affinitynet.run_folder.folder import RECIPE
+    settled = with_reading(recipe, _reading_of(recipe, manifest))
+    reading = settled.backbone.input
+    if reading is not None:
+        say(describe(reading))
+    return settled, manifest.with_reading(reading)
 
+
+def _reading_of(recipe: Recipe, manifest: Manifest) -> InputSettings | None:
     dataset, file = recipe.dataset, recipe.out / RECIPE
     given = recipe.backbone.input
     asked = dataset.range is None or (given and given.low == dataset.range[:1])
     if given is not None and given.page == dataset.page and asked:
-        return recipe
+        return given
     if file.is_file():
         before = Recipe.load(file, out=recipe.out)
         if (before.dataset.page, before.dataset.range) == (dataset.page, dataset.range):
-            return with_reading(recipe, before.backbone.input)
-    samples = samples_of(recipe, manifest, "train")
-    return with_reading(recipe, find_reading(samples, dataset.page, dataset.range))
+            return before.backbone.input
+    return find_reading(samples_of(recipe, manifest, "train"), dataset.page, dataset.range)
 
 
 def with_reading(recipe: Recipe, reading: InputSettings | None) -> Recipe:
