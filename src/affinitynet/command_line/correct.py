@@ -32,7 +32,8 @@ def correct(run: Path, source: Path, format: Format, rest: Rest, replace: bool) 
 
     ids = import_corrections(run, source, format=format, rest=rest, replace=replace)
     print(f"{len(ids)} image{'s' * (len(ids) != 1)} corrected in {run}")
-    recipe = Recipe.load(run / RECIPE, out=run)
-    if recipe.networks.run is None:  # else nothing is trained here
+    # Of masks alone, without a recipe, and of networks of another run nothing is trained here.
+    recipe = Recipe.load(run / RECIPE, out=run) if (run / RECIPE).is_file() else None
+    if recipe is not None and recipe.networks.run is None:
         first = rounds_of(recipe)[0].stage("train_segmenter")
         print(f"to train with them: affinitynet run {run / RECIPE} --redo {first}")
