@@ -210,6 +210,20 @@ def test_other_colors_are_named(tmp_path, color):
         read_labels(tmp_path / "m.png")
 
 
+def test_long_masks_in_vocs_colors_are_read_strip_by_strip(tmp_path):
+    """A mask of 75 million pixels in a few kilobytes took over 3 GB at once."""
+    pixels = np.zeros((1_200_000, 1, 3), np.uint8)
+    pixels[-1] = (128, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    labels = read_labels(tmp_path / "m.png")
+    assert labels.shape == (1_200_000, 1)
+    assert (labels[:-1].max(), labels[-1]) == (0, 1)
+    pixels[-1] = (0, 0, 1)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match="the color #000001"):
+        read_labels(tmp_path / "m.png")
+
+
 def test_problems_of_the_whole_set_name_no_image(table, capsys):
     from affinitynet.cli import main
 

@@ -14,6 +14,7 @@ from affinitynet.run_folder.folder import atomic_write
 
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
+_STRIP = 1 << 20  # pixels whose colors are looked up at once
 _LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")  # a lossless WebP can't be told from others
 _BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262  # TIFF's tags
 _WHITE_IS_ZERO = 0
@@ -118,21 +119,31 @@ def _check_lossless(path: Path, image: Image.Image) -> None:
 
 def _from_colors(path: Path, pixels: npt.NDArray[np.uint8]) -> Labels:
     """Look (H, W, 3 or 4) colors up in VOC's map: labels (H, W)."""
-    channels = pixels.astype(np.int32)
-    colors = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
-    known = np.array(_palette(), np.int32).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    order = np.argsort(known)
-    # A color above the last one finds no place; the comparison below refuses it.
-    place = np.minimum(np.searchsorted(known, colors, sorter=order), 255)
-    labels = order[place]
-    strange = colors[known[labels] != colors]
-    if strange.size or (pixels.shape[2] == 4 and pixels[..., 3].min() < 255):
-        said = f"the color #{strange[0]:06x}" if strange.size else "transparent pixels"
-        raise UserError(
-            f"{path}: is a color image with {said}, which is no label in VOC's colors; save it as "
-            "palette or gray PNG whose values are the labels"
-        )
-    return labels.astype(np.uint8)
+    # Of all 2^24 colors, -1 where VOC has none: one look a pixel, and a small mask needs no more.
+    labels_of = np.full(1 << 24, -1, np.int16)
+    labels_of[_numbers(np.array(_palette(), np.uint8).reshape(-1, 3))] = range(256)
+    labels = np.empty(pixels.shape[:2], np.uint8)
+    # In strips: the numbers of colors take four times the memory of the labels.
+    rows = max(1, _STRIP // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        strip = pixels[top : top + rows]
+        colors = _numbers(strip)
+        found = labels_of[colors]
+        strange = colors[found < 0]
+        if strange.size or (strip.shape[2] == 4 and strip[..., 3].min() < 255):
+            said = f"the color #{strange[0]:06x}" if strange.size else "transparent pixels"
+            raise UserError(
+                f"{path}: is a color image with {said}, which is no label in VOC's colors; save it "
+                "as palette or gray PNG whose values are the labels"
+            )
+        labels[top : top + rows] = found
+    return labels
+
+
+def _numbers(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Return 0xRRGGBB of colors (..., 3 or 4)."""
+    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
 
 
 def _gray_step(path: Path, image: Image.Image) -> int:
