@@ -283,7 +283,7 @@ class Run:
             folder.tidy()
             forget_stage(self.recipe.out, stage, self.stages)
             rank_masks(self.recipe, self.manifest, stage, missing=True)
-            say(f"{title}: {'imported' if stage.source else 'done'} before")
+            say(f"{title}: {_done(stage)} before")
             return
         say(f"{title} ...")
         plan = freshness.plan(stage)
@@ -309,7 +309,7 @@ class Run:
         folder.finish(record)
         forget_locks(self.recipe.out)
         forget_stage(self.recipe.out, stage, self.stages)
-        say(f"{title}: done in {seconds:.0f} s")
+        say(f"{title}: {_done(stage)} in {seconds:.0f} s")
         _warn(figures.get("warnings", []))
 
     def _start(self, stage: Stage, freshness: Freshness, plan: Plan) -> None:
@@ -327,6 +327,10 @@ class Run:
         if self.chosen:
             write_choices(self.recipe.out, self.chosen)
         self.manifest.write(self.recipe.out)
+
+
+def _done(stage: Stage) -> str:
+    return "imported" if stage.source else "done"
 
 
 def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
