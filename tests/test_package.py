@@ -34,7 +34,8 @@ OF_EXTRAS = (
 )
 PARTS = ("llvmlite", "markupsafe")  # of numba and of jinja2
 
-NOT_IMPORTED = {"affinitynet.__main__", "affinitynet.engine.ray"}
+RAY = ("affinitynet.engine.ray", "affinitynet.engine.ray_worker")
+NOT_IMPORTED = {"affinitynet.__main__", *RAY}
 
 # None in sys.modules makes an import fail, as it does where the module does not exist.
 IMPORT_ALL = """
@@ -44,7 +45,7 @@ for name in sys.argv[1:]:
 import affinitynet
 for module in pkgutil.walk_packages(affinitynet.__path__, "affinitynet."):
     # The program itself, and the engine that is imported where `--engine ray` asks for it.
-    if module.name in ("affinitynet.__main__", "affinitynet.engine.ray"):
+    if module.name == "affinitynet.__main__" or module.name.startswith("affinitynet.engine.ray"):
         continue
     importlib.import_module(module.name)
 print(*(name for name in sys.modules if name.startswith("affinitynet.")))

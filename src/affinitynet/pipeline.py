@@ -3,9 +3,8 @@
 Loads no torch until a stage has work to do: what only looks at a run answers at once.
 """
 
-import importlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -59,6 +58,7 @@ from affinitynet.run_folder.setting_types import FUNCTION
 from affinitynet.run_folder.stages import Stage, find_stage, folders_of, stages_of, with_all_behind
 from affinitynet.run_folder.tables import Table, table_of
 from affinitynet.run_folder.versions import versions
+from affinitynet.stages.works import work_of
 
 if TYPE_CHECKING:
     from affinitynet.stages.context import CamFunction, Context
@@ -331,18 +331,6 @@ class Run:
 
 def _done(stage: Stage) -> str:
     return "imported" if stage.source else "done"
-
-
-def work_of(stage: Stage) -> "Callable[[Context], dict[str, Any]]":
-    """Return the function that does a stage: its own, or the one that brings its files in."""
-    module = "import_files" if stage.source else stage.work
-    module = "borrow_network" if stage.borrowed else module
-    work: Callable[..., dict[str, Any]] = importlib.import_module(
-        f"affinitynet.stages.{module}"
-    ).work
-    # What several stages share has to be told which of them it is.
-    shared = stage.source or stage.round
-    return (lambda context: work(context, stage)) if shared else work
 
 
 def run(

@@ -1,7 +1,6 @@
 """One training loop for all three networks, resumable to the same weights."""
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
+from affinitynet.accelerator import accelerator_for, tracked
 from affinitynet.checkpoint import (
     State,
     load_state,
@@ -20,7 +20,7 @@ from affinitynet.checkpoint import (
     restore_random,
     save_state,
 )
-from affinitynet.engine.linked import Team, find_team, hidden_launcher
+from affinitynet.engine.linked import Team, find_team
 from affinitynet.engine.shards import Helped
 from affinitynet.engine.stopping import MESSAGE, Stopped, stop_asked
 from affinitynet.errors import NotFiniteError, UserError
@@ -156,9 +156,11 @@ def fit(
     team.check_batch(name, min(settings.batch_size, len(dataset)))
     told = tuple(trackers) if team.leads else ()
     with (
-        _accelerator(hardware, told, folder.parent / LOGS) as accelerator,
+        accelerator_for(
+            hardware.place(), hardware.chosen_precision, told, folder.parent / LOGS
+        ) as accelerator,
         _prepared(model, settings, accelerator) as ready,
-        _tracked(name, accelerator),
+        tracked(name, accelerator),
     ):
         length = training_length(len(dataset), settings)
         state = load_state(folder / CHECKPOINT, *ready, accelerator.device)
@@ -298,72 +300,6 @@ def move_average(
             average[name].lerp_(value.detach(), 1 - decay)
         else:
             average[name] = value.detach().clone()
-
-
-@contextmanager
-def _accelerator(hardware: Hardware, trackers: Sequence[str], logs: Path) -> Iterator[Any]:
-    """Make an Accelerator for one training, and leave the process as it was found.
-
-    Results must follow from the recipe, whose fingerprint knows neither the environment nor what
-    this process trained before. But accelerate takes settings from variables (the steps over which
-    gradients are accumulated even against an explicit argument) and keeps its device and precision
-    for the life of the process. So both are put aside during a training.
-    """
-    device = hardware.place()
-    mixed = {"float32": "no"}.get(hardware.chosen_precision, hardware.chosen_precision)
-    with _without_settings(device), hidden_launcher():
-        # Here, because accelerate reads some variables when it is imported.
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState, GradientState, PartialState
-
-        shared = [state._shared_state for state in (PartialState, AcceleratorState, GradientState)]
-        found = [dict(state) for state in shared]
-        for state in shared:
-            state.clear()
-        try:
-            tracking = {"log_with": list(trackers), "project_dir": logs} if trackers else {}
-            yield Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", **tracking)
-        finally:
-            for state, before in zip(shared, found, strict=True):
-                state.clear()
-                state.update(before)
-
-
-@contextmanager
-def _tracked(name: str, accelerator: Any) -> Iterator[None]:
-    """Have the accelerator's trackers begin, and end what they write."""
-    if not accelerator.log_with:
-        yield
-        return
-    accelerator.init_trackers(name)
-    try:
-        yield
-    finally:
-        # Not end_training(), which would take linked processes apart.
-        for tracker in accelerator.trackers:
-            tracker.finish()
-
-
-@contextmanager
-def _without_settings(device: torch.device) -> Iterator[None]:
-    """Hide accelerate's settings in the environment, and name it the device there.
-
-    FSDP_*, MEGATRON_LM_* and the like count only where an ACCELERATE_USE_* asks for them.
-    """
-    found = _settings_of_accelerate()
-    for name in found:
-        del os.environ[name]
-    os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)  # the only way to ask for cuda:1
-    try:
-        yield
-    finally:
-        for name in _settings_of_accelerate():
-            del os.environ[name]
-        os.environ.update(found)
-
-
-def _settings_of_accelerate() -> dict[str, str]:
-    return {name: text for name, text in os.environ.items() if name.startswith("ACCELERATE_")}
 
 
 @contextmanager

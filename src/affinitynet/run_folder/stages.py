@@ -224,16 +224,14 @@ def _propagate(recipe: Recipe) -> Stage:
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
     own = ("walk", "tile", "pseudo.regions", "networks.failed")
-    settings = (*own, *(OF_FEATURES if frozen else ()))
-    reads = (makes_cams(recipe), *network)
+    settings, reads = (*own, *(OF_FEATURES if frozen else ())), (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
 
 def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
     if recipe.networks.run:
         return _borrow("train_segmenter", this.segmenter, recipe)
-    before = round_before(recipe, this)
-    taught_by = before.stage("relabel") if before else "propagate"
+    taught_by = before.stage("relabel") if (before := round_before(recipe, this)) else "propagate"
     return Stage(
         this.stage("train_segmenter"),
         (this.segmenter, this.predictions),
@@ -254,9 +252,8 @@ def _relabel(recipe: Recipe, this: Round) -> Stage:
         settings = (*settings, "relabel.confidence", "relabel.agreement")
     # A segmenter of this run has learned from its pseudo masks, another run's has not.
     reads = (this.stage("train_segmenter"), *(("propagate",) if recipe.networks.run else ()))
-    return Stage(
-        this.stage("relabel"), artifacts, reads, settings, ("train", "figures"), round=this
-    )
+    roles, name = ("train", "figures"), this.stage("relabel")
+    return Stage(name, artifacts, reads, settings, roles, round=this)
 
 
 def _evaluate(recipe: Recipe) -> Stage:
