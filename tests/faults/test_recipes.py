@@ -31,6 +31,15 @@ def test_a_section_that_is_null_takes_flags(tmp_path: Path) -> None:
     assert recipe.walk.beta == 10
 
 
+@pytest.mark.parametrize("name", ["38", "[vit]", "{a: b}", "1.5", "true"])
+def test_a_backbone_whose_name_is_no_word_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "r.yaml"
+    for text in (f"backbone: {{name: {name}}}\n", f"segmenter: {{backbone: {{name: {name}}}}}\n"):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"r\.yaml: .*backbone\.name"):
+            an.Recipe.load(file)
+
+
 @pytest.mark.parametrize("letter", ["\x1b[31m", "\n", "\x07", "\u202e"])
 def test_messages_do_nothing_to_a_terminal(letter: str) -> None:
     said = str(UserError(f"images/a{letter}b.png: is damaged"))

@@ -64,5 +64,7 @@ def check_strides(recipe: Any) -> None:
 
 
 def _name(backbone: Any) -> str | None:
-    found = backbone.get("name") if isinstance(backbone, Mapping) else None
-    return found or getattr(backbone, "name", None)
+    # Called before the values are checked: a name may still be anything.
+    mapped = isinstance(backbone, Mapping)
+    found = backbone.get("name") if mapped else getattr(backbone, "name", None)
+    return found if isinstance(found, str) else None
