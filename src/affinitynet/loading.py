@@ -14,6 +14,7 @@ a batch for which it may not last goes through a pipe.
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -259,10 +260,9 @@ def _collate(samples: list[Any]) -> Any:
 def _has_room(size: int) -> bool:
     """Tell whether shared memory has room for twice as much: a batch of each process, and more."""
     try:
-        free = os.statvfs(SHARED)
-    except (OSError, AttributeError):  # another system, where it is no folder
+        return shutil.disk_usage(SHARED).free >= 2 * size
+    except OSError:  # another system, where there is no such folder
         return True
-    return free.f_bavail * free.f_frsize >= 2 * size
 
 
 def _size(sample: Any) -> int:

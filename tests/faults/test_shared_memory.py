@@ -1,6 +1,7 @@
 """Shared memory as containers have it: 64 MB, less, or none."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -57,15 +58,15 @@ def test_batches_too_large_for_shared_memory_go_through_a_pipe(
     monkeypatch: pytest.MonkeyPatch, megabytes: int
 ) -> None:
     usual = told()
-    room = namedtuple("room", "f_bavail f_frsize")
-    monkeypatch.setattr(os, "statvfs", lambda path: room(megabytes << 8, 4096))
+    room = namedtuple("room", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room(megabytes << 20))
     used: list[object] = []
     monkeypatch.setattr(loading, "default_collate", lambda samples: used.append(samples))
     with batches(2) as given:
         assert next(given) is None
     assert len(used) == 1, "collated where it is loaded"
     monkeypatch.undo()
-    monkeypatch.setattr(os, "statvfs", lambda path: room(megabytes << 8, 4096))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room(megabytes << 20))
     assert told() == usual
 
 
