@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
+from affinitynet.models.create import create
 from affinitynet.models.first_layer import let_learn
 from affinitynet.models.resnet38 import ResNet38
-from affinitynet.models.transformer import TransformerBackbone, check_known
+from affinitynet.models.transformer import TransformerBackbone
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
 from affinitynet.ops.normalization import Normalization
@@ -132,31 +133,19 @@ def set_norm_to_eval(module: nn.Module) -> None:
 
 
 def _create(name: str, output_stride: int, pretrained: bool, channels: int = 3) -> Any:
-    check_known(name)
-    try:
-        return timm.create_model(
-            name,
-            pretrained=pretrained,
-            # Features alone: no last layer, no pooling.
-            num_classes=0,
-            global_pool="",
-            output_stride=output_stride,
-            # timm adapts the first layer's weights as `adapt_weight` does.
-            in_chans=channels,
-        )
-    except (TypeError, NotImplementedError, AssertionError) as error:  # each network its own
-        raise UserError(
-            f"backbone.name = {name!r} can't be made at output stride {output_stride} ({error}); "
-            "use a convolutional network such as resnet50 or mobilenetv2_100, or a transformer of "
-            "docs/backbones.md"
-        ) from error
-    except Exception as error:  # hub errors have no common base
-        if not pretrained:
-            raise
-        raise UserError(
-            f"backbone.weights = 'imagenet': {name} could not be downloaded ({error}); "
-            "give a local file instead"
-        ) from error
+    return create(
+        name,
+        f"at output stride {output_stride}",
+        "use a convolutional network such as resnet50 or mobilenetv2_100, or a transformer of "
+        "docs/backbones.md",
+        pretrained=pretrained,
+        # Features alone: no last layer, no pooling.
+        num_classes=0,
+        global_pool="",
+        output_stride=output_stride,
+        # timm adapts the first layer's weights as `adapt_weight` does.
+        in_chans=channels,
+    )
 
 
 def build_backbone(

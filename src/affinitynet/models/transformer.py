@@ -7,11 +7,11 @@ are what they are. What can't be cut into whole patches is padded, and the maps 
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from affinitynet.errors import UserError
+from affinitynet.models.create import create
 from affinitynet.ops.normalization import Normalization
 from affinitynet.run_folder.backbone_names import transformer_kind
 
@@ -94,19 +94,6 @@ def multiple_of(backbone: Any) -> int:
     return int(getattr(backbone, "multiple", 1))
 
 
-def check_known(name: str) -> None:
-    """Refuse a name that timm does not know.
-
-    Raises:
-        UserError: with names that are near.
-    """
-    if timm.is_model(name):
-        return
-    near = timm.list_models(f"*{name}*")[:3] or timm.list_models(f"{name[:5]}*")[:3]
-    hint = f"; timm has {', '.join(near)}" if near else ""
-    raise UserError(f"backbone.name = {name!r}: not resnet38, vgg16 or a timm model{hint}")
-
-
 def timm_options(name: str) -> dict[str, Any]:
     """Return the arguments that let timm make a transformer for images of any size."""
     kind = transformer_kind(name)
@@ -119,22 +106,9 @@ def timm_options(name: str) -> dict[str, Any]:
 def _create(
     name: str, kind: Literal["plain", "pyramid"], pretrained: bool, options: Mapping[str, Any]
 ) -> Any:
-    check_known(name)
     known = {"num_classes": 0, **timm_options(name), **options}
-    try:
-        net = timm.create_model(name, pretrained=pretrained, **known)
-    except (TypeError, NotImplementedError, AssertionError) as error:  # each network its own
-        raise UserError(
-            f"backbone.name = {name!r} can't be made for images of all sizes ({error}); "
-            "docs/backbones.md lists transformers that can"
-        ) from error
-    except Exception as error:  # hub errors have no common base
-        if not pretrained:
-            raise
-        raise UserError(
-            f"backbone.weights = 'imagenet': {name} could not be downloaded ({error}); "
-            "give a local file instead"
-        ) from error
+    advice = "docs/backbones.md lists transformers that can"
+    net = create(name, "for images of all sizes", advice, pretrained=pretrained, **known)
     if not hasattr(net, "forward_intermediates"):
         raise UserError(
             f"backbone.name = {name!r}: this version of timm gives no maps of its blocks; "
