@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,20 @@ def made(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) ->
     (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
     an.run(an.Recipe.load(folder / "tiny.yaml", data=folder / "data", out=folder / "run"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def begin() -> Callable[[an.Run, Path, str], None]:
+    """Take a run's folder as it was before a stage: it and what follows is not there."""
+
+    def begin(whole: an.Run, out: Path, without: str) -> None:
+        shutil.copytree(whole.recipe.out, out)
+        names = [stage.name for stage in whole.stages]
+        for stage in whole.stages[names.index(without) :]:
+            for artifact in stage.artifacts:
+                shutil.rmtree(out / artifact.folder, ignore_errors=True)
+
+    return begin
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A run over a Ray cluster, of which nodes die, ends with the files of one process."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,11 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import affinitynet as an
 from affinitynet.cli import main
 from affinitynet.command_line import over_ray
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.compare import compare_runs
+
+Begin = Callable[[Run, Path, str], None]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # In every process: shards of two images, as the toy set has twelve, and time to kill someone.
@@ -59,15 +59,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     cluster.end()
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
-    """The run of one process."""
-    folder = tmp_path_factory.mktemp("whole")
-    file = folder / "tiny.yaml"
-    file.write_text(tiny_text, encoding="utf-8")
-    return an.run(an.Recipe.load(file, data=toy, out=folder / "run"), anyway=True)
-
-
 def start(nodes: Nodes, whole: Run, out: Path, *words: str) -> "subprocess.Popen[bytes]":
     recipe = whole.recipe.out.parent / "tiny.yaml"
     command = [sys.executable, "-m", "affinitynet", "run", str(recipe), "--out", str(out)]
@@ -93,15 +84,6 @@ def node_of(out: Path) -> str:
     return next(line for line in reversed(lines) if " is on node " in line).split(" is on node ")[1]
 
 
-def begin(whole: Run, out: Path, without: str) -> None:
-    """Take the whole run's folder as it was before a stage: it and what follows is not there."""
-    shutil.copytree(whole.recipe.out, out)
-    names = [stage.name for stage in whole.stages]
-    for stage in whole.stages[names.index(without) :]:
-        for artifact in stage.artifacts:
-            shutil.rmtree(out / artifact.folder, ignore_errors=True)
-
-
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -113,7 +95,13 @@ def begin(whole: Run, out: Path, without: str) -> None:
     ],
 )
 def test_nodes_that_die_and_nodes_that_join_change_no_byte(
-    nodes: Nodes, whole: Run, tmp_path: Path, without: str, until: str, deaths: tuple[str, ...]
+    nodes: Nodes,
+    whole: Run,
+    begin: Begin,
+    tmp_path: Path,
+    without: str,
+    until: str,
+    deaths: tuple[str, ...],
 ) -> None:
     """In each kind of stage a node is killed that works on it, and another comes."""
     out = tmp_path / "run"

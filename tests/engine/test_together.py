@@ -1,7 +1,6 @@
 """Several processes on one run folder end with the files of one."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from affinitynet.pipeline import Run
 from affinitynet.run_folder.compare import compare_runs
 from affinitynet.run_folder.origin import read_origin
 
+Begin = Callable[[Run, Path, str], None]
+
 # Shards of two images, as the toy set has twelve.
 CODE = """
 import sys
@@ -30,29 +31,11 @@ main(sys.argv[1:])
 """
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
-    """The run of one process."""
-    folder = tmp_path_factory.mktemp("whole")
-    file = folder / "tiny.yaml"
-    file.write_text(tiny_text, encoding="utf-8")
-    return an.run(an.Recipe.load(file, data=toy, out=folder / "run"), anyway=True)
-
-
 def join(whole: Run, out: Path, *words: str, log: Path | None = None) -> "subprocess.Popen[bytes]":
     recipe, data = whole.recipe.out.parent / "tiny.yaml", str(whole.recipe.data)
     command = [sys.executable, "-c", CODE, "run", str(recipe), "--data", data, "--out", str(out)]
     with (log or Path(os.devnull)).open("w") as error:
         return subprocess.Popen([*command, "--anyway", *words], stderr=error)
-
-
-def begin(whole: Run, out: Path, without: str) -> None:
-    """Take the whole run's folder as it was before a stage: it and what follows is not there."""
-    shutil.copytree(whole.recipe.out, out)
-    names = [stage.name for stage in whole.stages]
-    for stage in whole.stages[names.index(without) :]:
-        for artifact in stage.artifacts:
-            shutil.rmtree(out / artifact.folder, ignore_errors=True)
 
 
 def wait_until(there: Callable[[], bool]) -> None:
@@ -72,7 +55,7 @@ def check_same(whole: Run, out: Path) -> None:
 
 
 def test_two_shards_end_with_the_bytes_of_one_process(
-    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Run, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("affinitynet.run_folder.records.SHARD_IMAGES", 2)
     out, log = tmp_path / "run", tmp_path / "log"
@@ -86,7 +69,7 @@ def test_two_shards_end_with_the_bytes_of_one_process(
 
 @pytest.mark.slow
 def test_another_takes_the_part_of_a_leading_process_that_is_killed(
-    whole: Run, tmp_path: Path
+    whole: Run, begin: Begin, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     begin(whole, out, "compute_cams")
@@ -101,7 +84,9 @@ def test_another_takes_the_part_of_a_leading_process_that_is_killed(
 
 
 @pytest.mark.slow
-def test_sigterm_finishes_the_image_and_a_rerun_goes_on(whole: Run, tmp_path: Path) -> None:
+def test_sigterm_finishes_the_image_and_a_rerun_goes_on(
+    whole: Run, begin: Begin, tmp_path: Path
+) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     begin(whole, out, "compute_cams")
     process = join(whole, out, log=log)
@@ -119,7 +104,7 @@ def test_several_processes_make_nothing_anew(whole: Run) -> None:
 
 
 def test_a_run_is_reproduced(
-    whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Run, begin: Begin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, again = tmp_path / "run", tmp_path / "again"
     begin(whole, first, "mine_confident")

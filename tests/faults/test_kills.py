@@ -1,11 +1,11 @@
 """kill -9 at any moment: the next run goes on and ends with the same bytes."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import pytest
 import affinitynet as an
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.folder import locked
+
+Begin = Callable[[Run, Path, str], None]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 
@@ -89,15 +91,6 @@ def kill(whole: Run, out: Path, folder: str, count: int, until: str = "") -> Non
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
 
 
-def begin(whole: Run, out: Path, without: str) -> None:
-    """Take the whole run's folder as it was before a stage: it and what follows is not there."""
-    shutil.copytree(whole.recipe.out, out)
-    stages = [stage.name for stage in whole.stages]
-    for stage in whole.stages[stages.index(without) :]:
-        for artifact in stage.artifacts:
-            shutil.rmtree(out / artifact.folder, ignore_errors=True)
-
-
 def finish(whole: Run, out: Path) -> None:
     with locked(out):  # at once: no process that loads holds it
         pass
@@ -145,7 +138,7 @@ MORE_KILLS = [
 
 @pytest.mark.parametrize(("stage", "folder", "count"), KILLS)
 def test_killed_and_resumed_ends_with_the_same_bytes(
-    whole: Run, tmp_path: Path, stage: str, folder: str, count: int
+    whole: Run, begin: Begin, tmp_path: Path, stage: str, folder: str, count: int
 ) -> None:
     out = tmp_path / "run"
     begin(whole, out, stage)
@@ -156,9 +149,9 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "folder", "count"), MORE_KILLS)
 def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(
-    whole: Run, tmp_path: Path, stage: str, folder: str, count: int
+    whole: Run, begin: Begin, tmp_path: Path, stage: str, folder: str, count: int
 ) -> None:
-    test_killed_and_resumed_ends_with_the_same_bytes(whole, tmp_path, stage, folder, count)
+    test_killed_and_resumed_ends_with_the_same_bytes(whole, begin, tmp_path, stage, folder, count)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
