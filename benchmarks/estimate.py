@@ -40,9 +40,9 @@ from affinitynet.ops import (
     enlarge_scores,
     pairwise_affinity,
     refine_scores,
-    walk_scores,
 )
 from affinitynet.run_folder.recipe import Recipe
+from affinitynet.walking import walked
 
 IMAGES = {"train_aug": 10_582, "train": 1_464, "val": 1_449, "trainval": 2_913}
 CLASSES = 20
@@ -207,15 +207,7 @@ def kernel_seconds(recipe: Recipe, file: Path | None) -> dict[str, tuple[int, fl
     predicted = smooth(CLASSES + 1, height, width).clamp(0.001, 1)
 
     def walking() -> None:
-        scores = walk_scores(
-            cams,
-            affinity,
-            alpha=walk.alpha,
-            beta=walk.beta,
-            steps=walk.steps,
-            radius=radius,
-            stride=8,
-        )
+        scores = walked(cams, affinity, walk, radius=radius, stride=8)
         spread = enlarge_scores(scores, 8, (height, width))
         if walk.refine:
             refine_scores(image, spread, **walk.crf.model_dump())
