@@ -119,9 +119,7 @@ def _check_lossless(path: Path, image: Image.Image) -> None:
 
 def _from_colors(path: Path, pixels: npt.NDArray[np.uint8]) -> Labels:
     """Look (H, W, 3 or 4) colors up in VOC's map: labels (H, W)."""
-    # Of all 2^24 colors, -1 where VOC has none: one look a pixel, and a small mask needs no more.
-    labels_of = np.full(1 << 24, -1, np.int16)
-    labels_of[_numbers(np.array(_palette(), np.uint8).reshape(-1, 3))] = range(256)
+    labels_of = _labels_of_colors()
     labels = np.empty(pixels.shape[:2], np.uint8)
     # In strips: the numbers of colors take four times the memory of the labels.
     rows = max(1, _STRIP // pixels.shape[1])
@@ -138,6 +136,14 @@ def _from_colors(path: Path, pixels: npt.NDArray[np.uint8]) -> Labels:
             )
         labels[top : top + rows] = found
     return labels
+
+
+@cache
+def _labels_of_colors() -> npt.NDArray[np.int16]:
+    """Return the label of each of the 2^24 colors, -1 where VOC has none: one look a pixel."""
+    labels_of = np.full(1 << 24, -1, np.int16)
+    labels_of[_numbers(np.array(_palette(), np.uint8).reshape(-1, 3))] = range(256)
+    return labels_of
 
 
 def _numbers(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
