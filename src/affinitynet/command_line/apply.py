@@ -51,7 +51,8 @@ def apply(
     if not made.leads:  # the process that leads writes the report
         return
     opened = Run.open(out)
-    if any(row["miou"] is not None for row in opened.figures()):
-        print_figures(("background", *opened.manifest.classes), opened.figures())
+    rows = opened.figures()
+    if any(row["miou"] is not None for row in rows):
+        print_figures(("background", *opened.manifest.classes), rows)
     print(f"masks: {out / final_masks(opened.recipe).folder}")
     print(f"report: {write_report(out)}")

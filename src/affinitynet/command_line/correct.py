@@ -28,7 +28,7 @@ def correct(run: Path, source: Path, format: Format, rest: Rest, replace: bool) 
     from affinitynet.data.drawn import import_corrections
     from affinitynet.run_folder.folder import RECIPE
     from affinitynet.run_folder.recipe import Recipe
-    from affinitynet.run_folder.stages import rounds_of
+    from affinitynet.run_folder.rounds import rounds_of
 
     ids = import_corrections(run, source, format=format, rest=rest, replace=replace)
     print(f"{len(ids)} image{'s' * (len(ids) != 1)} corrected in {run}")

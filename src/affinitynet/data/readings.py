@@ -167,7 +167,6 @@ def to_bytes(values: npt.NDArray[Any], reading: InputSettings) -> npt.NDArray[np
     """Stretch values (..., C) to bytes: ``255 (v - low) / (high - low)``; bytes stay."""
     if values.dtype == np.uint8:
         return values
-    found: npt.NDArray[np.uint8]
     if reading.low is None or reading.high is None:
         raise ValueError(f"{values.dtype} values, where the training images hold bytes")
     # float64 for integers that float32 can't tell apart.
@@ -177,6 +176,7 @@ def to_bytes(values: npt.NDArray[Any], reading: InputSettings) -> npt.NDArray[np
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (values.astype(kind) - low) * (255 / (high - low))
     # NaN, which float images have where there is nothing, becomes 0.
+    found: npt.NDArray[np.uint8]
     found = np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
     return found
 

@@ -22,9 +22,7 @@ from affinitynet.run_folder.artifacts import (
     CLASSIFIER,
     CONFIDENT,
     DESCRIPTION,
-    EARLIER,
     EVALUATION,
-    LAST,
     MADE_BY,
     MASKS,
     NAMES,
@@ -37,6 +35,7 @@ from affinitynet.run_folder.artifacts import (
     Round,
 )
 from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.rounds import leaves_out, round_before, rounds_of
 from affinitynet.run_folder.setting_types import NETWORKS, is_imported
 from affinitynet.run_folder.settings_base import OF_FEATURES, READ, WITHOUT_WALK
 
@@ -224,14 +223,16 @@ def _propagate(recipe: Recipe) -> Stage:
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
     own = ("walk", "tile", "pseudo.regions", "networks.failed")
-    settings, reads = (*own, *(OF_FEATURES if frozen else ())), (makes_cams(recipe), *network)
+    settings = (*own, *(OF_FEATURES if frozen else ()))
+    reads = (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
 
 def _train_segmenter(recipe: Recipe, this: Round) -> Stage:
     if recipe.networks.run:
         return _borrow("train_segmenter", this.segmenter, recipe)
-    taught_by = before.stage("relabel") if (before := round_before(recipe, this)) else "propagate"
+    before = round_before(recipe, this)
+    taught_by = before.stage("relabel") if before else "propagate"
     return Stage(
         this.stage("train_segmenter"),
         (this.segmenter, this.predictions),
@@ -252,8 +253,8 @@ def _relabel(recipe: Recipe, this: Round) -> Stage:
         settings = (*settings, "relabel.confidence", "relabel.agreement")
     # A segmenter of this run has learned from its pseudo masks, another run's has not.
     reads = (this.stage("train_segmenter"), *(("propagate",) if recipe.networks.run else ()))
-    roles, name = ("train", "figures"), this.stage("relabel")
-    return Stage(name, artifacts, reads, settings, roles, round=this)
+    roles = ("train", "figures")
+    return Stage(this.stage("relabel"), artifacts, reads, settings, roles, round=this)
 
 
 def _evaluate(recipe: Recipe) -> Stage:
@@ -284,25 +285,6 @@ def makes_cams(recipe: Recipe) -> str:
     """Name the stage that makes `cams`."""
     made = {"contrast": "compute_contrast", "auto": "choose_cams"}
     return made.get(recipe.cams.source, "compute_cams")
-
-
-def rounds_of(recipe: Recipe) -> tuple[Round, ...]:
-    """Return the rounds of segmenter and final masks, in order; another run's were gone through."""
-    several = recipe.relabel.enabled and not recipe.networks.run
-    count = recipe.relabel.rounds if several else 1
-    return (*EARLIER[: count - 1], LAST)
-
-
-def round_before(recipe: Recipe, this: Round) -> Round | None:
-    """Return the round before this one; None for the first, which pseudo masks teach."""
-    rounds = rounds_of(recipe)
-    place = rounds.index(this)
-    return rounds[place - 1] if place else None
-
-
-def leaves_out(recipe: Recipe) -> bool:
-    """Tell whether pixels that a round is not certain of are neutral to the next."""
-    return recipe.relabel.confidence > 0 or recipe.relabel.agreement
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:

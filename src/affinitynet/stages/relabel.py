@@ -26,7 +26,8 @@ from affinitynet.models.segmenter import Segmenter
 from affinitynet.ops.final_scores import restrict, with_evidence
 from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import PSEUDO, Artifact, Round
-from affinitynet.run_folder.stages import Stage, leaves_out, round_before
+from affinitynet.run_folder.rounds import leaves_out, round_before
+from affinitynet.run_folder.stages import Stage
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, make_each, read_mask
 from affinitynet.walking import refined

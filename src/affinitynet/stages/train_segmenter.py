@@ -55,13 +55,9 @@ from affinitynet.ops.segmentation_loss import (
 from affinitynet.progress import say
 from affinitynet.run_folder.artifacts import CLASSIFIER, PSEUDO, Artifact
 from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.rounds import leaves_out, round_before
 from affinitynet.run_folder.settings import SegmenterSettings
-from affinitynet.run_folder.stages import (
-    Stage,
-    leaves_out,
-    round_before,
-    trains_classifier,
-)
+from affinitynet.run_folder.stages import Stage, trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, blaming, for_each, load_labeled, make_each, read_mask
 from affinitynet.training import fit, needs_larger_batch
