@@ -1,5 +1,6 @@
-"""One image and what is known about it."""
+"""One image and what is known about it, and a choice among several."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,3 +26,11 @@ class Sample:
     mask: Path | None = None
     group: str = ""
     reading: InputSettings | None = None
+
+
+def evenly(pool: Sequence[Sample], count: int) -> list[Sample]:
+    """Take so many samples, evenly over the list; all where there are no more."""
+    if len(pool) <= count:
+        return list(pool)
+    # From the middle of each of `count` equal parts of the list.
+    return [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]

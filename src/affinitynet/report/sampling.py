@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affinitynet.data import Manifest, Sample, load_truth, read_labels
+from affinitynet.data.sample import evenly
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import output_path
 
@@ -102,11 +103,11 @@ def select(
     `what` names the masks in the rule ("pseudo mask"). Without ground truth (or without masks
     yet) the choice is spread evenly over the list.
     """
-    candidates = _evenly(pool, RANKED_AT_MOST)
+    candidates = evenly(pool, RANKED_AT_MOST)
     scored = [score(folder, manifest, sample) for sample in candidates]
     ranked = [entry for entry in scored if entry.iou is not None]
     if not ranked:
-        chosen = tuple(Scored(sample, None) for sample in _evenly(pool, count))
+        chosen = tuple(Scored(sample, None) for sample in evenly(pool, count))
         lacking = f"{what}s yet" if any(sample.mask for sample in pool) else "ground truth"
         rule = f"{len(chosen)} of {len(pool)} images, spread evenly over the list (no {lacking})."
         return Selection((Group("", chosen),), rule, ())
@@ -137,10 +138,3 @@ def _thirds(ranked: list[Scored], count: int) -> tuple[Group, ...]:
         Group("Worst", tuple(ranked[len(ranked) - worst :])),
     )
     return tuple(group for group in groups if group.samples)
-
-
-def _evenly(pool: Sequence[Sample], count: int) -> list[Sample]:
-    if len(pool) <= count:
-        return list(pool)
-    # From the middle of each of `count` equal parts of the list.
-    return [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]

@@ -13,6 +13,7 @@ from affinitynet.data import Manifest, Sample, load_image
 from affinitynet.data.cams import load_cams
 from affinitynet.data.grids import load_affinity
 from affinitynet.data.roles import samples_of
+from affinitynet.data.sample import evenly
 from affinitynet.data.sources.enlarge import grid_stride
 from affinitynet.errors import UserError
 from affinitynet.ops.propagation import enlarge_scores, label_scores
@@ -92,11 +93,7 @@ def find_samples(recipe: Recipe, manifest: Manifest, count: int) -> list[Sample]
             f"{folder}: holds no affinities to decide again from; make them with --walk.keep "
             "affinities scores --redo propagate"
         )
-    return (
-        [able[int((i + 0.5) * len(able) / count)] for i in range(count)]
-        if (count < len(able))
-        else able
-    )
+    return evenly(able, count)
 
 
 def decide(case: Case, walk: WalkSettings) -> Decision:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from affinitynet.data import Manifest, Sample
+from affinitynet.data.labels import Labels
 from affinitynet.data.of_run import manifest_of
+from affinitynet.data.sample import evenly
 from affinitynet.data.scoring import Confusion, count_pairs, intersection_over_union
 from affinitynet.data.truth import load_truth
 from affinitynet.errors import UserError
@@ -56,13 +58,15 @@ def sweep_run(
     ]
     samples, judged = _samples(recipe, manifest, images)
     rows = [dict(found) for found in combinations]
-    judge: Callable[[Manifest, WalkSettings, Case], Any] = _confuse if judged else _measure
     totals: list[Any] = [0] * len(walks)
     with ThreadPoolExecutor(max(1, recipe.workers)) as pool, task("sweep", len(samples)) as bar:
         # Image by image, so that one is in memory, with the walks that settings share.
         for sample in samples:
             case = load_case(recipe, manifest, sample)
-            found = pool.map(partial(_judged, judge, manifest, case), walks)
+            judge: Callable[[WalkSettings], Any] = partial(_measure, case)
+            if judged:
+                judge = partial(_confuse, manifest, case, load_truth(manifest, sample))
+            found = pool.map(judge, walks)
             totals = [total + made for total, made in zip(totals, found, strict=True)]
             bar.advance()
     for row, total in zip(rows, totals, strict=True):
@@ -87,33 +91,21 @@ def check_setting(key: str) -> None:
         )
 
 
-def _judged(
-    judge: Callable[[Manifest, WalkSettings, Case], Any],
-    manifest: Manifest,
-    case: Case,
-    walk: WalkSettings,
-) -> Any:
-    return judge(manifest, walk, case)
-
-
 def _samples(recipe: Recipe, manifest: Manifest, images: int) -> tuple[list[Sample], bool]:
     if images < 1:
         raise UserError(f"--images {images}: give 1 or more")
     able = find_samples(recipe, manifest, len(manifest.samples))
     judged = [sample for sample in able if sample.mask is not None]
-    chosen = judged or able
-    count = min(images, len(chosen))
-    return [chosen[int((i + 0.5) * len(chosen) / count)] for i in range(count)], bool(judged)
+    return evenly(judged or able, images), bool(judged)
 
 
-def _confuse(manifest: Manifest, walk: WalkSettings, case: Case) -> Confusion:
+def _confuse(manifest: Manifest, case: Case, truth: Labels, walk: WalkSettings) -> Confusion:
     labels = len(manifest.classes) + 1
-    truth = load_truth(manifest, case.sample)
     mask = in_data_set(case, decide(case, walk).mask)
     valid = truth != manifest.ignore_index
     return count_pairs(truth[valid], mask[valid], (labels, labels + 1))
 
 
-def _measure(manifest: Manifest, walk: WalkSettings, case: Case) -> Any:
+def _measure(case: Case, walk: WalkSettings) -> Any:
     decision = decide(case, walk)
     return np.array([measure(case, decision, walk) for measure in MEASURES.values()])
