@@ -21,6 +21,7 @@ from affinitynet.engine.place import here
 from affinitynet.engine.shards import check_idle, forget_locks
 from affinitynet.errors import UserError
 from affinitynet.helping import check_together, help_through
+from affinitynet.memory import kept_memory
 from affinitynet.preflight import (
     check_classes,
     check_contents,
@@ -290,7 +291,8 @@ class Run:
         if not anew:
             self._start(stage, freshness, plan)
         began = time.monotonic()
-        figures = work_of(stage)(self.context)
+        with kept_memory():
+            figures = work_of(stage)(self.context)
         seconds = round(time.monotonic() - began, 1)
         record = Record(
             stage=stage.name,

@@ -12,6 +12,7 @@ from affinitynet.errors import FailedImagesError, UserError
 from affinitynet.export.dataset import Export
 from affinitynet.export.folders import check_choice, new_folder, write_export
 from affinitynet.export.formats import FORMATS
+from affinitynet.memory import kept_memory
 from affinitynet.progress import say, warn
 from affinitynet.run_folder.artifacts import SEGMENTER
 from affinitynet.run_folder.folder import remove_tree
@@ -90,7 +91,8 @@ def _predict(
     from affinitynet.stages.predict import predict
 
     began = time.monotonic()
-    done = predict(model, samples, out, device, overlay=overlay, scores=scores)
+    with kept_memory():
+        done = predict(model, samples, out, device, overlay=overlay, scores=scores)
     seconds = max(time.monotonic() - began, 1e-3)
     count = len(done.samples)
     say(f"predict: {count} images in {seconds:.1f} s ({count / seconds:.2f} images/s)")

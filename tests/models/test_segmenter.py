@@ -217,4 +217,9 @@ def test_pretrained_encoders_keep_their_statistics(
         norms = [m for m in part.modules() if isinstance(m, torch.nn.BatchNorm2d)]  # type: ignore[union-attr]
         assert norms
         assert all(norm.training is not still for norm in norms)
-        assert all(norm.weight.requires_grad is not still for norm in norms)
+        assert norms[-1].weight.requires_grad is not still
+    # With trained normalization the layers up to stride 4 follow the images, but don't learn.
+    learns = {name for name, p in encoder.named_parameters() if p.requires_grad}  # type: ignore[union-attr]
+    first, deep = "model.conv1.0.weight", "model.layer2.0.conv1.weight"
+    assert deep in learns
+    assert (first in learns) is (norm == "frozen" or weights == "none")

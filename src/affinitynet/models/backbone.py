@@ -15,6 +15,7 @@ from affinitynet.errors import UserError
 from affinitynet.models.create import create
 from affinitynet.models.first_layer import let_learn
 from affinitynet.models.resnet38 import ResNet38
+from affinitynet.models.shallow import freeze_shallow
 from affinitynet.models.transformer import TransformerBackbone
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_backbone
@@ -25,8 +26,6 @@ from affinitynet.run_folder.recipe import find_weights
 from affinitynet.run_folder.settings import BackboneSettings
 
 Norm = Literal["frozen", "trained"]
-
-FROZEN_STRIDE = 4  # timm layers up to this stride keep their ImageNet weights, as the paper's first
 
 
 class Backbone(Protocol):
@@ -47,8 +46,8 @@ class TimmBackbone(nn.Module):
     The maps are its last two stages but one and its final features (MobileNetV2: 32, 96 and 1280
     channels; ResNet-50: 512, 1024 and 2048). With `frozen`, as pretrained weights want it, the
     layers up to stride 4 keep their weights, and all batch normalization its statistics and
-    parameters unless `norm` is `trained`: then it learns in every layer, as it is what adapts
-    filters that are the same in all photographs to images of another kind.
+    parameters unless `norm` is `trained`: then statistics are those of the images in every layer,
+    as they are what adapts filters of photographs to images of another kind.
     """
 
     sqrt_cam = False
@@ -76,7 +75,9 @@ class TimmBackbone(nn.Module):
         self.normalization = Normalization(config["mean"], config["std"], scale=255.0)
         self._depth = len(self.net.feature_info)
         if frozen:
-            self._freeze()
+            freeze_shallow(self.net)
+        if self._norm_frozen:
+            freeze_norm(self)
         with torch.no_grad():
             # Measured: feature_info ends before a layer after the last stage, such as the one of
             # MobileNetV2 with 1280 channels.
@@ -102,27 +103,19 @@ class TimmBackbone(nn.Module):
             set_norm_to_eval(self)
         return self
 
-    def _freeze(self) -> None:
-        shallow = [
-            stage["module"]
-            for stage in self.net.feature_info
-            if stage["reduction"] <= FROZEN_STRIDE
-        ]
-        # In order of the forward pass: all up to the last shallow layer, the stem included.
-        names = [name for name, _ in self.net.named_parameters()]
-        frozen = [i for i, name in enumerate(names) if name.startswith(f"{shallow[-1]}.")]
-        for parameter in list(self.net.parameters())[: max(frozen, default=-1) + 1]:
-            parameter.requires_grad_(False)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.requires_grad_(not self._norm_frozen)
-
 
 def every_map(backbone: Backbone, images: Tensor) -> list[Tensor]:
     """Return a backbone's maps of all strides; the paper's two networks give their three."""
     if isinstance(backbone, TimmBackbone | TransformerBackbone):
         return backbone.every_map(images)
     return backbone(images)
+
+
+def freeze_norm(module: nn.Module) -> None:
+    """Let all batch normalization below `module` keep its scale and shift."""
+    for inner in module.modules():
+        if isinstance(inner, nn.BatchNorm2d):
+            inner.requires_grad_(False)
 
 
 def set_norm_to_eval(module: nn.Module) -> None:

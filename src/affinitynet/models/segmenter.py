@@ -17,11 +17,17 @@ from torch import Tensor, nn
 from affinitynet.data.images import load_image
 from affinitynet.errors import UserError, did_you_mean
 from affinitynet.hardware import find_device
-from affinitynet.models.backbone import build_backbone, say_license, set_norm_to_eval
+from affinitynet.models.backbone import (
+    build_backbone,
+    freeze_norm,
+    say_license,
+    set_norm_to_eval,
+)
 from affinitynet.models.dense_heads import build_dpt, check_head
-from affinitynet.models.first_layer import adapted
+from affinitynet.models.first_layer import adapted, let_learn
 from affinitynet.models.heads import LargeFovHead, PixelHead
 from affinitynet.models.saved import Description, SavedBackbone, load_model
+from affinitynet.models.shallow import freeze_shallow
 from affinitynet.models.transformer import timm_options
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
@@ -67,9 +73,7 @@ class SegmentationNet(nn.Module):
         self.network = network
         self.normalization, self.multiple, self._frozen = normalization, multiple, frozen
         if frozen:
-            for module in cast(nn.Module, network.encoder).modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.requires_grad_(False)
+            freeze_norm(cast(nn.Module, network.encoder))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalized images (B, 3, H, W) to logits (B, C + 1, H, W), any size."""
@@ -123,7 +127,11 @@ def build_segmentation_net(
     kind = transformer_kind(backbone.name)
     # Of a plain transformer whole patches; of DPT's two halvings and doublings of them, even ones.
     multiple = 2 * stride if kind == "plain" else max(stride, 32 if kind else 16)
-    frozen = backbone.weights != "none" and settings.norm == "frozen"
+    known = backbone.weights != "none"
+    if known and settings.norm == "trained" and not kind:
+        freeze_shallow(cast(Any, network.encoder).model)
+        let_learn(network, len(normalization.mean))
+    frozen = known and settings.norm == "frozen"
     net = SegmentationNet(network, normalization, multiple, frozen=frozen)
     file = find_weights(backbone.weights, data) if pretrained else None
     if file:

@@ -24,7 +24,7 @@ LEAST_SIDE = 256  # below it the deepest map has too few cells
 STEPS = {
     "classifier": (17, 150, 3000),
     "affinity": (14, 150, 3000),
-    "segmenter": (40, 300, 6000),
+    "segmenter": (25, 300, 6000),
 }
 LARGE = 2048  # pixels of a side: larger images are taken in parts
 PART = 1024  # side of tiles and blocks
