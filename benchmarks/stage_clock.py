@@ -186,11 +186,17 @@ def watched(clock: Clock) -> Iterator[None]:
 def _for_each(clock: Clock) -> Callable[..., None]:
     original = images.for_each
 
+    def counted(finish: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            clock.images += 1  # in one thread at a time
+            finish(*args)
+
+        return call
+
     def wrapped(name: str, samples: Any, **kwargs: Any) -> None:
-        clock.images += len(samples)
         kwargs["load"] = clock.timed(LOADING, kwargs["load"])
         kwargs["compute"] = clock.timed(NETWORK, clock.network(kwargs["compute"]))
-        kwargs["finish"] = clock.timed(WRITING, kwargs["finish"])
+        kwargs["finish"] = clock.timed(WRITING, counted(kwargs["finish"]))
         original(name, samples, **kwargs)
 
     return wrapped

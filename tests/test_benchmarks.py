@@ -81,6 +81,24 @@ def test_ablations_decide_as_the_pipeline(walked: Run) -> None:
     assert {"radius = 3", "radius = 5", "radius = 7"} <= names
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_whole_run_is_measured_stage_by_stage(walked: Run, tmp_path: Path) -> None:
+    module = load("end_to_end")
+    recipe = an.Recipe.load(walked.recipe.out / "recipe.yaml", out=tmp_path / "run")
+    rows, machine, seconds = module.run(recipe, "compute_cams", 1)
+    classifier, cams = rows
+    assert (classifier.stage, cams.stage) == ("train_classifier", "compute_cams")
+    assert classifier.steps > 0
+    # Of both splits.
+    assert cams.images == sum(len(samples) for samples in walked.manifest.splits.values())
+    assert sum(row.seconds for row in rows) <= seconds
+    for row in rows:
+        assert row.flops > 0
+        assert 0 < row.floor < row.seconds
+        assert row.parts["network"] > 0
+    assert machine.decoding > 0
+
+
 def test_ranks_against_the_truth() -> None:
     module = load("trust")
     assert module.spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)

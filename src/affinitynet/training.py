@@ -26,6 +26,7 @@ from affinitynet.engine.stopping import MESSAGE, Stopped, stop_asked
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.hardware import Hardware
 from affinitynet.loading import EpochDataset, Order, epoch_seed, loading
+from affinitynet.models.dilated import faster_dilated
 from affinitynet.progress import say, task
 from affinitynet.run_folder.history import History
 from affinitynet.run_folder.records import CHECKPOINT
@@ -319,7 +320,8 @@ def _prepared(
     )
     model.to(memory_format=torch.channels_last)
     try:
-        yield accelerator.prepare(model, optimizer)
+        with faster_dilated(model):
+            yield accelerator.prepare(model, optimizer)
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         vars(model).pop("_is_accelerate_prepared", None)

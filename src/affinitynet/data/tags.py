@@ -103,7 +103,9 @@ def _unknown_tag(tag: str, classes: list[str], where: str) -> UserError:
         hint = f"the nearest class is {folded[near[0]]!r}"
     else:
         listed = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-        hint = f"the classes are {listed}: add it to the class list or correct the tag"
+        hint = (
+            f"the classes are {listed}: correct the tag, or use a class list (or run) that has it"
+        )
     return UserError(f"{where}: the tag {tag!r} is not in the class list; {hint}")
 
 
