@@ -24,7 +24,6 @@ from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import AnyAffinityNet, image_affinity, load_affinity_net
-from affinitynet.models.classifier import Classifier
 from affinitynet.models.feature_net import FeatureNet, build_feature_net
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.ops.propagation import enlarge_scores, label_scores
@@ -32,17 +31,16 @@ from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     AFFINITY,
     CAMS,
-    CLASSIFIER,
     PSEUDO,
     SCORES,
     WALK,
 )
 from affinitynet.run_folder.setting_types import is_imported
-from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
 from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
 from affinitynet.stages.regions import Vote, votes
+from affinitynet.stages.starting import classifier_to_start_from
 from affinitynet.walking import guarded, refined, seeds_of, walked
 
 
@@ -78,12 +76,11 @@ def _frozen(context: Context) -> FeatureNet:
     """Make the network whose features are the affinities, as trainings make theirs."""
     recipe = context.recipe
     torch.manual_seed(recipe.seed)
-    from_classifier = recipe.affinity.start == "classifier" and trains_classifier(recipe)
+    classifier = classifier_to_start_from(context, recipe.affinity.start)
     model = build_feature_net(
-        recipe.backbone, recipe.affinity, data=recipe.data, pretrained=not from_classifier
+        recipe.backbone, recipe.affinity, data=recipe.data, pretrained=classifier is None
     )
-    if from_classifier:
-        classifier = Classifier.load(context.folder(CLASSIFIER))
+    if classifier is not None:
         model.backbone.load_state_dict(classifier.backbone.state_dict())
     return model
 

@@ -18,15 +18,14 @@ from affinitynet.data.transforms import (
 )
 from affinitynet.models.affinity_net import build_affinity_net, describe_affinity_net
 from affinitynet.models.boundary_net import TRAIN_RADIUS, describe_boundary_net
-from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
 from affinitynet.ops.affinity import affinity_loss, affinity_targets, cropped_pairs
 from affinitynet.ops.normalization import Normalization
-from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER, CONFIDENT
+from affinitynet.run_folder.artifacts import AFFINITY, CONFIDENT
 from affinitynet.run_folder.settings import AffinitySettings
-from affinitynet.run_folder.stages import trains_classifier
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import load_labeled
+from affinitynet.stages.starting import classifier_to_start_from
 from affinitynet.training import fit
 
 VANISHED = 3.0  # loss of pairs that belong together: a mean affinity below 0.05
@@ -98,12 +97,11 @@ def work(context: Context) -> dict[str, Any]:
     recipe = context.recipe
     samples = context.samples("train")
     torch.manual_seed(recipe.seed)
-    from_classifier = recipe.affinity.start == "classifier" and trains_classifier(recipe)
+    classifier = classifier_to_start_from(context, recipe.affinity.start)
     model = build_affinity_net(
-        recipe.backbone, recipe.affinity, data=recipe.data, pretrained=not from_classifier
+        recipe.backbone, recipe.affinity, data=recipe.data, pretrained=classifier is None
     )
-    if from_classifier:
-        classifier = Classifier.load(context.folder(CLASSIFIER))
+    if classifier is not None:
         model.backbone.load_state_dict(classifier.backbone.state_dict())
     normalization: Normalization = model.backbone.normalization  # type: ignore[assignment]
     dataset = ConfidentCrops(

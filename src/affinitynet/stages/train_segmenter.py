@@ -35,7 +35,6 @@ from affinitynet.data.transforms import (
 from affinitynet.data.verdicts import rarity_weights
 from affinitynet.errors import UserError
 from affinitynet.hardware import inference
-from affinitynet.models.classifier import Classifier
 from affinitynet.models.saved import save_model
 from affinitynet.models.segmenter import (
     SegmentationNet,
@@ -53,13 +52,14 @@ from affinitynet.ops.segmentation_loss import (
     soft_dice_loss,
 )
 from affinitynet.progress import say
-from affinitynet.run_folder.artifacts import CLASSIFIER, PSEUDO, Artifact
+from affinitynet.run_folder.artifacts import PSEUDO, Artifact
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.rounds import leaves_out, round_before
 from affinitynet.run_folder.settings import SegmenterSettings
-from affinitynet.run_folder.stages import Stage, trains_classifier
+from affinitynet.run_folder.stages import Stage
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, blaming, for_each, load_labeled, make_each, read_mask
+from affinitynet.stages.starting import classifier_to_start_from
 from affinitynet.training import fit, needs_larger_batch
 
 ODD = (97, 131)  # pixels: sides of an image that no stride divides
@@ -341,10 +341,9 @@ def _start_net(context: Context) -> SegmentationNet:
     """Make the network with the weights that its training starts from."""
     recipe = context.recipe
     torch.manual_seed(recipe.seed)
-    from_classifier = recipe.segmenter.start == "classifier" and trains_classifier(recipe)
-    net = _make_net(recipe, context.manifest, pretrained=not from_classifier)
-    if from_classifier:
-        classifier = Classifier.load(context.folder(CLASSIFIER))
+    classifier = classifier_to_start_from(context, recipe.segmenter.start)
+    net = _make_net(recipe, context.manifest, pretrained=classifier is None)
+    if classifier is not None:
         load_encoder(net, classifier.state_dict(), "the classifier")
     return net
 
