@@ -21,10 +21,10 @@ import torch
 from machine import machine_line
 from torch import Tensor, nn
 
+from affinitynet.dilated import faster_dilated
 from affinitynet.memory import kept_memory
 from affinitynet.models.backbone import build_backbone
 from affinitynet.models.classifier import Classifier
-from affinitynet.models.dilated import faster_dilated
 from affinitynet.models.segmenter import build_segmentation_net
 from affinitynet.run_folder.recipe import Recipe
 

@@ -20,13 +20,13 @@ from affinitynet.checkpoint import (
     restore_random,
     save_state,
 )
+from affinitynet.dilated import faster_dilated
 from affinitynet.engine.linked import Team, find_team
 from affinitynet.engine.shards import Helped
 from affinitynet.engine.stopping import MESSAGE, Stopped, stop_asked
 from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.hardware import Hardware
 from affinitynet.loading import EpochDataset, Order, epoch_seed, loading
-from affinitynet.models.dilated import faster_dilated
 from affinitynet.progress import say, task
 from affinitynet.run_folder.history import History
 from affinitynet.run_folder.records import CHECKPOINT

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from affinitynet.models.dilated import faster_dilated
+from affinitynet.dilated import faster_dilated
 
 
 def depthwise(spread: int, channels: int = 4, **options) -> nn.Conv2d:
