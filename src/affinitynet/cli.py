@@ -290,6 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if interrupts.was_interrupted():
             os._exit(code)  # all is undone: taking torch apart would take seconds
         sys.exit(code)
+    finally:
+        if arguments is not None:
+            stopping.leave_termination()
 
 
 def report_error(error: BaseException) -> int:

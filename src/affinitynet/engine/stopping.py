@@ -25,6 +25,12 @@ def watch_termination() -> None:
         signal.signal(signal.SIGTERM, _ask)
 
 
+def leave_termination() -> None:
+    """Give SIGTERM back: a program that called a command ends on it again."""
+    if signal.getsignal(signal.SIGTERM) is _ask:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def ask_stop() -> None:
     """Ask for a stop, as SIGTERM does."""
     _asked.set()
