@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,18 +149,16 @@ def test_the_command_line_makes_masks_of_new_images(
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 @pytest.mark.parametrize(("folder", "count"), [("affinity/", 1), ("masks/", 4)])
 def test_killed_and_started_again_it_ends_with_the_same_bytes(
-    whole: Run, applied: Run, tmp_path: Path, folder: str, count: int
+    template: Any, whole: Run, applied: Run, tmp_path: Path, folder: str, count: int
 ) -> None:
-    out = tmp_path / "run"
+    out, said = tmp_path / "run", tmp_path / "said"
     shutil.copytree(applied.recipe.out, out)
     behind = {"affinity/": ("affinity", "walk", "pseudo", "scores", "masks", "evaluation")}
     for name in behind.get(folder, ("masks", "evaluation")):
         shutil.rmtree(out / name)
-    words = [folder, str(count), str(whole.recipe.out), str(whole.recipe.data), str(out)]
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLER, *words], capture_output=True, check=False, timeout=300
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    words = (folder, str(count), str(whole.recipe.out), str(whole.recipe.data), str(out))
+    template.start(KILLER, *words, said=said)
+    assert template.wait() == -signal.SIGKILL, said.read_text()
     assert whole.recipe.data is not None
     run = an.apply_run(whole, whole.recipe.data, out)
     assert all(status.finished for status in run.status())

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import pytest
 
-import affinitynet as an
 from affinitynet.pipeline import Run, evaluate_run
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -50,12 +49,15 @@ def test_the_profile_times_functions_that_there_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
+def walked(
+    tmp_path_factory: pytest.TempPathFactory,
+    finished: Run,
+    begin: Callable[[Run, Path, str], None],
+) -> Run:
     """A run up to the walk."""
-    folder = tmp_path_factory.mktemp("walked")
-    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    recipe = an.Recipe.load(folder / "tiny.yaml", data=toy, out=folder / "run")
-    return an.run(recipe, until="propagate")
+    folder = tmp_path_factory.mktemp("walked") / "run"
+    begin(finished, folder, "train_segmenter")
+    return Run.open(folder)
 
 
 def test_ablations_decide_as_the_pipeline(walked: Run) -> None:

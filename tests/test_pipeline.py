@@ -26,15 +26,6 @@ def results(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
-    """A run of all stages; tests that change it work on a copy."""
-    folder = tmp_path_factory.mktemp("finished")
-    file = folder / "tiny.yaml"
-    file.write_text(tiny_text, encoding="utf-8")
-    return an.run(an.Recipe.load(file, data=toy, out=folder / "run"))
-
-
 @pytest.fixture
 def copy(finished: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.recipe.out, tmp_path / "run"))

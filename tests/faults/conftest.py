@@ -1,11 +1,8 @@
 """Small data sets with one fault each, made anew for every test."""
 
 import json
-import select
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,83 +94,6 @@ def coco(pictures: Callable[..., Path]) -> Callable[..., Path]:
         return root
 
     return write
-
-
-# Everything is imported, and no thread started: what is forked from here begins its work at once.
-# It leaves the loop, so that it ends as a program of its own does.
-TEMPLATE = """
-import json, os, pkgutil, sys
-import accelerate, segmentation_models_pytorch, timm, torch, torchvision.transforms.v2
-import affinitynet.cli, affinitynet.stages
-for module in pkgutil.iter_modules(affinitynet.stages.__path__):
-    __import__(f"affinitynet.stages.{module.name}")
-for line in sys.stdin:
-    asked = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        break
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-os.setsid()
-null = os.open(os.devnull, os.O_RDWR)
-said = os.open(asked["said"], os.O_WRONLY | os.O_CREAT)
-for number, file in enumerate((null, null, said)):
-    os.dup2(file, number)
-os.close(null), os.close(said)
-# Anew: the old ones think that they can be rewound, if they were files.
-sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
-sys.argv = ["-c", *asked["words"]]
-exec(compile(asked["code"], "<code>", "exec"), {"__name__": "__main__"})
-"""
-
-
-class Template:
-    """Starts processes that have imported everything: a run begins in a tenth of the time.
-
-    One at a time; each is the leader of a session of its own.
-    """
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", TEMPLATE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-
-    def start(self, code: str, *words: str, said: Path) -> int:
-        """Run a program's text with its arguments, stderr into `said`; return its process id."""
-        assert self._process.stdin is not None
-        asked = {"code": code, "words": words, "said": str(said)}
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-        return int(self._line())
-
-    def wait(self) -> int:
-        """Return the exit code of what was started, once it has ended."""
-        return int(self._line())
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for end in (self._process.stdin, self._process.stdout):
-            assert end is not None
-            end.close()
-
-    def _line(self) -> bytes:
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], 300)[0]:
-            raise TimeoutError("what was started does not end")
-        return self._process.stdout.readline()
-
-
-@pytest.fixture(scope="session")
-def template() -> Iterator[Template]:
-    """A process to fork others from; POSIX."""
-    made = Template()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -84,14 +84,6 @@ def check(end: End) -> None:
     assert not end.left
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.03, 0.3])
-def test_ctrl_c_in_the_first_moments_of_a_training(
-    interrupt: Callable[..., End], seconds: float
-) -> None:
-    """Where processes are forked, have just been, and are at work."""
-    check(interrupt(seconds))
-
-
 @pytest.fixture
 def interrupt_again(
     template: Any, toy: Path, tiny_recipe: Path, tmp_path: Path
@@ -123,6 +115,14 @@ def interrupt_again(
             return End(code, taken, lines.read().splitlines(), bool(_living(process)))
 
     return begin
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.03, 0.3])
+def test_ctrl_c_in_the_first_moments_of_a_training(
+    interrupt_again: Callable[..., End], seconds: float
+) -> None:
+    """Where processes are forked, have just been, and are at work."""
+    check(interrupt_again(0, seconds))
 
 
 @pytest.mark.slow

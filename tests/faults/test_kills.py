@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +49,7 @@ pathlib.Path.replace = kill
 import affinitynet as an
 from affinitynet.run_folder.recipe import Recipe
 recipe = Recipe.load(sys.argv[3], data=sys.argv[4], out=sys.argv[5])
-an.run(recipe, until=sys.argv[6] or None, anyway=True)
+an.run(recipe, anyway=True)
 """
 
 
@@ -82,13 +82,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -
     return an.run(recipe, anyway=True)
 
 
-def kill(whole: Run, out: Path, folder: str, count: int, until: str = "") -> None:
+def kill(template: Any, whole: Run, out: Path, folder: str, count: int) -> None:
     recipe, data = whole.recipe.out.parent / "tiny.yaml", whole.recipe.data
-    words = [folder, str(count), str(recipe), str(data), str(out), until]
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLER, *words], capture_output=True, check=False, timeout=300
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    words = (folder, str(count), str(recipe), str(data), str(out))
+    said = out.with_suffix(".log")
+    template.start(KILLER, *words, said=said)
+    assert template.wait() == -signal.SIGKILL, said.read_text()
 
 
 def finish(whole: Run, out: Path) -> None:
@@ -138,25 +137,27 @@ MORE_KILLS = [
 
 @pytest.mark.parametrize(("stage", "folder", "count"), KILLS)
 def test_killed_and_resumed_ends_with_the_same_bytes(
-    whole: Run, begin: Begin, tmp_path: Path, stage: str, folder: str, count: int
+    template: Any, whole: Run, begin: Begin, tmp_path: Path, stage: str, folder: str, count: int
 ) -> None:
     out = tmp_path / "run"
     begin(whole, out, stage)
-    kill(whole, out, folder, count)
+    kill(template, whole, out, folder, count)
     finish(whole, out)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "folder", "count"), MORE_KILLS)
 def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(
-    whole: Run, begin: Begin, tmp_path: Path, stage: str, folder: str, count: int
+    template: Any, whole: Run, begin: Begin, tmp_path: Path, stage: str, folder: str, count: int
 ) -> None:
-    test_killed_and_resumed_ends_with_the_same_bytes(whole, begin, tmp_path, stage, folder, count)
+    test_killed_and_resumed_ends_with_the_same_bytes(
+        template, whole, begin, tmp_path, stage, folder, count
+    )
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_no_process_outlives_a_killed_training(
-    toy: Path, tiny_recipe: Path, tmp_path: Path, stopped: bool
+    template: Any, toy: Path, tiny_recipe: Path, tmp_path: Path, stopped: bool
 ) -> None:
     """Orphans would hold memory; the lock is free at once, even where one can't end (stopped)."""
     out = tmp_path / "run"
@@ -166,28 +167,25 @@ def test_no_process_outlives_a_killed_training(
         "settings = {'classifier.epochs': 100000, 'workers': 2}\n"
         "an.run(an.Recipe.load(recipe, data=data, out=out, **settings))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tiny_recipe), str(toy), str(out)],
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    words = (str(tiny_recipe), str(toy), str(out))
+    process = template.start(code, *words, said=tmp_path / "said")
     orphans: list[int] = []
     try:
         deadline = time.monotonic() + 250
         while not orphans and time.monotonic() < deadline:
             time.sleep(0.05)
             if (out / "classifier" / "checkpoint.pt").exists():
-                orphans = children(process.pid)
+                orphans = children(process)
         assert len(orphans) == 2
         for orphan in orphans if stopped else ():
             os.kill(orphan, signal.SIGSTOP)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(process, signal.SIGKILL)
+        assert template.wait() == -signal.SIGKILL
         with locked(out, patience=0.0):
             pass
         time.sleep(0.3)
-        assert stopped or not living(process.pid)
+        assert stopped or not living(process)
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(process, signal.SIGKILL)
+        template.wait()

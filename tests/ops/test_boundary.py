@@ -128,7 +128,7 @@ def test_gradients_equal_finite_differences(shape, radius):
 
 
 @pytest.mark.parametrize(
-    ("shape", "radius"), [((2, 9, 10), 5), ((1, 1, 6), 4), ((1, 20, 35), 3), ((1, 12, 13), 10)]
+    ("shape", "radius"), [((2, 9, 10), 5), ((1, 1, 6), 4), ((1, 5, 35), 3), ((1, 11, 5), 10)]
 )
 def test_gradients_of_the_kernel_equal_those_of_the_formula(shape, radius):
     weight = random_boundary(shape[0], len(neighbor_offsets(radius)), *shape[1:], seed=1)

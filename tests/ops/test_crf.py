@@ -147,9 +147,9 @@ def slow_crf(image: np.ndarray, probabilities: np.ndarray, settings: Settings) -
 @pytest.mark.parametrize(
     ("shape", "labels", "settings"),
     [
-        ((5, 7, 3), 3, PAPER),
+        ((5, 7, 3), 4, PAPER),
         ((4, 6, 3), 2, Settings(3, 1.7, 2.0, 5.0, 40.0, 4.0)),
-        ((6, 5, 1), 4, Settings(2, 3.0, 3.0, 20.0, 9.0, 10.0)),
+        ((6, 5, 1), 3, Settings(2, 3.0, 3.0, 20.0, 9.0, 10.0)),
         ((4, 4, 4), 2, Settings(2, 2.0, 1.0, 30.0, 60.0, 5.0)),
         ((1, 1, 3), 3, PAPER),
         ((1, 9, 3), 2, PAPER),

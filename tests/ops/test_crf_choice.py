@@ -82,6 +82,9 @@ def test_a_kernel_that_does_not_compile_takes_the_tensor_path_with_one_warning(
     _crf_cpu._layout.cache_clear()
     module = _crf_kernels if hasattr(_crf_kernels, failing) else _lattice_kernels
     monkeypatch.setattr(getattr(module, failing), "compile", refuse)
+    # A failure has the machine code on disk made anew: not that of all tests after this one.
+    monkeypatch.setattr(_numba, "_kernels", [])
+    monkeypatch.setattr(_numba, "_mended", set())
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: dense_crf(*case()), range(8)))
     for result in results:

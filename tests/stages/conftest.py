@@ -1,11 +1,21 @@
-"""Bilinear interpolation written out, for the stages' slow twins."""
+"""A run up to its CAMs; bilinear interpolation written out, for the stages' slow twins."""
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+
+from affinitynet.pipeline import Run
+
+
+@pytest.fixture
+def with_cams(finished: Run, begin: Callable[[Run, Path, str], None], tmp_path: Path) -> Path:
+    """The tiny recipe's run folder as it is when the CAMs are there."""
+    begin(finished, tmp_path / "run", "mine_confident")
+    return tmp_path / "run"
 
 
 def _weights(inputs: int, outputs: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Runs whose affinities are not the paper's: same bytes when resumed, kept, or brought back in."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from affinitynet.progress import Task
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.stages import find_stage
 
+Begin = Callable[[Run, Path, str], None]
+
 
 def recipe(tiny: Path, toy: Path, out: Path, **settings: Any) -> an.Recipe:
     return an.Recipe.load(tiny, data=toy, out=out, **settings)
@@ -31,10 +34,13 @@ def files(root: Path, *folders: str) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def boundary(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> Run:
+def boundary(
+    tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str, finished: Run, begin: Begin
+) -> Run:
     """A whole run with boundary affinities."""
     folder = tmp_path_factory.mktemp("boundary")
     (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    begin(finished, folder / "run", "mine_confident")
     own = recipe(folder / "tiny.yaml", toy, folder / "run", **{"affinity.source": "boundary"})
     return an.run(own)
 
@@ -51,9 +57,10 @@ def test_a_whole_run_with_boundaries(boundary: Run) -> None:
 
 
 def test_resumed_it_ends_with_the_same_bytes(
-    boundary: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boundary: Run, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = boundary.recipe.model_copy(update={"out": tmp_path / "run"})
+    begin(boundary, own.out, "mine_confident")
     left, advance = {("train_affinity", 3), ("propagate", 4)}, Task.advance
 
     def interrupting(task: Task, note: str = "") -> None:
@@ -73,29 +80,28 @@ def test_resumed_it_ends_with_the_same_bytes(
 
 
 def test_kept_affinities_are_a_source_of_files(
-    boundary: Run, tmp_path: Path, toy: Path, tiny_recipe: Path
+    boundary: Run, with_cams: Path, toy: Path, tiny_recipe: Path
 ) -> None:
     """At stride 4, which is told from the size of the grid."""
     source = f"files:{boundary.recipe.out / 'affinities'}"
     run = an.run(
-        recipe(tiny_recipe, toy, tmp_path / "run", **{"affinity.source": source}),
-        until="propagate",
+        recipe(tiny_recipe, toy, with_cams, **{"affinity.source": source}), until="propagate"
     )
     folders = ("scores", "walk", "pseudo")
     assert files(run.recipe.out, *folders) == files(boundary.recipe.out, *folders)
 
 
-def test_the_learnt_affinity_on_a_finer_grid(tmp_path: Path, toy: Path, tiny_recipe: Path) -> None:
+def test_the_learnt_affinity_on_a_finer_grid(with_cams: Path, toy: Path, tiny_recipe: Path) -> None:
     settings = {"affinity.stride": 4, "affinity.train_radius": 4}
-    run = an.run(recipe(tiny_recipe, toy, tmp_path / "run", **settings), until="propagate")
+    run = an.run(recipe(tiny_recipe, toy, with_cams, **settings), until="propagate")
     kept = sorted((run.recipe.out / "affinities").rglob("*.npz"))
     assert np.load(kept[0])["affinity"].shape == (12, 16, 16)
 
 
 def test_without_a_walk_the_crf_goes_on_from_the_cams(
-    tmp_path: Path, toy: Path, tiny_recipe: Path
+    with_cams: Path, toy: Path, tiny_recipe: Path
 ) -> None:
-    own = recipe(tiny_recipe, toy, tmp_path / "run", **{"affinity.source": "none"})
+    own = recipe(tiny_recipe, toy, with_cams, **{"affinity.source": "none"})
     run = an.run(own, until="propagate")
     names = [stage.name for stage in run.stages]
     assert not {"mine_confident", "train_affinity"} & set(names)
@@ -116,10 +122,10 @@ def test_without_a_walk_the_crf_goes_on_from_the_cams(
 
 @pytest.mark.parametrize("start", ["classifier", "backbone"])
 def test_features_walk_without_a_training(
-    tmp_path: Path, toy: Path, tiny_recipe: Path, start: str
+    with_cams: Path, toy: Path, tiny_recipe: Path, start: str
 ) -> None:
     settings = {"affinity.source": "features", "affinity.start": start, "walk.method": "restart"}
-    own = recipe(tiny_recipe, toy, tmp_path / "run", **settings)
+    own = recipe(tiny_recipe, toy, with_cams, **settings)
     run = an.run(own, until="propagate")
     assert not {"mine_confident", "train_affinity"} & {stage.name for stage in run.stages}
     kept = sorted((own.out / "affinities").rglob("*.npz"))
@@ -134,11 +140,11 @@ def test_features_walk_without_a_training(
 
 
 def test_a_relative_background_does_not_walk(
-    boundary: Run, tmp_path: Path, toy: Path, tiny_recipe: Path
+    boundary: Run, with_cams: Path, toy: Path, tiny_recipe: Path
 ) -> None:
     source = f"files:{boundary.recipe.out / 'affinities'}"
     settings = {"affinity.source": source, "walk.background": "relative", "walk.guard": True}
-    run = an.run(recipe(tiny_recipe, toy, tmp_path / "run", **settings), until="propagate")
+    run = an.run(recipe(tiny_recipe, toy, with_cams, **settings), until="propagate")
     for file in (run.recipe.out / "scores").rglob("*.npz"):
         scores = np.load(file)["scores"]
         assert (scores[0] == 0.25).all()
@@ -160,9 +166,9 @@ def test_settings_that_came_later_are_in_no_fingerprint_until_they_are_set(
     assert ingredients(**{"affinity.stride": 4})["affinity.stride"] == 4
 
 
-def test_confident_areas_by_thresholds(tmp_path: Path, toy: Path, tiny_recipe: Path) -> None:
+def test_confident_areas_by_thresholds(with_cams: Path, toy: Path, tiny_recipe: Path) -> None:
     settings = {"confident.rule": "thresholds", "confident.foreground_over": 0.4}
-    own = recipe(tiny_recipe, toy, tmp_path / "run", **settings)
+    own = recipe(tiny_recipe, toy, with_cams, **settings)
     run = an.run(own, until="mine_confident")
     sample = run.manifest.split("train")[0]
     classes, cams = load_cams(own.out / "cams" / f"{sample.id}.npz")

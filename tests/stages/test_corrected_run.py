@@ -1,6 +1,7 @@
 """A run with corrections: they teach the segmenter and stand in its masks, but are not judged."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ SETTINGS = {"relabel.enabled": True}
 
 
 @pytest.fixture
-def run(tiny_recipe: Path, toy: Path, tmp_path: Path) -> an.Run:
+def run(
+    tiny_recipe: Path,
+    toy: Path,
+    tmp_path: Path,
+    finished: an.Run,
+    begin: Callable[[an.Run, Path, str], None],
+) -> an.Run:
+    begin(finished, tmp_path / "run", "evaluate")
     return an.run(an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", **SETTINGS))
 
 

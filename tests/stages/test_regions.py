@@ -1,5 +1,6 @@
 """Regions of no class vote on confident areas and pseudo masks."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from affinitynet.data import read_labels
 from affinitynet.data.sources.regions import read_regions
 from affinitynet.errors import UserError
 from affinitynet.ops.regions import vote_regions
+
+Begin = Callable[[an.Run, Path, str], None]
 
 
 def slow_vote(labels: Any, regions: Any, neutral: int) -> Any:
@@ -74,8 +77,12 @@ def test_each_form_is_read_and_what_is_wrong_refused(form: str, tmp_path: Path) 
             read_regions(write(regions - 1), (2, 3))
 
 
-def test_both_stages_take_the_votes(toy: Path, tiny_recipe: Path, tmp_path: Path) -> None:
-    plain = an.run(an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "plain"), until="propagate")
+def test_both_stages_take_the_votes(
+    toy: Path, tiny_recipe: Path, tmp_path: Path, finished: an.Run, begin: Begin
+) -> None:
+    out = tmp_path / "plain"
+    begin(finished, out, "train_segmenter")
+    plain = an.Run(an.Recipe.load(tiny_recipe, data=toy, out=out))
     folder = tmp_path / "regions"
     folder.mkdir()
     blocks = np.kron(np.arange(1, 65).reshape(8, 8), np.ones((8, 8), np.int64))
@@ -84,7 +91,7 @@ def test_both_stages_take_the_votes(toy: Path, tiny_recipe: Path, tmp_path: Path
     source = f"files:{folder}"
     settings = {"confident.regions": source, "pseudo.regions": source}
     # Starting from the finished run: what is behind the setting is out of date, what is before not.
-    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "plain", **settings)
+    recipe = an.Recipe.load(tiny_recipe, data=toy, out=out, **settings)
     states = {status.name: status.state for status in an.Run(recipe).status()}
     assert (states["compute_cams"], states["mine_confident"]) == ("done", "stale")
     an.run(recipe, until="mine_confident", redo="mine_confident")

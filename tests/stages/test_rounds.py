@@ -1,5 +1,6 @@
 """Rounds: each further training of the segmenter learns from the masks of the one before."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from affinitynet.ops.segmentation_loss import clamp_to_patches
 from affinitynet.run_folder.stages import stages_of
 from affinitynet.stages import relabel
 from affinitynet.training import move_average
+
+Begin = Callable[[an.Run, Path, str], None]
 
 ROUNDS = {"relabel.enabled": True, "relabel.rounds": 2, "segmenter.start": "backbone"}
 AGAINST_NOISE = {
@@ -56,8 +59,15 @@ def test_what_rounds_cannot_do_is_refused_in_one_line(tiny_recipe: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, toy: Path, tiny_text: str) -> an.Run:
+def plain(
+    tmp_path_factory: pytest.TempPathFactory,
+    toy: Path,
+    tiny_text: str,
+    finished: an.Run,
+    begin: Begin,
+) -> an.Run:
     folder = tmp_path_factory.mktemp("rounds")
+    begin(finished, folder / "run", "train_segmenter")
     (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
     recipe = an.Recipe.load(folder / "tiny.yaml", data=toy, out=folder / "run", **ROUNDS)
     with pytest.MonkeyPatch.context() as patch:
@@ -103,8 +113,9 @@ def test_more_rounds_go_on_behind_those_there_are(plain: an.Run) -> None:
 
 
 def test_uncertain_pixels_do_not_teach(
-    tiny_recipe: Path, toy: Path, tmp_path: Path, plain: an.Run
+    tiny_recipe: Path, toy: Path, tmp_path: Path, plain: an.Run, finished: an.Run, begin: Begin
 ) -> None:
+    begin(finished, tmp_path / "run", "train_segmenter")
     recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", **ROUNDS | AGAINST_NOISE)
     run = an.run(recipe, until="relabel_1")
     sample = run.manifest.split("train")[0]
@@ -118,16 +129,16 @@ def test_uncertain_pixels_do_not_teach(
         np.testing.assert_array_equal(certain[certain != 255], masks[certain != 255])
         left_out += int((certain == 255).sum())
     assert left_out > 0
-    finished = an.run(recipe)
-    assert {str(status) for status in finished.status()} == {"done"}
-    row = next(row for row in finished.figures() if row["stage"] == "certain_1")
+    run = an.run(recipe)
+    assert {str(status) for status in run.status()} == {"done"}
+    row = next(row for row in run.figures() if row["stage"] == "certain_1")
     assert 0 < row["coverage"] < 1
     # The average of the weights is another network than the last ones.
     names = "segmenter_1/weights.safetensors"
     assert (recipe.out / names).read_bytes() != (plain.recipe.out / names).read_bytes()
     # Settings of no effect on the last round don't make it again.
-    write_correction(recipe.out, finished.manifest, sample, drawn)
-    states = {status.name: status.state for status in finished.status()}
+    write_correction(recipe.out, run.manifest, sample, drawn)
+    states = {status.name: status.state for status in run.status()}
     assert (states["propagate"], states["train_segmenter_1"]) == ("done", "stale")
 
 

@@ -45,9 +45,8 @@ def test_classes_that_always_or_never_occur_have_no_entropy() -> None:
     assert chance_loss(np.array([0.0, 1.0])) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_record_has_both_losses(toy: Path, tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run")
-    figures = an.run(recipe, until="train_classifier").metrics("train_classifier")
+def test_the_record_has_both_losses(finished: an.Run) -> None:
+    figures = finished.metrics("train_classifier")
     assert 0 < figures["chance"] < math.log(2)
     # Four steps with a network from scratch: it cannot have learnt, and says so.
     assert any("learnt next to nothing" in warning for warning in figures["warnings"])
