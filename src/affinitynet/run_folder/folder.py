@@ -214,7 +214,15 @@ def fingerprint(value: Any) -> str:
     """Hash a JSON-able value to 16 hex digits: equal values give the same on every machine."""
     # One spelling for equal values: the order of keys and spaces must not count.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint_text([text])
+
+
+def fingerprint_text(parts: Iterable[str]) -> str:
+    """Hash a text, given in parts, to 16 hex digits."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode())
+    return found.hexdigest()[:16]
 
 
 def file_name(file: Path) -> str:
