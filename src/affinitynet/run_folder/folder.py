@@ -233,6 +233,11 @@ def file_name(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
 
 
+def bytes_name(content: bytes) -> str:
+    """Hash bytes as `file_name` hashes a file of them."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def folder_name(folder: Path, suffixes: Iterable[str]) -> str:
     """Hash names and content of the files of these suffixes below a folder to 16 hex digits."""
     wanted = tuple(suffixes)

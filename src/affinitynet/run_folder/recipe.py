@@ -75,6 +75,11 @@ class Recipe(Settings):
         description="programs that are told each training step's losses, through accelerate; "
         "tensorboard writes to the run folder's logs/",
     )
+    store: Literal["files", "tar"] = Field(
+        "files",
+        description="how a stage keeps what it makes of images: files, one for each image, or tar, "
+        "one for each 64 of them in WebDataset's layout",
+    )
     tile: int = Field(
         0,
         ge=0,

@@ -39,6 +39,7 @@ LATER: dict[str, object] = {
     "relabel.block": 0,
     "segmenter.block": 0,
     "tile": 0,
+    "store": "files",
     "dataset.page": None,
     "dataset.range": None,
     "backbone.input": None,
