@@ -1,22 +1,27 @@
 """Files of images in tars: the same bytes by the same paths, and nothing lost on the way there."""
 
 import io
+import json
 import re
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import affinitynet as an
-from affinitynet.data import load_image
-from affinitynet.data.contents import CONTENTS
+from affinitynet.data import Manifest, load_image
+from affinitynet.data.contents import CONTENTS, changed_images, record_images
 from affinitynet.errors import UserError
 from affinitynet.export.folders import export_run
+from affinitynet.pipeline import Run
 from affinitynet.run_folder import records, store
 from affinitynet.run_folder.compare import compare_runs
 from affinitynet.run_folder.folder import file_name
+from affinitynet.run_folder.urls import is_url, read_url, url_of, write_url
 
 NAMES = ["a/1.png", "a/2.b.png", "__c__/Ä%2E.png", f"{'long/' * 30}3.png", "4.png"]
 
@@ -90,6 +95,7 @@ def test_the_layout_is_webdatasets(masks: Path) -> None:
     assert [s["__key__"] for s in samples][:2] == ["a/1", "a/2%2Eb"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it closes no file
 def test_webdataset_reads_it(masks: Path) -> None:
     wds = pytest.importorskip("webdataset")
     store.pack(masks, 0, NAMES)
@@ -180,6 +186,47 @@ def test_a_folder_that_was_made_anew_is_looked_at_again(masks: Path) -> None:
 
 
 @pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server on this machine that speaks as S3 does; skipped where it isn't installed."""
+    pytest.importorskip("s3fs")
+    servers = pytest.importorskip("moto.server")
+    server = servers.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (
+        ("FSSPEC_S3_ENDPOINT_URL", f"http://{host}:{port}"),
+        ("FSSPEC_S3_KEY", "key"),
+        ("FSSPEC_S3_SECRET", "secret"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    from fsspec.config import conf, set_conf_env
+
+    before = dict(conf)
+    set_conf_env(conf)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)  # one for all servers of a process
+    yield f"s3://bucket/{tmp_path.name}"
+    conf.clear()
+    conf.update(before)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place behind a URL of each kind, with nothing in it."""
+    pytest.importorskip("fsspec")
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3"))
+    if request.param == "file":
+        return f"file://{tmp_path / 'store'}"
+    return f"memory://{tmp_path.name}"
+
+
+@pytest.fixture
 def recipe_of(
     toy: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., an.Recipe]:
@@ -246,14 +293,14 @@ def test_a_run_that_was_stopped_while_it_packed_goes_on(
     an.run(recipe_of("whole", "tar"), until="propagate")
     really, seen = store.pack, 0
 
-    def stop(folder: Path, number: int, names: list[str]) -> None:
+    def stop(folder: Path, number: int, names: list[str], url: str) -> None:
         nonlocal seen
         seen += 1
         if seen == 2:
             with monkeypatch.context() as patched:
                 patched.setattr(Path, "unlink", lambda path, **_: _interrupt())
-                really(folder, number, names)
-        really(folder, number, names)
+                really(folder, number, names, url)
+        really(folder, number, names, url)
 
     with monkeypatch.context() as patched:
         patched.setattr("affinitynet.stages.images.pack", stop)
@@ -270,6 +317,111 @@ def test_a_run_that_was_stopped_while_it_packed_goes_on(
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_urls_and_paths_are_told_apart() -> None:
+    for text in ("s3://bucket/a/1.jpg", "file:///a/1.jpg", "memory://a/1.jpg", "gs://b/x.png"):
+        assert is_url(text)
+        assert url_of(Path(text)) == text
+        assert url_of(Path(text).parent / "2.jpg") == f"{text.rpartition('/')[0]}/2.jpg"
+    for path in ("/a/s3://b", "C:/a/1.jpg", "a/b.jpg", "/s3:/a", "s3"):
+        assert not is_url(path)
+        assert url_of(Path(path)) is None
+
+
+def test_tars_behind_a_url(masks: Path, url: str) -> None:
+    store.pack(masks, 0, NAMES, url)
+    assert [file.name for file in (masks / "shards").iterdir()] == ["000000.remote"]
+    assert loose(masks) == []
+    for name in NAMES[:4]:
+        assert store.is_there(masks / name)
+        assert read(masks / name) == name.encode() * 100
+    assert sorted(store.members(masks)) == sorted(NAMES[:4])
+    first = json.loads((masks / "shards/000000.remote").read_text())["url"]
+    assert re.fullmatch(rf"{url}/masks/000000-[0-9a-f]{{16}}\.tar", first)
+    # One file made again: a tar of another name, and the one before stays as it was.
+    (masks / NAMES[0]).write_bytes(b"new")
+    old = read_url(first)
+    store.pack(masks, 0, NAMES, url)
+    assert read(masks / NAMES[0]) == b"new"
+    assert read(masks / NAMES[1]) == NAMES[1].encode() * 100
+    assert read_url(first) == old
+    # Another store from now on: what is made again brings the rest of its shard along.
+    (masks / NAMES[0]).write_bytes(b"here")
+    store.pack(masks, 0, NAMES)
+    assert [file.name for file in (masks / "shards").iterdir()] == ["000000.tar"]
+    assert read(masks / NAMES[0]) == b"here"
+    assert read(masks / NAMES[1]) == NAMES[1].encode() * 100
+
+
+def test_nothing_is_deleted_when_the_store_does_not_answer(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("connection lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory.MemoryFileSystem, "put_file", fail)
+        with pytest.raises(UserError, match=r"memory://.*does not answer .*\(connection lost\)"):
+            store.pack(masks, 0, NAMES, "memory://gone")
+    assert loose(masks) == sorted(NAMES[:4])
+    store.pack(masks, 0, NAMES, "memory://gone")
+    memory.MemoryFileSystem.store.clear()
+    (masks / NAMES[0]).write_bytes(b"new")
+    # The others of its shard can't be read, so no tar without them takes the place.
+    with pytest.raises(UserError, match="can't be written"):
+        store.pack(masks, 0, NAMES, "memory://gone")
+    assert (masks / NAMES[0]).read_bytes() == b"new"
+
+
+def test_images_behind_a_url(url: str, tmp_path: Path, toy: Path) -> None:
+    samples = an.data.read_dataset(toy).samples
+    rows = ["image,labels"]
+    for number, sample in enumerate(samples):
+        write_url(f"{url}/images/{number}/a{sample.image.suffix}", sample.image)
+        rows.append(f"images/{number}/a{sample.image.suffix},{'x;y' if number % 2 else 'x'}")
+    data = tmp_path / "lists"
+    data.mkdir()
+    (data / "labels.csv").write_text("\n".join(rows))
+    manifest = an.data.read_dataset(data, images=url)
+    assert [s.id for s in manifest.samples] == [f"{n}/a" for n in range(len(samples))]
+    assert Manifest.from_lines(manifest.to_lines()) == manifest
+    for own, sample in zip(manifest.samples, samples, strict=True):
+        np.testing.assert_array_equal(load_image(own.image), load_image(sample.image))
+    recipe = an.Recipe.load(
+        "own_images", data=data, out=tmp_path / "run", **{"dataset.images": url}
+    )
+    run = Run.create(recipe)
+    assert run.manifest == manifest
+    record_images(recipe, manifest)
+    stage = run.stages[0]
+    assert changed_images(recipe, manifest, stage) == []
+    write_url(url_of(manifest.samples[0].image), samples[1].image)
+    assert changed_images(recipe, manifest, stage) == ["0/a"]
+    with pytest.raises(UserError, match="there is no such image"):
+        load_image(Path(f"{url}/images/none.png"))
+
+
+def test_only_a_table_names_images_behind_a_url(tmp_path: Path, toy: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.images: .* only a table"):
+        an.data.read_dataset(toy, images="memory://own", format="folder")
+    (tmp_path / "labels.csv").write_text("image,labels\n1,x\n../2.jpg,\n")
+    with pytest.raises(UserError, match="does not end as an image's file"):
+        an.data.read_dataset(tmp_path, images="memory://own")
+    (tmp_path / "labels.csv").write_text("image,labels\n../2.jpg,x\n3.jpg,\n")
+    with pytest.raises(UserError, match="not a plain relative path"):
+        an.data.read_dataset(tmp_path, images="memory://own")
+    for key, value in (("dataset.images", "photos"), ("store", "zip")):
+        with pytest.raises(UserError, match=key):
+            an.Recipe.load("own_images", data=tmp_path, **{key: value})
+
+
+def test_a_url_without_fsspec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(UserError, match=r"pip install 'affinitynet\[storage\]'"):
+        load_image(Path("s3://bucket/1.jpg"))
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from affinitynet.run_folder.folder import (
 )
 from affinitynet.run_folder.records import PLAN
 from affinitynet.run_folder.settings_base import InputSettings
+from affinitynet.run_folder.urls import is_url
 
 RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
@@ -47,6 +48,7 @@ class Manifest:
     truth_values: raw value in the ground-truth files -> label; None where they are the same.
         The label `ONLY_TAG` stands for the only tag of the image.
     reading: how images become bytes, where they are not 8-bit gray or RGB.
+    images: a URL below which the images lie, "" where they lie below the root.
     notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
     layout, found: the layout's name and why it was taken, known while the data set is read.
 
@@ -61,6 +63,7 @@ class Manifest:
     truth_values: dict[int, int] | None = None
     notes: tuple[str, ...] = ()
     reading: InputSettings | None = None
+    images: str = ""
     layout: str = field(default="", compare=False)
     found: str = field(default="", compare=False)
 
@@ -189,7 +192,8 @@ class Manifest:
             "splits": list(self.splits),
         }
         reading = self.reading
-        yield _line(head | ({"reading": reading.model_dump(mode="json")} if reading else {}))
+        head |= {"reading": reading.model_dump(mode="json")} if reading else {}
+        yield _line(head | ({"images": self.images} if self.images else {}))
         # All samples begin with the first split; in the others each may have a place too.
         first, *others = self.splits
         places = {n: {s.id: place for place, s in enumerate(self.splits[n])} for n in others}
@@ -198,9 +202,9 @@ class Manifest:
             in_first = {first: number} if number < len(self.splits[first]) else {}
             entry = {
                 "id": sample.id,
-                "image": self._relative(sample.image),
+                "image": self._relative(sample.image, self.images_root),
                 "tags": sample.tags,
-                "mask": None if sample.mask is None else self._relative(sample.mask),
+                "mask": None if sample.mask is None else self._relative(sample.mask, self.root),
                 "splits": in_first | own,
             }
             yield _line(entry | ({"group": sample.group} if sample.group else {}))
@@ -218,15 +222,18 @@ class Manifest:
             if head["format"] != FORMAT:
                 raise UserError(f"it is of format {head['format']!r}, this version reads {FORMAT}")
             # As text: paths intern their parts, and the table of these grows with the images.
-            base = str(Path(head["root"]) / "_").removesuffix("_")
+            base, images = _before_names(Path(head["root"])), head.get("images", "")
+            if images and not is_url(images):
+                raise UserError(f"its images lie at {images!r}, which is no URL")
             values, reading = head["truth_values"], head.get("reading")
             reading = reading and InputSettings.model_validate(reading)
+            of_images = _before_names(Path(images)) if images else base
             # Lines come in the order of all samples; each split has an order of its own.
             splits: dict[str, list[Sample]] = {name: [] for name in head["splits"]}
             places = {name: array("q") for name in splits}
             for line in reader:
                 entry = json.loads(line)
-                sample = _sample(base, entry, reading)
+                sample = _sample(base, of_images, entry, reading)
                 for name, place in entry["splits"].items():
                     splits[name].append(sample)
                     places[name].append(int(place))
@@ -238,6 +245,7 @@ class Manifest:
                 truth_values=None if values is None else {int(k): v for k, v in values.items()},
                 notes=tuple(head["notes"]),
                 reading=reading,
+                images=images,
             )
         except _NO_MANIFEST as error:
             raise UserError(f"not a manifest that AffinityNet wrote ({error!r})") from error
@@ -267,11 +275,16 @@ class Manifest:
         except OSError as error:
             raise UserError(f"{path}: can't be read ({error.strerror})") from error
 
-    def _relative(self, path: Path) -> str:
+    @property
+    def images_root(self) -> Path:
+        """What all images lie below: the root, or a URL."""
+        return Path(self.images) if self.images else self.root
+
+    def _relative(self, path: Path, root: Path) -> str:
         try:
-            return path.relative_to(self.root).as_posix()
+            return path.relative_to(root).as_posix()
         except ValueError:
-            raise UserError(f"{path}: is not inside the data set's folder {self.root}") from None
+            raise UserError(f"{path}: is not inside the data set's folder {root}") from None
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -314,15 +327,19 @@ def _in_order(samples: list[Sample], places: Sequence[int]) -> tuple[Sample, ...
     return tuple(dict(sorted(zip(places, samples, strict=True), key=lambda both: both[0])).values())
 
 
-def _sample(base: str, entry: dict[str, Any], reading: InputSettings | None) -> Sample:
+def _sample(base: str, images: str, entry: dict[str, Any], reading: InputSettings | None) -> Sample:
     return Sample(
         entry["id"],
-        _inside(base, entry["image"]),
+        _inside(images, entry["image"]),
         tuple(int(tag) for tag in entry["tags"]),
         None if entry["mask"] is None else _inside(base, entry["mask"]),
         str(entry.get("group", "")),
         reading,
     )
+
+
+def _before_names(root: Path) -> str:
+    return str(root / "_").removesuffix("_")
 
 
 def _inside(base: str, relative: str) -> str:

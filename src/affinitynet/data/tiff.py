@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affinitynet.errors import UserError
-from affinitynet.run_folder.store import open_file
+from affinitynet.run_folder.store import open_file, source
 
 Values = npt.NDArray[Any]
 Tags = dict[int, tuple[Any, ...]]
@@ -242,7 +242,7 @@ def _opened(path: Path) -> Any:
     # It says of odd tags what matters to nobody here.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # One file alone: OME's may name others.
-    return tifffile.TiffFile(path, _multifile=False)
+    return tifffile.TiffFile(source(path), _multifile=False)
 
 
 class _Plane(NamedTuple):

@@ -123,7 +123,7 @@ def draw_strip(
 
 def _draw_image(image: Pixels | None, sample: Sample, side: int) -> tuple[Pixels, set[int]]:
     if image is None:
-        raise _MissingError("image not readable" if sample.image.is_file() else "image not found")
+        raise _MissingError("image not readable" if is_there(sample.image) else "image not found")
     return resize_image(image, fit(image.shape[0], image.shape[1], side)), {
         tag + 1 for tag in sample.tags
     }

@@ -91,6 +91,8 @@ def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         if record:
             _flush_folder(path.parent)
+    except UserError:  # says what it is about
+        raise
     except Exception as error:
         cause = _system_error(error)
         if cause is None:

@@ -41,6 +41,7 @@ LATER: dict[str, object] = {
     "tile": 0,
     "store": "files",
     "dataset.page": None,
+    "dataset.images": None,
     "dataset.range": None,
     "backbone.input": None,
     "segmenter.backbone.input": None,

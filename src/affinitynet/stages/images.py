@@ -95,7 +95,8 @@ def make_each(
 
     def record(shard: int) -> None:
         for folder_, suffix in packed:
-            pack(folder_, shard, [f"{sample_id}{suffix}" for sample_id in shards[shard]])
+            names = [f"{sample_id}{suffix}" for sample_id in shards[shard]]
+            pack(folder_, shard, names, context.recipe.store.removeprefix("tar"))
         folder.finish_shard(shard, shards[shard])
 
     with Claims(
