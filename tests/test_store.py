@@ -165,6 +165,15 @@ def test_links_in_a_tar_and_names_that_lead_out_are_no_files(masks: Path, tmp_pa
     assert set(tmp_path.rglob("*.png")) <= set(before)
 
 
+def test_no_tar_is_written_through_a_link(masks: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (masks / "shards").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="symbolic link"):
+        store.pack(masks, 0, NAMES)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert loose(masks) == sorted(NAMES[:4])
+
+
 def test_a_damaged_tar_holds_nothing(masks: Path) -> None:
     (masks / "shards").mkdir()
     (masks / "shards/000000.tar").write_bytes(b"no tar" * 1000)

@@ -26,7 +26,13 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from affinitynet.run_folder.artifacts import FOLDERS
-from affinitynet.run_folder.folder import atomic_write, bytes_name, file_name, is_temporary
+from affinitynet.run_folder.folder import (
+    atomic_write,
+    bytes_name,
+    file_name,
+    is_temporary,
+    output_path,
+)
 from affinitynet.run_folder.urls import look_url, read_url, url_of, write_url
 
 TARS = "shards"  # in an artifact's folder
@@ -121,12 +127,15 @@ def pack(folder: Path, number: int, names: Sequence[str], url: str = "") -> None
 
     names: the files of the shard's images below `folder`; images without one are passed over.
     url: where to keep the tar; "" keeps it in the folder.
+
+    Raises:
+        UserError: the tar can't be written, or the store does not answer.
     """
     loose = [name for name in names if (folder / name).is_file()]
     if not loose:
         return
     _tars(folder).forget()
-    tar = folder / TARS / f"{number:06d}{REMOTE if url else TAR}"
+    tar = output_path(folder, f"{TARS}/{number:06d}", REMOTE if url else TAR)
     with atomic_write(tar, record=True) as temporary:
         _write(temporary, folder, names)
         if url:

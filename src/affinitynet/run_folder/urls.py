@@ -6,12 +6,14 @@ that a disk has, as those of images and run folders are absolute.
 """
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from affinitynet.errors import UserError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)")
+_TIMES = ("LastModified", "mtime", "updated", "created")  # of what stores say of a file
 _INSTALL = "pip install 'affinitynet[storage]'"
 
 
@@ -62,14 +64,15 @@ def look_url(url: str) -> list[int]:
         UserError: as `read_url`.
     """
     system, place = _system(url)
-    system.invalidate_cache()  # listings from before the file was written
     try:
-        size = int(_asked(url, system.info, place)["size"])
-        return [size, int(_asked(url, system.modified, place).timestamp() * 1e9)]
+        found = _asked(url, system.info, place)
     except FileNotFoundError:
         return [-1, -1]
-    except NotImplementedError:
-        return [size, 0]
+    times = (found[key] for key in _TIMES if key in found)
+    # Some stores give a moment, some a number of seconds, some nothing or a text.
+    moment = next(times, 0)
+    seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+    return [int(found["size"]), int(seconds * 1e9) if isinstance(seconds, int | float) else 0]
 
 
 def _system(url: str) -> tuple[Any, str]:
@@ -85,7 +88,7 @@ def _system(url: str) -> tuple[Any, str]:
 def _asked(url: str, ask: Any, *arguments: Any, **others: Any) -> Any:
     try:
         return ask(*arguments, **others)
-    except (FileNotFoundError, NotImplementedError):
+    except FileNotFoundError:
         raise
     except Exception as error:  # each store has errors of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
