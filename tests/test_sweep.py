@@ -1,7 +1,6 @@
 """`affinitynet sweep`: values side by side, decided as the run decides."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +68,7 @@ def test_without_truth_there_are_measures(made: Path, monkeypatch: pytest.Monkey
         sweep_run(made / "run", {"walk.beta": [8]}, images=0)
 
     def without(recipe: Recipe, manifest: Manifest, count: int) -> list[Sample]:
-        return [replace(sample, mask=None) for sample in find_samples(recipe, manifest, count)]
+        return [sample.replace(mask=None) for sample in find_samples(recipe, manifest, count)]
 
     monkeypatch.setattr("affinitynet.tuning.sweep.find_samples", without)
     found = sweep_run(made / "run", {"walk.beta": [8, 4]}, images=3)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +65,7 @@ def predict_folder(
             done = _predict(model, samples, made / _PNGS, device)
             if done.samples:
                 # The network says how its images are read, as they are for the pictures.
-                read = tuple(replace(sample, reading=done.reading) for sample in done.samples)
+                read = tuple(sample.replace(reading=done.reading) for sample in done.samples)
                 parts = {"predicted": read}
                 export = Export(done.classes, read, made / _PNGS, parts, parts)
                 write_export(export, format, made)

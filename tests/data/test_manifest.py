@@ -1,12 +1,15 @@
 import json
 import os
+import pickle
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from affinitynet.data import Manifest, Sample
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.folder import fingerprint, output_path
 
 ROOT = Path("/data/set")
 
@@ -172,3 +175,58 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "manifest.jsonl").write_text("{}")
     with pytest.raises(UserError, match=r"manifest\.jsonl: can't be read"):
         Manifest.of_run(tmp_path)
+
+
+def lines_of(count: int) -> Iterator[str]:
+    head = {"format": 2, "root": str(ROOT), "classes": ["cat", "dog"], "truth_values": None}
+    yield json.dumps(head | {"notes": [], "splits": ["train", "val"]})
+    for number in range(count):
+        name = f"{number // 1000:04d}/{number:010d}"
+        entry = {"id": name, "image": f"JPEGImages/{name}.jpg", "tags": [number % 2]}
+        mask = f"SegmentationClass/{name}.png"
+        yield json.dumps(entry | {"mask": mask, "splits": {"train": number}})
+
+
+def test_an_image_takes_two_hundred_bytes_of_memory() -> None:
+    count = 20_000
+    # Equal parts are kept once: that they are known already must not make it less.
+    Manifest.from_lines(lines_of(2))
+    tracemalloc.start()
+    try:
+        found = Manifest.from_lines(lines_of(count))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        name = found.fingerprint()
+        _, hashing = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.samples[-1].image == ROOT / "JPEGImages/0019/0000019999.jpg"
+    assert found.samples[-1].mask == ROOT / "SegmentationClass/0019/0000019999.png"
+    assert most / count < 220
+    assert hashing / count < 220
+    trained = [[sample.id, sample.tags] for sample in found.samples]
+    assert name == fingerprint([found.classes, {"train": trained, "val": []}])
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("a/1.jpg", None), ("other.png", "a/1.png"), ("a/1/a/1.jpg", "truth.json"), ("1", "x/1/1")],
+    ids=["own name", "another name", "name twice", "part of the name"],
+)
+def test_a_sample_is_what_it_was_made_of(image: str, mask: str | None) -> None:
+    given = ROOT / image, (1, 3), None if mask is None else ROOT / mask, "plant"
+    made = Sample("a/1", *given)
+    assert (made.image, made.tags, made.mask, made.group) == given
+    assert made == Sample("a/1", *given) == pickle.loads(pickle.dumps(made))
+    assert hash(made) == hash(Sample("a/1", *given))
+    other = made.replace(group="tree")
+    assert (other.group, other.image, other.mask) == ("tree", *given[::2])
+    assert other != made
+    assert f"{ROOT / image}" in repr(made)
+
+
+def test_lines_with_another_order_or_a_place_beyond_all_numbers() -> None:
+    head, *rest = manifest().to_lines()
+    assert Manifest.from_lines([head, *reversed(rest)]) == manifest()
+    with pytest.raises(UserError, match="not a manifest"):
+        Manifest.from_lines([head, rest[0].replace('"train":0', f'"train":{10**30}')])

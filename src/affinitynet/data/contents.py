@@ -11,9 +11,10 @@ from typing import Any
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
 from affinitynet.errors import UserError
-from affinitynet.run_folder.folder import file_name, output_path, read_json, write_json
+from affinitynet.run_folder.folder import output_path, read_json, write_json
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import Stage
+from affinitynet.run_folder.store import content_name, is_there, look
 
 CONTENTS = "contents.json"  # in a stage's folder: the files it made
 IMAGES = "images.json"  # in a run folder: the images
@@ -84,9 +85,9 @@ def _record(record: Path, files: Mapping[str, Path]) -> None:
     found = {
         key: known[key]
         if _looks_the_same(file, known.get(key))
-        else [*_look(file), file_name(file)]
+        else [*look(file), content_name(file)]
         for key, file in files.items()
-        if file.is_file()
+        if is_there(file)
     }
     # Left alone if equal: going over a finished run writes nothing.
     if found != known:
@@ -101,7 +102,7 @@ def _changed(record: Path, files: Mapping[str, Path], *, gone: bool) -> list[str
         # Not recorded, so there is nothing to compare it with.
         if entry is None or _looks_the_same(file, entry):
             continue
-        name = file_name(file)
+        name = content_name(file)
         if name != entry[2] and (gone or name != "missing"):
             changed.append(key)
     return changed
@@ -116,14 +117,5 @@ def _read(record: Path) -> dict[str, Any]:
     return {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 3}
 
 
-def _look(file: Path) -> list[int]:
-    try:
-        stat = file.stat()
-    except OSError:
-        # No size is negative, so a file that is gone looks like no recorded one.
-        return [-1, -1]
-    return [stat.st_size, stat.st_mtime_ns]
-
-
 def _looks_the_same(file: Path, entry: Any) -> bool:
-    return entry is not None and list(entry[:2]) == _look(file)
+    return entry is not None and list(entry[:2]) == look(file)

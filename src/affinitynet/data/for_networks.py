@@ -33,7 +33,7 @@ def _renumbered(manifest: Manifest, classes: Sequence[str]) -> Manifest:
 
     def renumber(sample: Sample) -> Sample:
         names = [manifest.classes[tag] for tag in sample.tags]
-        return replace(sample, tags=tag_indices(names, index, f"{sample.image}"))
+        return sample.replace(tags=tag_indices(names, index, f"{sample.image}"))
 
     def label(own: int) -> int:
         if 0 < own <= len(manifest.classes):

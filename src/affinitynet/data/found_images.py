@@ -55,6 +55,10 @@ class FoundImages:
         hint = f"; {near[0]} is: write it so" if near else "; correct its path"
         raise UserError(f"{place}: there is no image {row.image} in {self._root}{hint}")
 
+    def sample_id(self, image: Path) -> str:
+        """Return the id of an image that was found."""
+        return _id_below(self._root, image)
+
     def notes(self) -> tuple[str, ...]:
         """Say where images were found that lie neither by their names nor in ``images/``."""
         if not self._elsewhere:
@@ -97,6 +101,42 @@ class FoundImages:
             for path in paths
             if path.name.casefold() == folded
         ]
+
+
+class BehindUrl:
+    """Finds images below a URL by their names alone: stores list millions of files slowly."""
+
+    def __init__(self, url: str) -> None:
+        """Look nowhere: a name that is wrong is found out by who opens the image."""
+        self._url = Path(url)
+
+    def find(self, listing: Listing, row: Row) -> Path:
+        """Return a row's image.
+
+        Raises:
+            UserError: a name without an image's suffix, or one that leads out of the URL.
+        """
+        place = f"{listing.path}, {row.place}"
+        name = _plain(row.image, place)
+        if not is_image_name(Path(name)):
+            raise UserError(
+                f"{place}: {row.image} does not end as an image's file does (.jpg); write it whole"
+            )
+        return self._url / name
+
+    def sample_id(self, image: Path) -> str:
+        """Return the id of an image that was found."""
+        return _id_below(self._url, image)
+
+    def notes(self) -> tuple[str, ...]:
+        """Say nothing."""
+        return ()
+
+
+def _id_below(root: Path, image: Path) -> str:
+    base = root / "images"
+    relative = image.relative_to(base if image.is_relative_to(base) else root)
+    return relative.with_suffix("").as_posix()
 
 
 def _plain(name: str, place: str) -> str:

@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from affinitynet.channels import three_channels
 from affinitynet.errors import UserError
 from affinitynet.run_folder.settings_base import InputSettings
+from affinitynet.run_folder.store import source
 
 R = TypeVar("R")
 
@@ -204,7 +205,7 @@ def _is_reduced(image: TiffImageFile, frame: int) -> bool:
 def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> R:
     try:
         limit = _limit()
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(source(path), formats=FORMATS)
         try:
             # By the header alone, before any pixel takes memory.
             if limit is not None and image.width * image.height > limit:

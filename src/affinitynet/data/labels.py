@@ -11,6 +11,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from affinitynet.data.images import open_image
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.store import open_file
 
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -160,7 +161,7 @@ def _gray_step(path: Path, image: Image.Image) -> int:
         if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             raise UserError(f"{path}: is a TIFF where 0 is white; save it as PNG, 0 the background")
     elif image.format == "PNG":
-        with path.open("rb") as file:
+        with open_file(path) as file:
             # The bit depth, in the header that every PNG begins with.
             depth = file.read(25)[24]
     else:

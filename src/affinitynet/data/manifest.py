@@ -1,11 +1,16 @@
 """The record in the middle: what a data set holds, whatever layout it came in."""
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from affinitynet.data.labels import ignore_index, voc_palette
 from affinitynet.data.names import check_name
@@ -17,15 +22,19 @@ from affinitynet.run_folder.folder import (
     check_relative,
     file_name,
     fingerprint,
+    fingerprint_text,
     is_temporary,
 )
 from affinitynet.run_folder.records import PLAN
 from affinitynet.run_folder.settings_base import InputSettings
+from affinitynet.run_folder.urls import is_url
 
 RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
 FORMAT = 2
 ONLY_TAG = -1  # in `truth_values`
+# What reading other lines raises.
+_NO_MANIFEST = ValueError, LookupError, TypeError, AttributeError, StopIteration, OverflowError
 MOST_TAGS = 254  # of an image: the stages number them from 1, and 255 is neutral
 
 
@@ -39,6 +48,7 @@ class Manifest:
     truth_values: raw value in the ground-truth files -> label; None where they are the same.
         The label `ONLY_TAG` stands for the only tag of the image.
     reading: how images become bytes, where they are not 8-bit gray or RGB.
+    images: a URL below which the images lie, "" where they lie below the root.
     notes: what the reader noticed and left as it is, one sentence each (shown by ``check``).
     layout, found: the layout's name and why it was taken, known while the data set is read.
 
@@ -53,12 +63,13 @@ class Manifest:
     truth_values: dict[int, int] | None = None
     notes: tuple[str, ...] = ()
     reading: InputSettings | None = None
+    images: str = ""
     layout: str = field(default="", compare=False)
     found: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Check what the class promises."""
-        _check_encoding(self.root)  # first, as every message names it
+        _check_encoding(str(self.root))  # first, as every message names it
         if not self.classes:
             raise UserError(f"{self.root}: has no classes; no image in it carries a tag")
         for name in self.classes:
@@ -68,6 +79,17 @@ class Manifest:
             raise UserError(f"{self.root}: the class {twice!r} is listed twice; take one out")
         if not any(self.splits.values()):
             raise UserError(f"{self.root}: holds no images; the data set is empty")
+        self._check_ids()
+        for sample in self.samples:
+            check_relative(sample.id, "The image id")
+            _check_no_leftover(sample)
+            _check_encoding(sample.image_text)
+            _check_tags(sample, len(self.classes))
+
+    def _check_ids(self) -> None:
+        # By hashes alone where all differ, which is usual: a set of millions of names is large.
+        if _all_differ(self.splits.values()):
+            return
         known: dict[str, Sample] = {}
         for name, samples in self.splits.items():
             if len({sample.id for sample in samples}) < len(samples):
@@ -79,13 +101,7 @@ class Manifest:
                 )
             for sample in samples:
                 first = known.setdefault(sample.id, sample)
-                # Once for each image, however many splits it is in.
-                if first is sample:
-                    check_relative(sample.id, "The image id")
-                    _check_no_leftover(sample)
-                    _check_encoding(sample.image)
-                    _check_tags(sample, len(self.classes))
-                elif first != sample:
+                if first != sample:
                     raise UserError(
                         f"{sample.image}: its id {sample.id!r} stands for {first.image} too (or "
                         "has different tags); rename one"
@@ -96,7 +112,7 @@ class Manifest:
         if reading == self.reading:
             return self
         splits = {
-            name: tuple(replace(sample, reading=reading) for sample in samples)
+            name: tuple(sample.replace(reading=reading) for sample in samples)
             for name, samples in self.splits.items()
         }
         return replace(self, splits=splits, reading=reading)
@@ -116,6 +132,8 @@ class Manifest:
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
         """Every sample once, in the order of the splits."""
+        if _all_differ(self.splits.values()):
+            return tuple(sample for samples in self.splits.values() for sample in samples)
         return tuple({s.id: s for samples in self.splits.values() for s in samples}.values())
 
     @property
@@ -134,11 +152,18 @@ class Manifest:
         It is what trainings depend on. The place of the data on the disk and the ground truth are
         left out, so moving a data set or adding masks to it makes no trained stage stale.
         """
-        splits = {
-            name: [[sample.id, sample.tags] for sample in samples]
-            for name, samples in self._chosen(names).items()
-        }
-        return fingerprint([self.classes, splits])
+        return fingerprint_text(self._tags_as_text(names))
+
+    def _tags_as_text(self, names: tuple[str | None, ...]) -> Iterator[str]:
+        """Yield `[classes, {split: [[id, tags], ...]}]` as JSON, an image at a time."""
+        dump = json.JSONEncoder(separators=(",", ":")).encode
+        yield f"[{dump(self.classes)},{{"
+        for number, (name, samples) in enumerate(sorted(self._chosen(names).items())):
+            yield f"{',' * bool(number)}{dump(name)}:["
+            for place, sample in enumerate(samples):
+                yield f"{',' * bool(place)}{dump([sample.id, sample.tags])}"
+            yield "]"
+        yield "}]"
 
     def truth_fingerprint(self, *names: str | None) -> str:
         """Hash ground truth likewise, by its content, so that copies of a data set are equal."""
@@ -167,18 +192,20 @@ class Manifest:
             "splits": list(self.splits),
         }
         reading = self.reading
-        yield _line(head | ({"reading": reading.model_dump(mode="json")} if reading else {}))
-        places: dict[str, dict[str, int]] = {}
-        for name, samples in self.splits.items():
-            for place, sample in enumerate(samples):
-                places.setdefault(sample.id, {})[name] = place
-        for sample in self.samples:
+        head |= {"reading": reading.model_dump(mode="json")} if reading else {}
+        yield _line(head | ({"images": self.images} if self.images else {}))
+        # All samples begin with the first split; in the others each may have a place too.
+        first, *others = self.splits
+        places = {n: {s.id: place for place, s in enumerate(self.splits[n])} for n in others}
+        for number, sample in enumerate(self.samples):
+            own = {name: found[sample.id] for name, found in places.items() if sample.id in found}
+            in_first = {first: number} if number < len(self.splits[first]) else {}
             entry = {
                 "id": sample.id,
-                "image": self._relative(sample.image),
+                "image": self._relative(sample.image, self.images_root),
                 "tags": sample.tags,
-                "mask": None if sample.mask is None else self._relative(sample.mask),
-                "splits": places[sample.id],
+                "mask": None if sample.mask is None else self._relative(sample.mask, self.root),
+                "splits": in_first | own,
             }
             yield _line(entry | ({"group": sample.group} if sample.group else {}))
 
@@ -194,28 +221,33 @@ class Manifest:
             head = json.loads(next(reader))
             if head["format"] != FORMAT:
                 raise UserError(f"it is of format {head['format']!r}, this version reads {FORMAT}")
-            base = Path(head["root"])
+            # As text: paths intern their parts, and the table of these grows with the images.
+            base, images = _before_names(Path(head["root"])), head.get("images", "")
+            if images and not is_url(images):
+                raise UserError(f"its images lie at {images!r}, which is no URL")
+            values, reading = head["truth_values"], head.get("reading")
+            reading = reading and InputSettings.model_validate(reading)
+            of_images = _before_names(Path(images)) if images else base
             # Lines come in the order of all samples; each split has an order of its own.
-            splits: dict[str, dict[int, Sample]] = {name: {} for name in head["splits"]}
+            splits: dict[str, list[Sample]] = {name: [] for name in head["splits"]}
+            places = {name: array("q") for name in splits}
             for line in reader:
                 entry = json.loads(line)
-                sample = _sample(base, entry)
+                sample = _sample(base, of_images, entry, reading)
                 for name, place in entry["splits"].items():
-                    splits[name][int(place)] = sample
-            values, reading = head["truth_values"], head.get("reading")
-            manifest = cls(
-                root=base,
+                    splits[name].append(sample)
+                    places[name].append(int(place))
+            return cls(
+                root=Path(head["root"]),
                 classes=tuple(head["classes"]),
-                splits={
-                    name: tuple(places[place] for place in sorted(places))
-                    for name, places in splits.items()
-                },
+                splits={name: _in_order(found, places[name]) for name, found in splits.items()},
                 # JSON knows keys of text only.
                 truth_values=None if values is None else {int(k): v for k, v in values.items()},
                 notes=tuple(head["notes"]),
+                reading=reading,
+                images=images,
             )
-            return manifest.with_reading(reading and InputSettings.model_validate(reading))
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        except _NO_MANIFEST as error:
             raise UserError(f"not a manifest that AffinityNet wrote ({error!r})") from error
 
     def write(self, folder: Path) -> None:
@@ -243,11 +275,16 @@ class Manifest:
         except OSError as error:
             raise UserError(f"{path}: can't be read ({error.strerror})") from error
 
-    def _relative(self, path: Path) -> str:
+    @property
+    def images_root(self) -> Path:
+        """What all images lie below: the root, or a URL."""
+        return Path(self.images) if self.images else self.root
+
+    def _relative(self, path: Path, root: Path) -> str:
         try:
-            return path.relative_to(self.root).as_posix()
+            return path.relative_to(root).as_posix()
         except ValueError:
-            raise UserError(f"{path}: is not inside the data set's folder {self.root}") from None
+            raise UserError(f"{path}: is not inside the data set's folder {root}") from None
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -276,20 +313,39 @@ def _line(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _sample(base: Path, entry: dict[str, Any]) -> Sample:
+def _all_differ(splits: Iterable[Sequence[Sample]]) -> bool:
+    """Tell whether surely no id occurs twice, in one split or in two."""
+    hashes = np.fromiter((hash(s.id) for samples in splits for s in samples), np.int64)
+    hashes.sort()
+    return not bool((hashes[1:] == hashes[:-1]).any())
+
+
+def _in_order(samples: list[Sample], places: Sequence[int]) -> tuple[Sample, ...]:
+    """Return samples in the order of their places, which they have already as a rule."""
+    if all(first < second for first, second in pairwise(places)):
+        return tuple(samples)
+    return tuple(dict(sorted(zip(places, samples, strict=True), key=lambda both: both[0])).values())
+
+
+def _sample(base: str, images: str, entry: dict[str, Any], reading: InputSettings | None) -> Sample:
     return Sample(
         entry["id"],
-        _inside(base, entry["image"]),
+        _inside(images, entry["image"]),
         tuple(int(tag) for tag in entry["tags"]),
         None if entry["mask"] is None else _inside(base, entry["mask"]),
         str(entry.get("group", "")),
+        reading,
     )
 
 
-def _inside(root: Path, relative: str) -> Path:
+def _before_names(root: Path) -> str:
+    return str(root / "_").removesuffix("_")
+
+
+def _inside(base: str, relative: str) -> str:
     # A run folder from elsewhere must not lead out of the data set.
     check_relative(relative, "The manifest's path")
-    return root / relative
+    return base + relative.replace("/", os.sep)
 
 
 def _check_no_leftover(sample: Sample) -> None:
@@ -313,10 +369,10 @@ def _check_tags(sample: Sample, classes: int) -> None:
         )
 
 
-def _check_encoding(path: Path) -> None:
+def _check_encoding(path: str) -> None:
     try:
-        str(path).encode()
+        path.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{str(path)!r}: the name is not UTF-8, so no file can record it; rename it"
+            f"{path!r}: the name is not UTF-8, so no file can record it; rename it"
         ) from error

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from affinitynet.data.npy import Header, read_header, read_values
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.store import source
 
 # What zipfile and zlib raise on damaged archives; NotImplementedError is a RuntimeError.
 _DAMAGE = (
@@ -89,7 +90,7 @@ def open_npz(path: Path, advice: str) -> Iterator[Npz]:
         UserError: the file is not there, or no archive.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(source(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {advice}") from None
     except _DAMAGE as error:

@@ -51,6 +51,7 @@ def read_recipe_data(recipe: Recipe) -> Manifest:
         format=settings.format,
         tags=settings.tags,
         background=settings.background,
+        images=settings.images,
     )
     if recipe.networks.run is None or settings.classes is None:
         manifest = read(classes=settings.classes)

@@ -47,6 +47,7 @@ def read_dataset(
     classes: Sequence[str] | None = None,
     tags: str = "auto",
     background: Sequence[str] = (),
+    images: str | None = None,
 ) -> Manifest:
     """Read what a data set holds; no image is decoded.
 
@@ -58,6 +59,7 @@ def read_dataset(
     tags: where tags come from, in layouts with several sources: "table", "annotations", "masks";
         "auto" takes the first that is there.
     background: names of folders or labels that are no class: images that show none of the classes.
+    images: a URL below which the images of a table lie; None: they lie in the folder.
 
     Raises:
         UserError: anything is missing, unknown or ambiguous; names folder, file, image or tag.
@@ -69,7 +71,7 @@ def read_dataset(
     given = folder if folder.is_file() else None
     if given is not None:
         file = as_tag_file(given, format)
-        folder, format = _root_of(file), file.format
+        folder, format = file.path.parent if images else _root_of(file), file.format
         found = TagFiles((file,), {})
     elif not folder.is_dir():
         raise UserError(f"{folder}: there is no such data set folder")
@@ -81,7 +83,12 @@ def read_dataset(
             f"dataset.background: {folder} is of the layout {format}; only {TABLE}, exports of "
             "tags and folders name the background"
         )
-    manifest = _read(folder, format, found, classes, tags, tuple(background))
+    if images and format != "table":
+        raise UserError(
+            f"dataset.images: {folder} is of the layout {format}; only a table ({TABLE}) names "
+            "images that lie behind a URL"
+        )
+    manifest = _read(folder, format, found, classes, tags, tuple(background), images or "")
     notes = [f"{path.relative_to(folder)} is not read: {why}" for path, why in found.unread.items()]
     if len(notes) > _SHOWN:
         notes = [*notes[:_SHOWN], f"{len(notes) - _SHOWN} more files are not read"]
@@ -209,6 +216,7 @@ def _read(
     classes: Sequence[str] | None,
     tags: str,
     background: tuple[str, ...],
+    images: str,
 ) -> Manifest:
     if format == "coco":
         files = {file.split: file.path for file in found.files}
@@ -221,7 +229,7 @@ def _read(
         listing = FILES[format](file.path, known)
         # The reader sees one file; which split it is, its name or folder says.
         listings.append(replace(listing, split=file.split, base=file.path.parent))
-    return read_listings(root, listings, classes, tags, background)
+    return read_listings(root, listings, classes, tags, background, images)
 
 
 def _root_of(file: TagFile) -> Path:

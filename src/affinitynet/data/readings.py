@@ -21,6 +21,7 @@ from affinitynet.progress import say
 from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings_base import InputSettings
+from affinitynet.run_folder.store import is_there, open_file
 
 LOOKED_AT = 200  # training images, evenly over the list, whose values are measured
 _PIXELS = 10_000  # of each, evenly over it
@@ -67,7 +68,7 @@ def find_reading(
     if given is not None and given[0] >= given[1]:
         raise UserError(f"dataset.range = {given}: its second value must be above its first")
     some = samples[:: -(-len(samples) // LOOKED_AT) or 1]
-    kinds = {sample: kind_of(sample.image, page) for sample in some if sample.image.is_file()}
+    kinds = {sample: kind_of(sample.image, page) for sample in some if is_there(sample.image)}
     deep = any(kind.deep for kind in kinds.values())
     if not deep and all(kind.colors for kind in kinds.values()):
         return None if page is None else InputSettings(page=page)
@@ -212,7 +213,7 @@ def _values(path: Path, page: int | None) -> npt.NDArray[Any]:
 def _is_gray16_png(path: Path) -> bool:
     """Tell by a PNG's head whether it holds 16-bit gray values: Pillow reads 16-bit RGB as 8."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(26)
     except OSError:
         return False

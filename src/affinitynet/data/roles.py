@@ -5,6 +5,7 @@ from affinitynet.data.sample import Sample
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import Stage
+from affinitynet.run_folder.store import is_there
 
 
 def samples_of(recipe: Recipe, manifest: Manifest, *roles: str) -> tuple[Sample, ...]:
@@ -26,5 +27,5 @@ def count_files(recipe: Recipe, manifest: Manifest, stage: Stage) -> tuple[int, 
     """Count the images of a per-image stage that have its file, and all of its images."""
     samples = samples_of(recipe, manifest, *stage.roles)
     folder = recipe.out / stage.folder
-    done = sum(output_path(folder, sample.id, stage.suffix).is_file() for sample in samples)
+    done = sum(is_there(output_path(folder, sample.id, stage.suffix)) for sample in samples)
     return done, len(samples)

@@ -15,6 +15,7 @@ from affinitynet.data.truth import load_truth
 from affinitynet.errors import UserError
 from affinitynet.progress import task
 from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.store import is_there
 
 Confusion = NDArray[np.int64]
 
@@ -49,9 +50,9 @@ def confusion_of_folder(
     with task(f"evaluate {name}", len(samples)) as progress:
         for sample in samples:
             file = output_path(folder, sample.id)
-            if instead is not None and (other := output_path(instead, sample.id)).is_file():
+            if instead is not None and is_there(other := output_path(instead, sample.id)):
                 file = other
-            if not file.exists():
+            if not is_there(file):
                 raise UserError(f"{file}: no mask for image {sample.id}")
             read = partial(read_made, maker=maker) if maker else read_labels
             truth, mask = load_truth(manifest, sample), read(file).astype(np.int64)

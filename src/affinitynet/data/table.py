@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from affinitynet.data.folder import RUN_FILES
-from affinitynet.data.found_images import FoundImages
+from affinitynet.data.found_images import BehindUrl, FoundImages
 from affinitynet.data.grid import both
 from affinitynet.data.images import is_image_name, walk_files
 from affinitynet.data.labels import ignore_index, read_labels
@@ -34,6 +34,7 @@ def read_listings(
     classes: Sequence[str] | None,
     tags: str,
     background: Collection[str] = (),
+    url: str = "",
 ) -> Manifest:
     """Make a data set of images and the files that list their tags, one or one for each split.
 
@@ -41,7 +42,8 @@ def read_listings(
     part of one image's path. Splits come from the rows (none: the listing's, else train). Ground
     truth, where given, is ``masks/<id>.png``: 0 (background), 1 ... C and 255 (void). The
     id is the path below ``images/`` (else below the root) without its extension. A row without
-    labels, or with one of the labels `background`, says background only.
+    labels, or with one of the labels `background`, says background only. Below a `url` images lie
+    as they are named.
 
     Raises:
         UserError: missing images, ids that collide, unknown tags, a cell that is no list of labels;
@@ -71,14 +73,14 @@ def read_listings(
     split_of, split_notes = name_splits(
         words, str(listings[0].path if len(listings) == 1 else root)
     )
-    images = FoundImages(root, root / "masks")
+    images = BehindUrl(url) if url else FoundImages(root, root / "masks")
     splits: dict[str, list[Sample]] = {}
     index, files = class_index(names), Files()
     first_of: dict[str, tuple[Listing, Row]] = {}
     for listing in listings:
         for row in listing.rows:
             image = images.find(listing, row)
-            sample_id = _sample_id(root, image)
+            sample_id = images.sample_id(image)
             # The id names every file that the run writes: 1.jpg and 1.png would overwrite each
             # other.
             if (first := first_of.setdefault(sample_id, (listing, row)))[1] is not row:
@@ -98,6 +100,7 @@ def read_listings(
     samples = [sample for split in splits.values() for sample in split]
     return Manifest(
         root=root,
+        images=url,
         classes=names,
         splits={name: tuple(samples) for name, samples in splits.items()},
         notes=(
@@ -122,12 +125,6 @@ def _same_id(first: tuple[Listing, Row], second: tuple[Listing, Row], sample_id:
     if one is not other:
         where = f"{one.path}, {row.place}, and {other.path}, {last.place}"
     return f"{where}: both images would be written as {sample_id}.png; rename one"
-
-
-def _sample_id(root: Path, image: Path) -> str:
-    base = root / "images"
-    relative = image.relative_to(base if image.is_relative_to(base) else root)
-    return relative.with_suffix("").as_posix()
 
 
 def _mask_tags(mask: Path | None, classes: int, where: str) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from affinitynet.errors import UserError
+from affinitynet.run_folder.store import open_file, source
 
 Values = npt.NDArray[Any]
 Tags = dict[int, tuple[Any, ...]]
@@ -72,7 +73,7 @@ class Head(NamedTuple):
 def is_tiff(path: Path) -> bool:
     """Tell by its first bytes whether a file is a TIFF."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(4) in _MAGIC
     except OSError:
         return False
@@ -84,7 +85,7 @@ def read_head(path: Path, page: int = 0) -> Head:
     Raises:
         UserError: a damaged file.
     """
-    with _blaming(path), path.open("rb") as file:
+    with _blaming(path), open_file(path) as file:
         tags, pages = _directories(file, page)
         return _head(tags, pages)
 
@@ -241,7 +242,7 @@ def _opened(path: Path) -> Any:
     # It says of odd tags what matters to nobody here.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # One file alone: OME's may name others.
-    return tifffile.TiffFile(path, _multifile=False)
+    return tifffile.TiffFile(source(path), _multifile=False)
 
 
 class _Plane(NamedTuple):

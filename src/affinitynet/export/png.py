@@ -1,11 +1,11 @@
 """Label PNGs alone, with the names of the labels: ``<id>.png`` and ``classes.txt``."""
 
-import shutil
 from pathlib import Path
 
 from affinitynet.data import Sample, voc_palette, write_labels
 from affinitynet.export.dataset import Export
 from affinitynet.export.pictures import place
+from affinitynet.run_folder.store import copy_to
 
 
 def write(export: Export, out: Path) -> None:
@@ -19,7 +19,7 @@ def write_mask(export: Export, sample: Sample, folder: Path) -> str:
     """Write an image's mask below `folder`; return its name there."""
     target = place(folder, sample.id, ".png")
     if export.keep_void and not export.is_corrected(sample):
-        shutil.copyfile(export.file(sample), target)
+        copy_to(export.file(sample), target)
     else:
         write_labels(target, export.labels(sample), voc_palette())
     return target.relative_to(folder).as_posix()

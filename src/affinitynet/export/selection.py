@@ -18,6 +18,7 @@ from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import RECORD
 from affinitynet.run_folder.stages import Stage
+from affinitynet.run_folder.store import is_there
 
 _NAMED = 20  # of those left out; their number is said anyway
 
@@ -42,7 +43,7 @@ def find_masks(
     stage = _maker(recipe, folder)
     kind = "final" if folder == MASKS.folder else folder
     expected = _expected(recipe, manifest, stage, folder)
-    there = sum(output_path(recipe.out / folder, s.id).is_file() for s in expected)
+    there = sum(is_there(output_path(recipe.out / folder, s.id)) for s in expected)
     unfinished = not (recipe.out / stage.folder / RECORD).is_file()
     if not there or (unfinished and not partial_):
         hint = "" if partial_ or not there else ", or take what is there with --partial"
@@ -86,13 +87,13 @@ def _expected(recipe: Recipe, manifest: Manifest, stage: Stage, folder: str) -> 
     roles = ("val",) if folder == PREDICTIONS.folder else stage.roles
     ids = {sample.id for sample in samples_of(recipe, manifest, *roles)}
     masks = recipe.out / folder
-    return [s for s in manifest.samples if s.id in ids or output_path(masks, s.id).is_file()]
+    return [s for s in manifest.samples if s.id in ids or is_there(output_path(masks, s.id))]
 
 
 def _check(masks: Path, sample: Sample, manifest: Manifest, pictures: bool) -> bool:
     """Refuse a mask that is missing or broken; return whether it has void pixels."""
     file = output_path(masks, sample.id)
-    if not file.is_file():
+    if not is_there(file):
         raise UserError("its mask is missing")
     labels = read_labels(file)
     values = np.unique(labels).astype(np.int64)

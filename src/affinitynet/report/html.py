@@ -34,6 +34,7 @@ from affinitynet.run_folder.folder import RECIPE, atomic_write, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import final_masks
+from affinitynet.run_folder.store import is_there
 
 PANEL_SIDE = 320  # pixels; six panels fill a wide screen, twelve rows stay near 1 MB
 _BINS = 20
@@ -112,7 +113,7 @@ def _prediction_sections(
     """Show the segmenter's masks of unseen images, once there are some."""
     folder = run_folder / PREDICTIONS.folder
     pool = samples_of(recipe, manifest, "val")
-    pool = tuple(sample for sample in pool if output_path(folder, sample.id).is_file())
+    pool = tuple(sample for sample in pool if is_there(output_path(folder, sample.id)))
     if not pool:
         return []
     selection = select(folder, manifest, pool, samples, what="predicted mask")
@@ -191,7 +192,7 @@ def duration(seconds: float | None) -> str:
 def _begun(run_folder: Path, sample: Sample) -> bool:
     """Tell whether any stage made something of the image yet."""
     outputs = (PSEUDO, CONFIDENT, CAMS)
-    return any(output_path(run_folder / a.folder, sample.id, a.suffix).is_file() for a in outputs)
+    return any(is_there(output_path(run_folder / a.folder, sample.id, a.suffix)) for a in outputs)
 
 
 def image_table(

@@ -11,6 +11,7 @@ from affinitynet.data import Manifest, Sample, load_truth, read_labels
 from affinitynet.data.sample import evenly
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import output_path
+from affinitynet.run_folder.store import is_there
 
 RANKED_AT_MOST = 2000  # reading two PNGs an image takes about 10 ms; a report should open soon
 
@@ -83,7 +84,7 @@ def image_iou(
 def score(folder: Path, manifest: Manifest, sample: Sample) -> Scored:
     """Score the sample's mask in `folder`; None where mask or truth is missing or unreadable."""
     path = output_path(folder, sample.id)
-    if sample.mask is None or not path.is_file():
+    if sample.mask is None or not is_there(path):
         return Scored(sample, None)
     try:
         truth, mask = load_truth(manifest, sample), read_labels(path)

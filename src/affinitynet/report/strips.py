@@ -31,6 +31,7 @@ from affinitynet.run_folder.artifacts import ARTIFACTS, CAMS, CORRECTED, PREDICT
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import stages_of
+from affinitynet.run_folder.store import is_there
 
 IMAGE, TRUTH = "image", "truth"
 # Title of a column and what it shows: the image, its ground truth, or a folder of the run.
@@ -122,7 +123,7 @@ def draw_strip(
 
 def _draw_image(image: Pixels | None, sample: Sample, side: int) -> tuple[Pixels, set[int]]:
     if image is None:
-        raise _MissingError("image not readable" if sample.image.is_file() else "image not found")
+        raise _MissingError("image not readable" if is_there(sample.image) else "image not found")
     return resize_image(image, fit(image.shape[0], image.shape[1], side)), {
         tag + 1 for tag in sample.tags
     }
@@ -131,7 +132,7 @@ def _draw_image(image: Pixels | None, sample: Sample, side: int) -> tuple[Pixels
 def _draw_cams(
     image: Pixels | None, path: Path, classes: int, side: int
 ) -> tuple[Pixels, set[int]]:
-    if not path.is_file():
+    if not is_there(path):
         raise _MissingError("not made")
     try:
         indices, maps = load_cams(path, classes=classes)
@@ -159,7 +160,7 @@ def _read_mask(
     if source == TRUTH:
         if sample.mask is None:
             raise _MissingError("none given")
-    elif not path.is_file():
+    elif not is_there(path):
         raise _MissingError("not made")
     try:
         mask = load_truth(manifest, sample) if source == TRUTH else read_labels(path)

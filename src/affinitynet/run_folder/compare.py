@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from affinitynet.run_folder.artifacts import EVALUATION, FIGURES
-from affinitynet.run_folder.folder import file_name
 from affinitynet.run_folder.stages import Stage
+from affinitynet.run_folder.store import content_name, members
 
 # Of what a stage makes; its records hold times.
 _SUFFIXES = (".png", ".npz", ".safetensors")
@@ -31,15 +31,16 @@ def _compare(first: Path, second: Path, stage: Stage) -> Compared:
         for artifact in stage.artifacts
         for name in _made(first, artifact.folder) | _made(second, artifact.folder)
     )
-    differ = (name for name in names if file_name(first / name) != file_name(second / name))
+    differ = (name for name in names if content_name(first / name) != content_name(second / name))
     return Compared(stage.name, len(names), tuple(differ))
 
 
 def _made(root: Path, folder: str) -> set[str]:
     files = (file for file in (root / folder).rglob("*") if file.is_file())
     figures = root / EVALUATION.folder / FIGURES
-    return {
+    loose = {
         file.relative_to(root).as_posix()
         for file in files
         if file.suffix in _SUFFIXES or file == figures
     }
+    return loose | {f"{folder}/{name}" for name in members(root / folder)}

@@ -91,6 +91,8 @@ def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         if record:
             _flush_folder(path.parent)
+    except UserError:  # says what it is about
+        raise
     except Exception as error:
         cause = _system_error(error)
         if cause is None:
@@ -214,7 +216,15 @@ def fingerprint(value: Any) -> str:
     """Hash a JSON-able value to 16 hex digits: equal values give the same on every machine."""
     # One spelling for equal values: the order of keys and spaces must not count.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint_text([text])
+
+
+def fingerprint_text(parts: Iterable[str]) -> str:
+    """Hash a text, given in parts, to 16 hex digits."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode())
+    return found.hexdigest()[:16]
 
 
 def file_name(file: Path) -> str:
@@ -223,6 +233,11 @@ def file_name(file: Path) -> str:
         return "missing"
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
+def bytes_name(content: bytes) -> str:
+    """Hash bytes as `file_name` hashes a file of them."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def folder_name(folder: Path, suffixes: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from affinitynet.errors import UserError, did_you_mean
 from affinitynet.run_folder.backbone_names import check_strides, fit_transformers
 from affinitynet.run_folder.flags import find_section, nearest_settings, read_yaml
 from affinitynet.run_folder.folder import check_relative
-from affinitynet.run_folder.setting_types import FILES, Device
+from affinitynet.run_folder.setting_types import FILES, Device, Store
 from affinitynet.run_folder.settings import (
     AffinitySettings,
     BackboneSettings,
@@ -74,6 +74,12 @@ class Recipe(Settings):
         (),
         description="programs that are told each training step's losses, through accelerate; "
         "tensorboard writes to the run folder's logs/",
+    )
+    store: Store = Field(
+        "files",
+        description="how a stage keeps what it makes of images: files, one for each image; tar, "
+        "one for each 64 of them in WebDataset's layout; or a URL, as s3://bucket/run, to keep "
+        "such tars there",
     )
     tile: int = Field(
         0,

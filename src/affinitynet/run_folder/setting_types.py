@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from affinitynet.run_folder.urls import is_url
+
 MOST_THRESHOLDS = 1000  # of a sweep: three counts a class each
 
 
@@ -53,6 +55,22 @@ def source_of(*known: str, function: bool = False) -> AfterValidator:
         raise ValueError(f"a source is {', '.join(known)} or files:FOLDER")
 
     return AfterValidator(check)
+
+
+def _url(text: str) -> str:
+    if not is_url(text):
+        raise ValueError("a URL is written as s3://bucket/folder")
+    return text.rstrip("/")
+
+
+def _store(name: str) -> str:
+    if name not in ("files", "tar") and not is_url(name):
+        raise ValueError("a store is files, tar or a URL (s3://bucket/folder)")
+    return name.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_url)]
+Store = Annotated[str, AfterValidator(_store)]
 
 
 def _device(name: str) -> str:

@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from affinitynet.run_folder.setting_types import ascending, countable, source_of, with_train
+from affinitynet.run_folder.setting_types import (
+    Url,
+    ascending,
+    countable,
+    source_of,
+    with_train,
+)
 from affinitynet.run_folder.settings_base import (
     BLOCK,
     MOST_ROUNDS,
@@ -79,6 +85,11 @@ class DatasetSettings(Settings):
     )
     page: int | None = Field(
         None, ge=0, description="which page of TIFFs of several to read, from 0; null: refuse those"
+    )
+    images: Url | None = Field(
+        None,
+        description="URL below which a table's images lie, as s3://bucket/photos; null: they lie "
+        "with it in the data set's folder",
     )
     range: Annotated[tuple[float, float], AfterValidator(ascending)] | None = Field(
         None,

@@ -35,6 +35,7 @@ from affinitynet.run_folder.artifacts import (
 from affinitynet.run_folder.choices import truth_chose
 from affinitynet.run_folder.folder import write_json
 from affinitynet.run_folder.stages import provenance, with_all_behind
+from affinitynet.run_folder.store import is_there
 from affinitynet.stages.context import Context
 from affinitynet.stages.counting import (
     CountTogether,
@@ -83,7 +84,7 @@ def measure(context: Context, count: CountTogether = count_here) -> Findings:
     for split in dict.fromkeys(name for name in (train, dataset.val) if name):
         samples = _with_truth(context.manifest.splits.get(split, ()))
         for artifact in _measured(context) if samples else ():
-            there = sum(context.file(artifact, sample).is_file() for sample in samples)
+            there = sum(is_there(context.file(artifact, sample)) for sample in samples)
             if there == len(samples):
                 rows += _rows(context, artifact, split, samples, count)
             elif there:

@@ -22,6 +22,7 @@ from affinitynet.errors import NotFiniteError, UserError
 from affinitynet.progress import task
 from affinitynet.run_folder.artifacts import CORRECTED, Artifact
 from affinitynet.run_folder.records import StageFolder, shards_of
+from affinitynet.run_folder.store import is_there, pack, remove_empty
 from affinitynet.stages.context import Context
 
 Loaded = TypeVar("Loaded")
@@ -82,23 +83,30 @@ def make_each(
     shards = shards_of([sample.id for sample in samples])
     starts = [0, *accumulate(len(ids) for ids in shards)]
     # Who helps leaves that to the one that leads: so many looks of so many processes take hours.
-    there = [context.leads and context.file(artifact, sample).is_file() for sample in samples]
+    there = [context.leads and is_there(context.file(artifact, sample)) for sample in samples]
     numbers = {sample.id: number for number, sample in enumerate(samples)}
     made = 0
+    packed = _packed(context, artifact)
 
     def settled(sample: Sample) -> None:
         nonlocal made
         made += 1
         claims.settle(numbers[sample.id])
 
+    def record(shard: int) -> None:
+        for folder_, suffix in packed:
+            names = [f"{sample_id}{suffix}" for sample_id in shards[shard]]
+            pack(folder_, shard, names, context.recipe.store.removeprefix("tar"))
+        folder.finish_shard(shard, shards[shard])
+
     with Claims(
         context.root,
         artifact.folder,
         [range(start, end) for start, end in pairwise(starts)],
         place=here(),
-        is_there=lambda number: context.file(artifact, samples[number]).is_file(),
+        is_there=lambda number: is_there(context.file(artifact, samples[number])),
         is_recorded=lambda shard: folder.has_shard(shard, shards[shard]),
-        record=lambda shard: folder.finish_shard(shard, shards[shard]),
+        record=record,
         recorded=None if context.leads else folder.listed_shards,
     ) as claims:
         for _ in rounds(claims, name, leads=context.leads):
@@ -113,7 +121,17 @@ def make_each(
                 settled=settled,
                 workers=context.recipe.workers,
             )
+    for folder_, _ in packed:
+        remove_empty(folder_)
     return {"counts": {"total": len(samples), "done": made}}
+
+
+def _packed(context: Context, artifact: Artifact) -> list[tuple[Path, str]]:
+    """Return folder and suffix of what a stage makes with an artifact, where tars keep it."""
+    if context.recipe.store == "files":
+        return []
+    stage = context.stage(context.maker(artifact))
+    return [(context.folder(each), each.suffix) for each in stage.artifacts if each.suffix]
 
 
 def rounds(claims: Claims, name: str, *, leads: bool, last: bool = True) -> Iterator[None]:

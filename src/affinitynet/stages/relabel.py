@@ -28,6 +28,7 @@ from affinitynet.ops.propagation import label_scores
 from affinitynet.run_folder.artifacts import PSEUDO, Artifact, Round
 from affinitynet.run_folder.rounds import leaves_out, round_before
 from affinitynet.run_folder.stages import Stage
+from affinitynet.run_folder.store import is_there
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, make_each, read_mask
 from affinitynet.walking import refined
@@ -150,7 +151,7 @@ def _labels_before(
     """Read the mask that the round before left, or the pseudo mask, without a correction."""
     if before is None:
         return context.labels(PSEUDO, sample)
-    drawn_over = context.file(before.uncorrected, sample).is_file()
+    drawn_over = is_there(context.file(before.uncorrected, sample))
     return context.labels(before.uncorrected if drawn_over else before.masks, sample)
 
 

@@ -163,7 +163,7 @@ def judge(context: Context, model: Classifier, held: tuple[Sample, ...]) -> dict
     say(f"train_classifier: average precision of the tags on {len(held)} held-out images, in %")
     for line in table_lines(rows):
         say(f"  {line}")
-    listed = suspicious_tags(1 / (1 + np.exp(-logits)), held, rows, context.manifest.root)
+    listed = suspicious_tags(1 / (1 + np.exp(-logits)), held, rows, context.manifest.images_root)
     with (
         atomic_write(context.folder(CLASSIFIER) / SUSPICIOUS) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,

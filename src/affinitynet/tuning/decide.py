@@ -21,6 +21,7 @@ from affinitynet.run_folder.artifacts import AFFINITIES, CAMS
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.run_folder.store import is_there
 from affinitynet.walking import guarded, refined, score_key, seeds_of, walked
 
 Labels = NDArray[np.integer]
@@ -86,7 +87,7 @@ def find_samples(recipe: Recipe, manifest: Manifest, count: int) -> list[Sample]
     able = [
         sample
         for sample in samples_of(recipe, manifest, "train", "figures")
-        if sample.tags and output_path(folder, sample.id, AFFINITIES.suffix).is_file()
+        if sample.tags and is_there(output_path(folder, sample.id, AFFINITIES.suffix))
     ]
     if not able:
         raise UserError(

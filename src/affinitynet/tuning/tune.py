@@ -19,6 +19,7 @@ from affinitynet.run_folder.flags import show_value
 from affinitynet.run_folder.folder import RECIPE, atomic_write, locked, output_path, write_json
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.run_folder.store import is_there
 from affinitynet.tuning.choose import Validation, changes, choose, curves, validate
 from affinitynet.tuning.curve import draw_curve
 from affinitynet.tuning.decide import Case, decide, find_samples, in_data_set, load_case
@@ -159,7 +160,7 @@ def _with_truth(recipe: Recipe, manifest: Manifest, folder: Path) -> tuple[list[
 
 
 def _of(folder: Path, sample: Sample) -> bool:
-    return output_path(folder, sample.id).is_file()
+    return is_there(output_path(folder, sample.id))
 
 
 def _read(folder: Path, case: Case, manifest: Manifest) -> NDArray[np.integer[Any]]:

@@ -37,6 +37,7 @@ from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.run_folder.stages import final_masks, stages_of
+from affinitynet.run_folder.store import is_there
 
 TRUST = "trust.csv"
 TRUTH = "truth"
@@ -141,7 +142,7 @@ class Viewed:
             return None if sample.mask is None else load_truth(self.manifest, sample)[None]
         artifact = next(a for a in ARTIFACTS if a.folder == layer)
         file = self.file(artifact, sample)
-        if not file.is_file():
+        if not is_there(file):
             return None
         if artifact == CAMS:
             return _strongest(*load_cams(file, classes=classes))
@@ -153,7 +154,7 @@ class Viewed:
         A corrected image without a mask has its correction alone.
         """
         file, classes = self.file(self.final, sample), len(self.manifest.classes)
-        if not file.is_file():
+        if not is_there(file):
             return read_correction(self.root, sample.id, classes)
         return correct_labels(read_labels(file), self.root, sample.id, classes)
 
@@ -163,7 +164,7 @@ class Viewed:
         try:
             mask = self.final_labels(sample)
             first = self.file(PSEUDO if self.final == MASKS else WALK, sample)
-            other = read_labels(first) if first.is_file() else None
+            other = read_labels(first) if is_there(first) else None
         except UserError:
             mask = other = None
         found: dict[str, Any] = {"index": index, "empty": None, "area": None, "disagreement": None}
@@ -202,7 +203,7 @@ class Viewed:
     def has_affinities(self, sample: Sample) -> bool:
         """Whether the walk of an image can be decided again."""
         both = (self.file(AFFINITIES, sample), self.file(CAMS, sample))
-        return self.walks and all(file.is_file() for file in both)
+        return self.walks and all(is_there(file) for file in both)
 
     def _colors(self) -> list[tuple[int, int, int]]:
         return [class_color(label) for label in range(1, len(self.manifest.classes) + 1)]

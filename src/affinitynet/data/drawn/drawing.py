@@ -72,14 +72,14 @@ class Owners:
         """Know each image by its id, its path below the data set's root, and its file's name."""
         self._found: dict[str, list[Sample]] = {}
         for sample in manifest.samples:
-            path = sample.image.relative_to(manifest.root).as_posix()
+            path = sample.image.relative_to(manifest.images_root).as_posix()
             last = path.rpartition("/")[2]
             stem = sample.id.rpartition("/")[2]
             for name in {sample.id, path, last, stem}:
                 self._found.setdefault(compose(name), []).append(sample)
         self._whole = {compose(sample.id): sample for sample in manifest.samples}
         self._whole |= {
-            compose(sample.image.relative_to(manifest.root).as_posix()): sample
+            compose(sample.image.relative_to(manifest.images_root).as_posix()): sample
             for sample in manifest.samples
         }
 
