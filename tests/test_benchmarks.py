@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from affinitynet.pipeline import Run, evaluate_run
+from affinitynet.run_folder.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
@@ -86,7 +87,7 @@ def test_ablations_decide_as_the_pipeline(walked: Run) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_whole_run_is_measured_stage_by_stage(walked: Run, tmp_path: Path) -> None:
     module = load("end_to_end")
-    recipe = an.Recipe.load(walked.recipe.out / "recipe.yaml", out=tmp_path / "run")
+    recipe = Recipe.load(walked.recipe.out / "recipe.yaml", out=tmp_path / "run")
     rows, machine, seconds = module.run(recipe, "compute_cams", 1)
     classifier, cams = rows
     assert (classifier.stage, cams.stage) == ("train_classifier", "compute_cams")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,11 @@ def test_commands_on_a_finished_run(
     assert "9 different images" in prints("check", tmp_path / "voc")
     prints("predict", ran, toy / "images", "--out", tmp_path / "masks")
     assert len(list((tmp_path / "masks").rglob("*.png"))) == 12
+
+
+def test_sigterm_ends_the_calling_program_as_before(ran: Path) -> None:
+    assert (ran / "recipe.yaml").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_documents_of_a_finished_run(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:

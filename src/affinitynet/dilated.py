@@ -20,21 +20,20 @@ def faster_dilated(network: nn.Module) -> Iterator[None]:
     grids, laid out as images of a batch, are convolved without dilation. Gradients are the same but
     for the order of their sums.
     """
-    changed = [module for module in network.modules() if _is_slow(module)]
+    changed = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _is_slow(m)]
     for module in changed:
-        module.forward = _Forward(module)  # type: ignore[method-assign, assignment]
+        vars(module)["forward"] = _Forward(module)
     try:
         yield
     finally:
         for module in changed:
-            del module.forward
+            del vars(module)["forward"]
 
 
-def _is_slow(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Conv2d) or module.bias is not None:
-        return False
+def _is_slow(module: nn.Conv2d) -> bool:
     return (
-        module.groups == module.in_channels == module.out_channels
+        module.bias is None
+        and module.groups == module.in_channels == module.out_channels
         and module.kernel_size == (3, 3)
         and module.stride == (1, 1)
         and 1 < module.dilation[0] == module.dilation[1] <= LARGEST
