@@ -98,5 +98,5 @@ def test_a_saved_segmenter_says_it_too(made: Path, value: float, refine: bool) -
     with torch.no_grad():
         weights[:] = value
     image = made / "data" / "images" / "0000.png"
-    with pytest.raises(NotFiniteError, match="the segmenter's probabilities .* NaN or infinite"):
+    with pytest.raises(NotFiniteError, match=r"the segmenter's probabilities .* NaN or infinite"):
         segmenter.predict(image)
