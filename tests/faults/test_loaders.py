@@ -24,17 +24,21 @@ class Numbers:
         return torch.tensor(index)
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGBUS"])
-def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def go_on_without(number: int) -> None:
+    """Take batches after one of the processes that load them was sent a signal."""
     order = Order(4, 2, 0, range(200), lambda epoch: 2)
-    device = torch.device("cpu")
-    with (
-        pytest.raises(UserError, match=r"train: a process that loads images was ended .*--workers"),
-        loading("train", Numbers(), order, 2, device) as batches,
-    ):
+    with loading("train", Numbers(), order, 2, torch.device("cpu")) as batches:
         next(batches)
-        os.kill(multiprocessing.active_children()[0].pid or 0, getattr(signal, name))
+        os.kill(multiprocessing.active_children()[0].pid or 0, number)
         for _ in batches:
             pass
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGBUS"])
+def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"train: a process that loads images was ended .*--workers"
+    ):
+        go_on_without(getattr(signal, name))
     assert not multiprocessing.active_children()
     capfd.readouterr()  # what torch says of it
