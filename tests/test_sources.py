@@ -213,6 +213,7 @@ def test_a_python_function_gives_the_cams(voc: Path, tmp_path: Path, tiny_recipe
         (lambda image, tags: np.zeros((len(tags), 3, 3)), r"returned maps of \(1, 3, 3\)"),
         (lambda image, tags: np.full((len(tags), *SIZE), np.nan), "not finite"),
         (lambda image, tags: np.full((len(tags), *SIZE), -1.0), "below 0"),
+        (lambda image, tags: np.full((len(tags), *SIZE), 1.5), "above 1"),
     ],
 )
 def test_a_function_that_gives_other_maps_is_named_with_the_image(

@@ -141,8 +141,8 @@ def loading(
         with _interrupts_held_back():
             batches = _start(name, loader)
         yield _each(batches, device)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        if not (_tells_of_an_end(error) or _was_ended(batches)):
             raise
         raise UserError(
             f"{name}: a process that loads images was ended from outside, as when memory or "
@@ -196,9 +196,36 @@ def _end(batches: Any, tell: End) -> None:
     late.start()
     try:
         shut_down()
+    except RuntimeError as error:
+        if not _tells_of_an_end(error):
+            raise
+        # It came while torch waited for the others, and torch waits for none of them any more.
+        with suppress(OSError):
+            tell.send_bytes(b"end")
+        for process in batches._workers:
+            process.join(5)
     finally:
         late.cancel()
         late.join()
+
+
+def _tells_of_an_end(error: BaseException) -> bool:
+    """Tell torch's error of a process that was ended; its handler raises it anywhere, but once."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+def _was_ended(batches: Any) -> bool:
+    """Tell whether a process that loads has ended badly: in the middle of a batch, a pipe broke."""
+    processes = getattr(batches, "_workers", ())
+    if not processes:
+        return False
+    try:
+        wait([process.sentinel for process in processes], 1)
+        return any(process.exitcode for process in processes)
+    except RuntimeError as error:
+        if not _tells_of_an_end(error):
+            raise
+        return True
 
 
 def _begin(told: End, worker: int) -> None:

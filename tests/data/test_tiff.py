@@ -289,3 +289,51 @@ def test_bytes_are_not_stretched():
     reading = InputSettings(low=(10,), high=(20,))
     assert to_bytes(np.array([[10, 255]], np.uint8), reading).tolist() == [[10, 255]]
     assert to_bytes(np.array([[9, 10, 15, 30]], np.int16), reading).tolist() == [[0, 0, 128, 255]]
+
+
+@needs_tifffile
+@pytest.mark.parametrize(
+    ("kind", "nodata"), [("float32", "-9999"), ("uint16", "65535"), ("int32", "-9999"), ("u2", "7")]
+)
+def test_pixels_that_hold_nothing_do_not_set_the_range(
+    tmp_path: Path, kind: str, nodata: str
+) -> None:
+    """GDAL writes the value of such pixels as text beside the image."""
+    array = values(40, 50, most=1000).astype(kind) + np.dtype(kind).type(1000)
+    array[:10] = float(nodata)
+    file = write(
+        tmp_path / "a.tif", array, extratags=[(42113, "s", 0, nodata, True)], photometric=1
+    )
+    assert read_head(file).nodata == float(nodata)
+    reading = find_reading(samples(file))
+    assert reading is not None
+    assert reading.low is not None
+    assert reading.high is not None
+    assert 1000 <= reading.low[0] < reading.high[0] <= 2000
+    found = load_read(file, reading)
+    assert not found[:10].any()
+    assert found[10:].mean() > 100
+
+
+@needs_tifffile
+def test_bytes_keep_the_value_that_says_nothing(tmp_path: Path) -> None:
+    array = values(40, 50, 4, most=255).astype(np.uint8)
+    tag = [(42113, "s", 0, "0", True)]
+    file = write(tmp_path / "a.tif", array, extratags=tag, **FIVE)
+    np.testing.assert_array_equal(read_tiff(file, None, None), array)
+
+
+@needs_tifffile
+@pytest.mark.parametrize("said", [b"", b"none", b"1e", b"\xff"])
+def test_what_is_no_value_says_nothing(tmp_path: Path, said: bytes) -> None:
+    tag = [(42113, "s", 0, said, True)]
+    assert read_head(write(tmp_path / "a.tif", values(4, 5), extratags=tag)).nodata is None
+
+
+@needs_tifffile
+def test_a_palette_of_16_bits_is_no_brightness(tmp_path: Path) -> None:
+    colors = np.zeros((3, 65536), np.uint16)
+    file = write(tmp_path / "a.tif", values(4, 5), photometric="palette", colormap=colors)
+    for read in (lambda: kind_of(file), lambda: read_tiff(file, None, None)):
+        with pytest.raises(UserError, match=r"a\.tif: has a palette of 16 bits.*save it as RGB"):
+            read()

@@ -23,6 +23,9 @@ OPERATIONS = {
         torch.zeros(6, 7, 3, dtype=torch.uint8), cams[0], iterations=1
     ),
     "class_activation_maps": lambda maps: ops.class_activation_maps(maps, torch.rand(3, 2)),
+    "dense_crf": lambda scores: ops.dense_crf(
+        torch.zeros(6, 7, 3, dtype=torch.uint8), scores[0], iterations=1
+    ),
     "affinity": lambda values: walk(affinity=values.expand(1, *AFFINITY.shape[1:])),
 }
 
@@ -100,3 +103,33 @@ def test_targets_of_another_kind_are_refused():
         ops.affinity_loss(AFFINITY, targets._replace(negative=targets.negative.float()))
     with pytest.raises(ValueError, match="must match"):
         ops.affinity_loss(AFFINITY, targets._replace(negative=targets.negative[:, :2]))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_labels_are_not_chosen_among_what_is_not_finite(value):
+    with pytest.raises(ValueError, match=r"scores .* NaN or infinite"):
+        ops.label_scores(spoilt(value)[0])
+    assert ops.label_scores(torch.eye(3, dtype=torch.int64)[:, None]).tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("iterations", [1.5, math.nan, True, 10**7])
+def test_iterations_of_the_crf_are_a_whole_number_in_reach(iterations):
+    with pytest.raises(ValueError, match="iterations must be a whole number from 0 to 1,000,000"):
+        ops.dense_crf(torch.zeros(6, 7, 3), torch.rand(2, 6, 7), iterations=iterations)
+
+
+@pytest.mark.parametrize("name", ["gaussian_compat", "bilateral_compat"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_of_the_crf_are_finite(name, value):
+    with pytest.raises(ValueError, match="must be finite"):
+        ops.dense_crf(torch.zeros(6, 7, 3), torch.rand(2, 6, 7), **{name: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_refinement_takes_no_image_and_no_weight_that_is_not_finite(value):
+    image = torch.zeros(6, 7, 3)
+    with pytest.raises(ValueError, match="position_weight at least 0"):
+        ops.pixel_adaptive_refinement(image, torch.rand(2, 6, 7), position_weight=value)
+    image[2, 3, 1] = value
+    with pytest.raises(ValueError, match=r"image .* NaN or infinite"):
+        ops.pixel_adaptive_refinement(image, torch.rand(2, 6, 7))

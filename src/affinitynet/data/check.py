@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from affinitynet.data.copies import identical
-from affinitynet.data.images import load_image, read_orientation, read_size
+from affinitynet.data.images import fits_unturned, load_image, read_orientation, read_size
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.readings import describe, find_reading
 from affinitynet.data.sample import Sample
@@ -274,11 +274,7 @@ def _is_unturned(sample: Sample, size: tuple[int, int]) -> bool:
     # COCO's outlines have no EXIF of their own.
     if sample.mask is None or sample.mask.suffix.lower() == ".json":
         return False
-    turn = read_orientation(sample.image)
-    # EXIF's 2 to 4 mirror or turn by half and keep the size; 5 to 8 swap the sides, which the check
-    # of sizes finds unless the image is square.
-    fits = turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])
-    return fits and read_orientation(sample.mask) == 1
+    return fits_unturned(sample.image, size) and read_orientation(sample.mask) == 1
 
 
 def _unturned(found: Iterable[Finding]) -> list[str]:

@@ -96,7 +96,7 @@ def check_corrections(root: Path, manifest: Manifest) -> None:
                 "take it out"
             )
         # First its size: a small file may hold 100 million pixels.
-        size, own = read_size(sample.image), read_size(file)
+        size, own = read_size(sample.image, sample.reading), read_size(file)
         if own != size:
             raise UserError(
                 f"{file}: is {own[1]} x {own[0]}, its image {size[1]} x {size[0]}; delete it, or "

@@ -147,6 +147,16 @@ def read_orientation(path: Path) -> int:
     return read_head(path).orientation if is_tiff(path) else _read(path, orientation, close=True)
 
 
+def fits_unturned(path: Path, size: tuple[int, int]) -> bool:
+    """Tell whether an image is turned and of the same size (H, W) as if it were not.
+
+    2 to 4 mirror or turn by half and keep the size; 5 to 8 swap the sides, which checks of sizes
+    find unless the image is square.
+    """
+    turn = read_orientation(path)
+    return turn in (2, 3, 4) or (turn > 4 and size[0] == size[1])
+
+
 def orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8; 1 where nothing that can be read says one."""
     try:

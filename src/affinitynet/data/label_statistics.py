@@ -53,7 +53,12 @@ def judge_segmenter(
     it.
     """
     said = []
-    # An entropy of 0 is one label everywhere: there is nothing to learn, so nothing to judge.
+    if not any(taught.images.keys() - {0}):
+        said.append(
+            f"none of the {taught.maps} masks that the segmenter learns from shows a class: it can "
+            "only say background; look at its labels in pseudo/"
+        )
+    # An entropy of 0 is one label everywhere, of which the loss says nothing.
     if 0 < LOOKED * entropy < loss:
         said.append(
             f"the segmenter learned nothing from its images: its cross entropy is {loss:.3g}, "

@@ -16,6 +16,12 @@ def compose(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def spellings(name: str) -> tuple[str, ...]:
+    """Return the forms in which a name may be stored, its own first: composed and decomposed."""
+    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return tuple(dict.fromkeys(forms))
+
+
 def fold(name: str) -> str:
     """Reduce a name to what tells it from others: no case, spaces, '-', '_', invisible letters."""
     folded = unicodedata.normalize("NFKC", name).casefold()

@@ -100,10 +100,15 @@ def settle_reading(recipe: Recipe, manifest: Manifest) -> tuple[Recipe, Manifest
     """Give a recipe and its data set the reading that the run folder has, or that the data need.
 
     Raises:
-        UserError: as `find_reading`.
+        UserError: as `find_reading`; or the networks of another run take none but bytes.
     """
-    settled = with_reading(recipe, _reading_of(recipe, manifest))
-    reading = settled.backbone.input
+    reading = _reading_of(recipe, manifest)
+    if recipe.networks.run and recipe.backbone.input is None and reading and reading.mean:
+        raise UserError(
+            f"{recipe.data}: {describe(reading)}, but the networks of {recipe.networks.run} "
+            "learned from 8-bit gray or RGB; save these images so too"
+        )
+    settled = with_reading(recipe, reading)
     if reading is not None:
         say(describe(reading))
     return settled, manifest.with_reading(reading)

@@ -24,8 +24,10 @@ MOST_CHANNELS = 256
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
 _KIND, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _DESCRIPTION = 254, 256, 257, 258, 262, 270
 _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 274, 277, 338, 339
-_MIN_IS_WHITE, _RGB = 0, 2
-_KNOWN = {254, 256, 257, 258, 262, 270, 274, 277, 338, 339}
+_NODATA = 42113  # GDAL's, as text: the value of pixels that hold nothing
+_MIN_IS_WHITE, _RGB, _PALETTE = 0, 2, 3
+_KNOWN = {254, 256, 257, 258, 262, 270, 274, 277, 338, 339, _NODATA}
+_TEXTS = (_DESCRIPTION, _NODATA)
 _FORMS = {1: "B", 2: "s", 3: "H", 4: "L", 16: "Q"}  # of tags' values, for `struct`
 _MOST_TAGS, _LONGEST = 4096, 1_000_000
 _ALPHA = (1, 2)  # of what ExtraSamples says
@@ -39,7 +41,8 @@ class Head(NamedTuple):
     """What a TIFF says of itself: size (H, W) as stored, how it is turned, what its values are.
 
     channels: of a page, alpha counted out. kind: u, i or f, as numpy's. pages: without reduced
-    copies. stacked: another program says how pages make up one image (ImageJ, OME).
+    copies. stacked: another program says how pages make up one image (ImageJ, OME). nodata: the
+    value of pixels that hold nothing (GDAL), or None.
     """
 
     size: tuple[int, int]
@@ -50,6 +53,7 @@ class Head(NamedTuple):
     photometric: int
     pages: int
     stacked: bool
+    nodata: float | None = None
 
     @property
     def plain(self) -> bool:
@@ -62,7 +66,8 @@ class Head(NamedTuple):
     def gray16(self) -> bool:
         """Whether Pillow reads it as it is: 16-bit gray."""
         gray = self.bits == 16 and self.kind == "u" and self.channels == 1
-        return gray and self.photometric == 1 and self.pages == 1 and not self.stacked
+        alone = self.photometric == 1 and self.pages == 1 and not self.stacked
+        return gray and alone and self.nodata is None
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -140,8 +145,8 @@ def _read_tags(file: IO[bytes], order: str, big: bool) -> tuple[Tags, int]:
         tag, kind, number = unpack("HHQ" if big else "HHL")
         inline, after = 8 if big else 4, file.tell() + (8 if big else 4)
         form = _FORMS.get(kind, "")
-        # Text is the description's alone, whatever a damaged file says of numbers.
-        if tag in _KNOWN and form and number <= _LONGEST and (form == "s") == (tag == _DESCRIPTION):
+        # No other tag is text, whatever a damaged file says of numbers.
+        if tag in _KNOWN and form and number <= _LONGEST and (form == "s") == (tag in _TEXTS):
             form = order + (f"{number}s" if form == "s" else form * number)
             if struct.calcsize(form) > inline:
                 file.seek(unpack("Q" if big else "L")[0])
@@ -167,7 +172,15 @@ def _head(tags: Tags, pages: int) -> Head:
         pages,
         # A large hyperstack of ImageJ has one directory for all of its images.
         stacked or (images is not None and int(images[1]) > 1),
+        _number(b"".join(tags.get(_NODATA, ()))),
     )
+
+
+def _number(text: bytes) -> float | None:
+    try:
+        return float(text.rstrip(b"\0 ").replace(b",", b"."))
+    except ValueError:
+        return None
 
 
 def pages_error(path: Path, pages: int) -> UserError:
@@ -183,7 +196,7 @@ def channels_of(path: Path, page: int | None) -> tuple[int, bool]:
     Raises:
         UserError: as `read_tiff`; pixels are not read.
     """
-    head = read_head(path, page or 0)
+    head = _checked_head(path, page)
     if not head.stacked:
         _check_page(path, page, head.pages)
         colors = head.channels == 1 or (head.channels == 3 and head.photometric == _RGB)
@@ -202,7 +215,7 @@ def read_tiff(path: Path, page: int | None, limit: int | None) -> Values:
         UserError: a damaged file, several pages and none chosen, no such page, too many channels or
             pixels, or the extra `tiff` is not installed.
     """
-    head = read_head(path, page or 0)
+    head = _checked_head(path, page)
     with _blaming(path), _opened(path) as file:
         plane = _choose(path, file, page)
         if plane.channels > MOST_CHANNELS:
@@ -217,9 +230,24 @@ def read_tiff(path: Path, page: int | None, limit: int | None) -> Values:
         values = values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind not in "uif" or not values.size:
         raise UserError(f"{path}: has no numbers that are brightness ({values.dtype})")
+    empty = None if head.nodata is None else values == head.nodata
     if head.photometric == _MIN_IS_WHITE and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
+    # Bytes stay bytes: there the value that says nothing is 0 or 255, black or white.
+    if empty is not None and values.dtype != np.uint8 and empty.any():
+        values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+        values[empty] = np.nan
     return _turn(values[..., : head.channels] if not head.stacked else values, head.orientation)
+
+
+def _checked_head(path: Path, page: int | None) -> Head:
+    head = read_head(path, page or 0)
+    if head.photometric == _PALETTE and not head.plain:
+        raise UserError(
+            f"{path}: has a palette of {head.bits} bits, whose numbers are no brightness; save it "
+            "as RGB"
+        )
+    return head
 
 
 def _check_page(path: Path, page: int | None, pages: int) -> None:

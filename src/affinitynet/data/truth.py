@@ -75,14 +75,14 @@ def is_binary(truth: NDArray[np.integer]) -> bool:
     return bool(truth.dtype == np.uint8 and np.isin(truth, (0, 255)).all() and (truth == 255).any())
 
 
-def check_unturned(mask: Path) -> None:
-    """Refuse a mask that EXIF turns: it is read as it is stored.
+def check_unturned(map_: Path) -> None:
+    """Refuse a map (a mask, regions, CAMs) that EXIF turns: programs read it as it is stored.
 
     Raises:
-        UserError: the mask, and what to do.
+        UserError: the file, and what to do.
     """
-    if read_orientation(mask) != 1:
-        raise UserError(f"{mask}: its EXIF orientation turns it; save the mask without EXIF")
+    if read_orientation(map_) != 1:
+        raise UserError(f"{map_}: its EXIF orientation turns it; save it without EXIF")
 
 
 def _only_label(sample: Sample) -> int:

@@ -31,6 +31,7 @@ from affinitynet.models.shallow import freeze_shallow
 from affinitynet.models.transformer import timm_options
 from affinitynet.models.vgg16 import VGG16
 from affinitynet.models.weights import load_weights
+from affinitynet.ops._arguments import check_values
 from affinitynet.ops.normalization import Normalization
 from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import warn
@@ -353,12 +354,17 @@ class Segmenter:
         """Return class probabilities (C + 1, H, W) of one (H, W, 3) uint8 image, on its device.
 
         They are averaged over the settings' scales, or over those given.
+
+        Raises:
+            NotFiniteError: the network's answer is not finite, as its mask would be of one class.
         """
         settings = self.settings
         channels_first = image.permute(2, 0, 1)
-        return segment(
+        scores = segment(
             self.net, channels_first, scales or settings.scales, settings.flip, self.tile
         )
+        check_values(scores, "the segmenter's probabilities")
+        return scores
 
     def decide(self, image: Tensor, scores: Tensor) -> NDArray[np.integer[Any]]:
         """Turn probabilities into a mask (H, W), through the dense CRF where the recipe says so."""

@@ -19,11 +19,7 @@ def check_values(
     Raises:
         ValueError: what is wrong, with the tensor's name.
     """
-    if not values.is_floating_point():
-        raise ValueError(
-            f"{name} must be floating point, not {values.dtype}: convert with .float(), and divide "
-            "8-bit values by 255"
-        )
+    check_floating(values, name)
     # aminmax refuses an empty tensor, and nobody can look at what is only being traced.
     if is_traced(values) or not values.numel():
         return
@@ -33,6 +29,19 @@ def check_values(
         raise NotFiniteError(f"{name} {tuple(values.shape)} hold NaN or infinite values")
     if low < least - _ROUNDING or high > most + _ROUNDING:
         raise ValueError(f"{name} must be from {least} to {most}, not from {low:g} to {high:g}")
+
+
+def check_floating(values: Tensor, name: str) -> None:
+    """Refuse a tensor of integers: 8-bit values would all count as 1, or wrap.
+
+    Raises:
+        ValueError: its name and type.
+    """
+    if not values.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating point, not {values.dtype}: convert with .float(), and divide "
+            "8-bit values by 255"
+        )
 
 
 def check_exponent(value: float, name: str) -> None:

@@ -1,5 +1,6 @@
 """The dense CRF of Krähenbühl & Koltun, and the loss that teaches a network its edges."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from affinitynet.errors import NotFiniteError
+from affinitynet.ops._arguments import check_count, check_floating
 from affinitynet.ops._crf_choice import mean_field_cpu
 from affinitynet.ops._mean_field import Settings, mean_field
 from affinitynet.ops._operators import is_traced
+
+MOST_ITERATIONS = 1_000_000
 
 
 def dense_crf(
@@ -55,8 +59,9 @@ def dense_crf(
         Q in the shape and on the device of `probabilities`, float32, summing to one over L.
 
     Raises:
-        ValueError: shapes that do not fit each other, a deviation that is not positive, a
-            negative weight or number of iterations, NaN or an infinity in the image or the
+        ValueError: shapes that do not fit each other, probabilities that are not floating point, a
+            deviation that is not positive, a weight that is negative or not finite, a number of
+            iterations that is negative or not whole, NaN or an infinity in the image or the
             probabilities.
 
     Source: Krähenbühl & Koltun, NeurIPS 2011; parameters as in Ahn & Kwak's public code.
@@ -81,6 +86,10 @@ def dense_crf(
         raise ValueError("gaussian_sxy, bilateral_sxy and bilateral_srgb must be above 0")
     if min(iterations, gaussian_compat, bilateral_compat) < 0:
         raise ValueError("iterations, gaussian_compat and bilateral_compat must be at least 0")
+    check_count(iterations, "iterations", MOST_ITERATIONS)
+    if not (math.isfinite(gaussian_compat) and math.isfinite(bilateral_compat)):
+        raise ValueError("gaussian_compat and bilateral_compat must be finite")
+    check_floating(scores, "probabilities")
     if not is_traced(scores):
         _check_finite(scores)
 

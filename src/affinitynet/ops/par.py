@@ -50,7 +50,7 @@ def pixel_adaptive_refinement(
         (K, H, W), float64 where the maps are, else float32. Differentiable in the maps.
 
     Raises:
-        ValueError: shapes that do not fit each other, maps that are not finite, settings out of
+        ValueError: shapes that do not fit each other, maps or an image not finite, settings out of
             range.
 
     Source: Ru et al., CVPR 2022 (AFA), section 3.4; constants from its public code.
@@ -65,7 +65,9 @@ def pixel_adaptive_refinement(
     check_count(iterations, "iterations", _MOST_ITERATIONS)
     if not dilations or min(dilations) < 1:
         raise ValueError(f"dilations are at least 1, one or more, not {tuple(dilations)}")
-    if not color_width > 0 or not position_weight >= 0:
+    if pixels.is_floating_point():
+        check_values(pixels, "image")
+    if not color_width > 0 or not 0 <= position_weight < math.inf:
         raise ValueError(
             "color_width must be above 0 and position_weight at least 0, not "
             f"{color_width} and {position_weight}"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from affinitynet.ops._arguments import check_values
 from affinitynet.ops.confidence import background_map
 from affinitynet.ops.crf import dense_crf
 from affinitynet.ops.random_walk import random_walk
@@ -199,12 +200,14 @@ def label_scores(scores: Tensor) -> Tensor:
         (H, W) int64: 0 background, c for the map that stands at place c.
 
     Raises:
-        ValueError: scores of another shape, or without a label.
+        ValueError: scores of another shape, without a label, or not finite.
 
     Source: Ahn & Kwak, CVPR 2018, section 3.4.
     """
     if scores.ndim != 3 or len(scores) == 0:
         raise ValueError(f"scores must be (L, H, W) with L from 1, not {tuple(scores.shape)}")
+    if scores.is_floating_point():  # the largest of NaN is none
+        check_values(scores, "scores")
     # Not argmax, which takes several times as long over planes of pixels on a CPU.
     return scores.max(0).indices
 

@@ -20,6 +20,7 @@ from affinitynet.data.transforms import resize_long_side
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier
+from affinitynet.ops._arguments import check_values
 from affinitynet.ops.deletion import fill_from_surroundings, strongest_pixels
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say
@@ -220,7 +221,9 @@ def _measure(context: Context) -> dict[int, Drops]:
 
         def probabilities(images: Tensor) -> Tensor:
             pixels = normalization.apply(images).to(device, memory_format=torch.channels_last)
-            return cast(Tensor, model(pixels)).float().sigmoid().cpu()
+            logits = cast(Tensor, model(pixels)).float()
+            check_values(logits, "the classifier's logits")
+            return logits.sigmoid().cpu()
 
         def compute(sample: Sample, loaded: Loaded) -> None:
             # At the size that the classifier was trained on, where its probabilities mean most.

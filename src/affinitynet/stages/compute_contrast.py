@@ -20,6 +20,7 @@ from affinitynet.models.contrast import (
     PatchNetwork,
     images_without,
 )
+from affinitynet.ops._arguments import check_values
 from affinitynet.ops.contrast import as_cams
 from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import say
@@ -49,6 +50,8 @@ def work(context: Context) -> dict[str, Any]:
                 pixels,
                 tile=context.recipe.tile,
             )
+            # A bank of NaN would be kept, and every distance to it is NaN.
+            check_values(found, "the network's features")
             return found[0].float()
 
         banks = _banks(context, network, patches).to(device)

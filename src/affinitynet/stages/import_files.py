@@ -4,7 +4,6 @@ Everything is read before anything follows from it, so that a wrong class number
 refused at once, by file and entry, and not three stages later.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.data import Sample, load_image, write_labels
+from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import save_cams
 from affinitynet.data.grids import save_affinity
-from affinitynet.data.images import read_size
+from affinitynet.data.images import fits_unturned, read_size
 from affinitynet.data.sources import (
     by_last_part,
     find_source,
@@ -32,22 +31,20 @@ from affinitynet.run_folder.recipe import find_files
 from affinitynet.run_folder.setting_types import FILES
 from affinitynet.run_folder.stages import Stage
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import make_each
+from affinitynet.stages.images import Shown, make_each
+from affinitynet.stages.import_notes import Notes, check_classes, judge_labels, say_missing
 
 Files = dict[str, Path]  # by image id
 SHOWN = 3
 
 
 class Importer(NamedTuple):
-    """How the files of one stage come in: `bring` reads, checks and writes that of one image.
-
-    It adds to a list the names of classes in the file that the data set lacks.
-    """
+    """How the files of one stage come in: `bring` reads, checks and writes that of one image."""
 
     setting: str
     kind: Kind
     artifact: Artifact
-    bring: Callable[[Context, Files, list[str], Sample], None]
+    bring: Callable[[Context, Files, Notes, Sample], None]
 
 
 def work(context: Context, stage: Stage) -> dict[str, Any]:
@@ -58,14 +55,26 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
         return _bring(context, stage, importer, every, partial(_bring_cams_of_function, context))
     folder = find_files(stage.source, importer.setting, context.recipe.data)
     samples, files = _find(context, stage, importer, folder)
-    ignored: list[str] = []
-    bring = partial(importer.bring, context, files, ignored)
+    source, judged = f"{importer.setting} = {stage.source!r}", dict[str, Any]()
+    if importer.kind == "labels":
+        check_classes(stage.name, source, samples, files, len(_numbered(context)))
+    notes = Notes(Shown(context, importer.artifact))
+
+    def bring(sample: Sample) -> None:
+        importer.bring(context, files, notes, sample)
+        size = read_size(sample.image, sample.reading)
+        if sample.id in files and fits_unturned(sample.image, size):
+            notes.turned.append(sample.id)
+
     counts = _bring(context, stage, importer, samples, bring)
+    if importer.kind == "labels":
+        judged = judge_labels(context, importer.setting, samples, notes.shown)
     warnings = [
-        f"{count} maps of {name}, a class that the data set lacks, were left out"
-        for name, count in Counter(ignored).items()
+        *notes.say(folder),
+        *say_missing(importer.setting, samples, context.samples(*stage.roles)),
+        *judged.get("judgements", ()),
     ]
-    return {**counts, "imported": str(folder), "warnings": warnings}
+    return {**counts, **judged, "imported": str(folder), "warnings": warnings}
 
 
 def _bring(
@@ -121,14 +130,14 @@ def _numbered(context: Context) -> tuple[str, ...]:
     return given or class_numbers(context.manifest)
 
 
-def _bring_cams(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
+def _bring_cams(context: Context, files: Files, notes: Notes, sample: Sample) -> None:
     size, classes = read_size(sample.image, sample.reading), context.manifest.classes
     maps = np.zeros((0, *size), np.float32)
     if sample.id in files:
         names = _numbered(context)
         found = read_cams(files[sample.id], names, classes, sample.tags, size)
         maps = found.cams
-        ignored += found.ignored
+        notes.ignored += found.ignored
     save_cams(context.file(CAMS, sample), sample.tags, maps)
 
 
@@ -149,14 +158,14 @@ def _checked_maps(made: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     maps = np.asarray(made, np.float32)
     if maps.shape != shape:
         raise UserError(f"the function for CAMs returned maps of {maps.shape}, asked were {shape}")
-    if not np.isfinite(maps).all() or maps.min(initial=0) < 0:
-        raise UserError("the function for CAMs returned values that are not finite, or below 0")
+    if not np.isfinite(maps).all() or maps.min(initial=0) < 0 or maps.max(initial=0) > 1:
+        raise UserError(
+            "the function for CAMs returned values that are not finite, below 0 or above 1"
+        )
     return maps
 
 
-def _bring_labels(
-    artifact: Artifact, context: Context, files: Files, ignored: list[str], sample: Sample
-) -> None:
+def _bring_labels(context: Context, files: Files, notes: Notes, sample: Sample) -> None:
     manifest = context.manifest
     labels = read_labels_source(
         files[sample.id],
@@ -165,10 +174,10 @@ def _bring_labels(
         sample.tags,
         read_size(sample.image, sample.reading),
     )
-    write_labels(context.file(artifact, sample), labels, manifest.palette)
+    notes.shown.write(sample, labels)
 
 
-def _bring_affinities(context: Context, files: Files, ignored: list[str], sample: Sample) -> None:
+def _bring_affinities(context: Context, files: Files, notes: Notes, sample: Sample) -> None:
     affinity = read_affinity_source(
         files[sample.id], read_size(sample.image, sample.reading)
     ).affinity
@@ -177,9 +186,7 @@ def _bring_affinities(context: Context, files: Files, ignored: list[str], sample
 
 IMPORTERS = {
     "compute_cams": Importer("cams.source", "cams", CAMS, _bring_cams),
-    "mine_confident": Importer(
-        "confident.source", "labels", CONFIDENT, partial(_bring_labels, CONFIDENT)
-    ),
+    "mine_confident": Importer("confident.source", "labels", CONFIDENT, _bring_labels),
     "train_affinity": Importer("affinity.source", "affinity", AFFINITIES, _bring_affinities),
-    "propagate": Importer("pseudo.source", "labels", PSEUDO, partial(_bring_labels, PSEUDO)),
+    "propagate": Importer("pseudo.source", "labels", PSEUDO, _bring_labels),
 }

@@ -36,8 +36,8 @@ def work(context: Context) -> dict[str, Any]:
     seeds = [] if truth else _judge_seeds(context)
     failed = failed_seeds(seeds)
     mine = _from_truth if truth else partial(_from_cams, failed=failed)
-    vote = votes(context, "confident.regions", context.recipe.confident.regions)
     samples = context.samples("train", "figures")
+    vote = votes(context, "confident.regions", context.recipe.confident.regions, samples)
     shown = Shown(context, CONFIDENT)
     counts = make_each(
         context,

@@ -60,11 +60,11 @@ def predict(
     def compute(sample: Sample, image: Tensor | None) -> tuple[Tensor, Tensor] | None:
         if image is None:
             return None
-        found = segmenter.scores(image.to(place))
-        if not bool(found.isfinite().all()):
-            faults[sample.id] = f"{sample.image}: the network's probabilities are not finite"
+        try:
+            return image, segmenter.scores(image.to(place))
+        except NotFiniteError as error:
+            faults[sample.id] = f"{sample.image}: {error}"
             return None
-        return image, found
 
     def finish(sample: Sample, result: tuple[Tensor, Tensor] | None) -> None:
         if result is None:

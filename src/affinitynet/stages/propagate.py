@@ -104,7 +104,7 @@ def _with_network(context: Context, frozen: FeatureNet | None) -> dict[str, Any]
 def _without_walk(context: Context) -> dict[str, Any]:
     """Write the refined masks of the CAMs themselves."""
     samples, shown = context.samples("train", "figures"), Shown(context, PSEUDO)
-    vote = _votes(context)
+    vote = _votes(context, samples)
 
     def finish(sample: Sample, image: Tensor) -> None:
         classes, cams = _load_cams(context, sample, image)
@@ -130,7 +130,7 @@ def _without_walk(context: Context) -> dict[str, Any]:
 
 def _propagate(context: Context, compute: Callable[[Sample, Tensor], Walkable]) -> dict[str, Any]:
     samples, areas = context.samples("train", "figures"), dict[str, Areas]()
-    shown, vote = Shown(context, PSEUDO), _votes(context)
+    shown, vote = Shown(context, PSEUDO), _votes(context, samples)
 
     def finish(sample: Sample, computed: Walkable) -> None:
         areas[sample.id] = _finish(context, sample, computed, shown, vote)
@@ -160,8 +160,8 @@ def _judge(
     return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
 
 
-def _votes(context: Context) -> Vote:
-    return votes(context, "pseudo.regions", context.recipe.pseudo.regions)
+def _votes(context: Context, samples: Sequence[Sample]) -> Vote:
+    return votes(context, "pseudo.regions", context.recipe.pseudo.regions, samples)
 
 
 def _finish(

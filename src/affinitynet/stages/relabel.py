@@ -30,7 +30,7 @@ from affinitynet.run_folder.rounds import leaves_out, round_before
 from affinitynet.run_folder.stages import Stage
 from affinitynet.run_folder.store import is_there
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import Shown, make_each, read_mask
+from affinitynet.stages.images import Shown, blaming, make_each, read_mask
 from affinitynet.walking import refined
 
 JUDGED = 30  # images of each class, evenly over the list
@@ -65,7 +65,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
         unlearnt = {index + 1 for index in context.unlearnt}
         if not context.recipe.networks.run:  # else that run has judged its segmenter
             judged = _sampled(samples, len(context.manifest.classes))
-            found = _judge(context, judged, compute, before.masks if before else PSEUDO)
+            found = _judge(context, stage.name, judged, compute, before.masks if before else PSEUDO)
             unlearnt = {label for label, share in found.items() if share < FOUND}
         # No label told the segmenter of a failed class: its images stay neutral where they are.
         kept = unlearnt | {index + 1 for index in context.failed}
@@ -187,6 +187,7 @@ def _sampled(samples: Iterable[Sample], classes: int) -> list[Sample]:
 
 def _judge(
     context: Context,
+    stage: str,
     samples: Iterable[Sample],
     compute: Callable[[Sample, Tensor], Scored],
     taught_by: Artifact,
@@ -199,8 +200,9 @@ def _judge(
         labels -= {0, context.manifest.ignore_index}
         if not labels:
             continue
-        image = torch.from_numpy(load_image(sample.image, sample.reading))
-        scores = _refined(context, compute(sample, image))
+        with blaming(stage, sample):
+            image = torch.from_numpy(load_image(sample.image, sample.reading))
+            scores = _refined(context, compute(sample, image))
         predicted = set(np.unique(_labels(context, sample, scores)).tolist())
         shown.update(labels)
         kept.update(labels & predicted)

@@ -32,6 +32,7 @@ from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.classifier import Classifier, build_classifier, describe_classifier
 from affinitynet.models.saved import save_model
+from affinitynet.ops._arguments import check_values
 from affinitynet.ops.normalization import Normalization
 from affinitynet.progress import say, task
 from affinitynet.run_folder.artifacts import CLASSIFIER
@@ -190,10 +191,11 @@ def tag_scores(
         for sample in samples:
             with blaming("train_classifier", sample):
                 pixels = load_image(sample.image, sample.reading)
-            factor = (low + high) / 2 / max(pixels.shape[:2])
-            size = [max(1, round(side * factor)) for side in pixels.shape[:2]]
-            image = normalization.apply(resize_image(pixels, *size)[None].to(device))
-            logits = model(image.contiguous(memory_format=torch.channels_last))
+                factor = (low + high) / 2 / max(pixels.shape[:2])
+                size = [max(1, round(side * factor)) for side in pixels.shape[:2]]
+                image = normalization.apply(resize_image(pixels, *size)[None].to(device))
+                logits = model(image.contiguous(memory_format=torch.channels_last))
+                check_values(logits, "the classifier's logits")
             scores.append(logits[0].double().cpu().numpy())
             progress.advance()
     return np.stack(scores)

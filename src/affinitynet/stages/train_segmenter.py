@@ -191,6 +191,7 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
         say(f"{stage.name}: {corrected} of {len(samples)} masks are corrected by hand")
     folder = context.folder(own)
     taught = count_masks(context, stage)
+    _check_taught(context, stage, taught)
     weights = root_weights(taught.sum(0).tolist()) if settings.class_weights == "root" else None
     balance = rarity_weights(samples, len(manifest.classes)) if settings.balance else None
     figures: dict[str, Any] = fit(
@@ -236,6 +237,27 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
         "judgements": judgements,
         "warnings": judgements,
     }
+
+
+def _check_taught(context: Context, stage: Stage, taught: NDArray[np.int64]) -> None:
+    """Refuse to train on masks without a single labelled pixel: the loss would be 0 for ever.
+
+    Raises:
+        UserError: where the masks lie, and what made them so.
+    """
+    if taught.any():
+        return
+    masks = labels_of(context, stage)
+    uncertain = masks is not PSEUDO and leaves_out(context.recipe)
+    advice = (
+        "lower relabel.confidence, or set relabel.agreement to false"
+        if uncertain
+        else f"make them again with --redo {context.maker(masks)}"
+    )
+    raise UserError(
+        f"{stage.name}: all masks in {masks.folder}/ are neutral everywhere, so there is nothing "
+        f"to learn; {advice}"
+    )
 
 
 def count_pixels(

@@ -84,8 +84,9 @@ def test_numbers_of_voc_in_a_part_of_voc(tmp_path):
     assert found.ignored == ("person",)
 
 
-def test_maps_above_one_stay(tmp_path):
-    check(read(psa(tmp_path, {1: 3 * MAPS[0], 3: MAPS[1]})), np.stack([3 * MAPS[0], MAPS[1]]))
+def test_rounding_may_pass_one(tmp_path):
+    full = np.ones(SIZE, np.float32)
+    check(read(psa(tmp_path, {1: full * 1.0005, 3: MAPS[1]})), np.stack([full, MAPS[1]]))
 
 
 def test_an_empty_map_of_no_tag_is_passed_over(tmp_path):
@@ -117,6 +118,8 @@ def changed(index, value):
         ({1: changed(0, np.inf)[0]}, "entry 1 holds values that are not finite"),
         ({1: np.full(SIZE, 1e300)}, "entry 1 holds values that are not finite"),
         ({1: changed(0, -0.25)[0]}, "entry 1 holds values below 0, -0.25; cut"),
+        ({1: changed(0, 5.0)[0]}, "entry 1 holds values above 1, 5; divide"),
+        ({1: changed(0, 3e38)[0]}, r"entry 1 holds values above 1, 3e\+38; divide"),
         ({1: MAPS}, r"entry 1 is float32 of shape \(2, 37, 50\)"),
         ({1: MAPS[0].astype(np.uint8)}, "entry 1 is uint8"),
         ({1: MAPS[0].T}, "entry 1 is 50 x 37, the image 37 x 50"),

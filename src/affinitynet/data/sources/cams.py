@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from affinitynet.data.images import open_image
+from affinitynet.data.names import spellings
 from affinitynet.data.npz import open_npz
 from affinitynet.data.sources.enlarge import Size, enlarge, grid_stride
 from affinitynet.data.sources.find import check_inside
+from affinitynet.data.truth import check_unturned
 from affinitynet.data.unpickle import load_dictionary
 from affinitynet.errors import UserError, did_you_mean
 
@@ -27,13 +29,14 @@ _STACKS = ("high_res", "cams", "cam")  # the best first: IRN's cam is high_res a
 Array = npt.NDArray[Any]
 _Key = str | int
 _MOST = 10**9  # above it, no class number
+_ROUNDING = 1e-3  # by which a map in float16 may pass 1
 
 
 class SourceCams(NamedTuple):
     """One image's maps from a file.
 
     classes: (K,) int64, the image's tags.
-    cams: (K, H, W) float32, at least 0; values above one are as the file has them.
+    cams: (K, H, W) float32 in [0, 1].
     ignored: names in the file that the data set does not have.
     """
 
@@ -120,6 +123,7 @@ def _read_npz(path: Path, limit: int) -> dict[str, Array]:
 
 def _read_png(file: Path, folder: Path) -> Array:
     check_inside(file, folder)
+    check_unturned(file)
     with open_image(file) as image:
         if image.format != "PNG" or image.mode not in ("L", "I", "I;16", "I;16B", "I;16L"):
             raise UserError(
@@ -148,8 +152,9 @@ def _number(path: Path, key: Any) -> _Key:
 
 def _class_name(path: Path, key: _Key, names: Sequence[str], classes: Sequence[str]) -> str:
     if isinstance(key, str):
-        if key in classes or key in names:
-            return key
+        for name in spellings(key):
+            if name in classes or name in names:
+                return name
         if not (key.isascii() and key.isdigit() and len(key) < 10):
             near = did_you_mean(key, classes)
             raise UserError(f"{path}: entry {key!r} is none of the classes; {near or _ADVICE}")
@@ -176,6 +181,12 @@ def _checked(path: Path, key: _Key, values: Array, size: Size) -> npt.NDArray[np
         raise UserError(
             f"{path}: entry {key!r} holds values below 0, {cam.min():.3g}; cut the maps at 0"
         )
+    if (cam > 1 + _ROUNDING).any():
+        raise UserError(
+            f"{path}: entry {key!r} holds values above 1, {cam.max():.3g}; divide each map by its "
+            "largest value"
+        )
+    cam = np.minimum(cam, 1)
     if cam.shape == size:
         return cam
     stride = grid_stride((cam.shape[0], cam.shape[1]), size)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from affinitynet.data.names import spellings
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import check_relative
 
@@ -63,6 +64,13 @@ def find_source(
 
 
 def _named(folder: Path, name: str, kind: Kind) -> Path | None:
+    for form in spellings(name):
+        if found := _of_one_form(folder, form, kind):
+            return found
+    return None
+
+
+def _of_one_form(folder: Path, name: str, kind: Kind) -> Path | None:
     candidates = [folder / f"{name}{suffix}" for suffix in _FORMS[kind]]
     found = [path for path in candidates if _is_there(path)]
     if len(found) > 1:

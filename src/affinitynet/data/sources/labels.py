@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from affinitynet.data.labels import Labels, ignore_index, read_labels
+from affinitynet.data.truth import check_unturned
 from affinitynet.errors import UserError
 
 _NUMBERS = "cams.classes to the classes in the order of the numbers"
@@ -32,9 +33,11 @@ def read_labels_source(
         (H, W) uint8, or uint16 from 255 classes on.
 
     Raises:
-        UserError: the file can't be read, has another size, or a number that stands for no class
-            or for one which the image is not tagged with, as where numbers are counted another way.
+        UserError: the file can't be read, is turned by EXIF, has another size, or a number that
+            stands for no class or for one which the image is not tagged with, as where numbers are
+            counted another way.
     """
+    check_unturned(path)
     raw = read_labels(path)
     if raw.shape != size:
         raise UserError(

@@ -15,6 +15,7 @@ from affinitynet.data.images import open_image
 from affinitynet.data.npy import read_header, read_values
 from affinitynet.data.npz import open_npz
 from affinitynet.data.sources.enlarge import Size
+from affinitynet.data.truth import check_unturned
 from affinitynet.errors import UserError
 
 _ADVICE = "write it again, a whole number for each region and 0 for none"
@@ -68,7 +69,10 @@ def _from_array(path: Path, size: Size) -> npt.NDArray[Any]:
 
 
 def _from_png(path: Path) -> npt.NDArray[Any]:
+    check_unturned(path)
     with open_image(path) as image:
+        if image.format != "PNG":
+            raise UserError(f"{path}: is a {image.format}, which may blur numbers; save it as PNG")
         if image.mode not in ("L", "P", "I", "I;16"):
             raise UserError(f"{path}: is a {image.mode} image, not one of gray; {_ADVICE}")
         return np.array(image)
