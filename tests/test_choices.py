@@ -29,7 +29,7 @@ def test_leaves_of_1024_pixels(tmp_path: Path) -> None:
         "classifier.balance": True,
         "cams.scales": (0.234, 0.469, 0.703),
         "affinity.steps": 250,
-        "segmenter.steps": 710,
+        "segmenter.steps": 450,
         "segmenter.balance": True,
         "tile": 0,
         "confident.block": 0,
@@ -67,13 +67,13 @@ def test_large_sets_take_more_steps_but_fewer_epochs(
 
 def test_the_segmenter_of_a_large_set_sees_each_image_less_than_five_times(tmp_path: Path) -> None:
     chosen = choose(open_recipe(tmp_path), Facts(5000, [(500, 375)], EVEN))
-    assert chosen["segmenter.steps"] == (2830, "5000 training images: 4.5 times each")
+    assert chosen["segmenter.steps"] == (1770, "5000 training images: 2.8 times each")
     assert chosen["affinity.steps"].value == 990
 
 
 def test_larger_batches_take_fewer_steps(tmp_path: Path) -> None:
     recipe = open_recipe(tmp_path, **{"segmenter.batch_size": 16})
-    assert values(recipe, Facts(5000, [(500, 375)], EVEN))["segmenter.steps"] == 1410
+    assert values(recipe, Facts(5000, [(500, 375)], EVEN))["segmenter.steps"] == 880
 
 
 def test_what_is_given_is_not_chosen(tmp_path: Path) -> None:
