@@ -182,7 +182,7 @@ def test_ids_that_would_share_a_file(tmp_path):
     [
         ("Dog", "nearest class is 'dog'"),
         ("dgo", "nearest class is 'dog'"),
-        ("zebra", "classes are cat, dog: add it"),
+        ("zebra", "classes are cat, dog: correct"),
         ("background", "an image of background only has an empty list"),
     ],
 )

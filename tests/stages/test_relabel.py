@@ -103,7 +103,7 @@ def test_the_judge_counts_images_that_lose_a_class(
     def compute(sample: an.Sample, image: torch.Tensor) -> relabel.Scored:
         return relabel.Scored(image, restrict(nothing, sample.tags))
 
-    found = relabel._judge(context, context.samples("train"), compute, PSEUDO)
+    found = relabel._judge(context, "relabel", context.samples("train"), compute, PSEUDO)
     assert set(found.values()) <= {0.0}
 
 
