@@ -11,6 +11,7 @@ import json
 import random
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -174,7 +175,9 @@ def _zip(content: bytes, rng: random.Random) -> bytes:
         packed, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     ) as new:
         for name, data in dict(members).items():
-            new.writestr(zipfile.ZipInfo(name.replace("\0", "0")), data)
+            with warnings.catch_warnings():  # two members of one name are a change as others
+                warnings.simplefilter("ignore", UserWarning)
+                new.writestr(zipfile.ZipInfo(name.replace("\0", "0")), data)
     return packed.getvalue()
 
 
