@@ -72,7 +72,7 @@ def modules() -> set[str]:
 
 def test_what_is_imported_is_a_dependency() -> None:
     """What a dependency happens to bring is no promise, but for what is a part of it."""
-    extras = (EXTRAS[name] for name in ("caffe", "view", "onnx", "ray", "tiff"))
+    extras = (EXTRAS[name] for name in ("caffe", "view", "onnx", "ray", "tiff", "storage"))
     promised = (*PROJECT["dependencies"], *chain(*extras))
     declared = {name_of(requirement) for requirement in promised}
     known = packages_distributions()

@@ -113,7 +113,19 @@ def test_a_manifest_file_cannot_point_outside_its_root(unsafe, field):
         Manifest.from_lines([head, json.dumps(entry), *rest])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"root": 1}', "null", '{"format": 2}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"root": 1}',
+        "null",
+        '{"format": 2}',
+        "{",
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_other_lines_are_refused(text):
     with pytest.raises(UserError, match="not a manifest"):
         Manifest.from_lines(text.splitlines())

@@ -33,8 +33,11 @@ RUN_FILE = "manifest.jsonl"  # in a run folder
 OLD_RUN_FILE = "manifest.json"  # of version 0.1
 FORMAT = 2
 ONLY_TAG = -1  # in `truth_values`
-# What reading other lines raises.
-_NO_MANIFEST = ValueError, LookupError, TypeError, AttributeError, StopIteration, OverflowError
+# What reading other lines raises; brackets nested too deep are a RecursionError.
+_NO_MANIFEST = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(StopIteration, OverflowError, RecursionError),
+)
 MOST_TAGS = 254  # of an image: the stages number them from 1, and 255 is neutral
 
 

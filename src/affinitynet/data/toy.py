@@ -121,7 +121,7 @@ def _made_with(marker: Path) -> dict[str, int] | None:
     """What the folder's data set was made with; None where that is missing or damaged."""
     try:
         settings: dict[str, int] = json.loads(marker.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None
 

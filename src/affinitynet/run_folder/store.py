@@ -38,7 +38,10 @@ from affinitynet.run_folder.urls import look_url, read_url, url_of, write_url
 TARS = "shards"  # in an artifact's folder
 TAR, REMOTE = ".tar", ".remote"
 # What reading a damaged one raises.
-_DAMAGE = (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError)
+_DAMAGE = (
+    *(OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError),
+    RecursionError,  # of JSON nested too deep
+)
 _SETTLED = 1.0  # seconds; of a folder that changed later its time may not tell a second change
 
 
