@@ -96,8 +96,9 @@ def work(context: Context) -> dict[str, Any]:
     """Train the affinity network and save it; returns its figures."""
     recipe = context.recipe
     samples = context.samples("train")
-    torch.manual_seed(recipe.seed)
     classifier = classifier_to_start_from(context, recipe.affinity.start)
+    # After it, as what is loaded is drawn at random first.
+    torch.manual_seed(recipe.seed)
     model = build_affinity_net(
         recipe.backbone, recipe.affinity, data=recipe.data, pretrained=classifier is None
     )
