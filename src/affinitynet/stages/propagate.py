@@ -76,8 +76,6 @@ def _frozen(context: Context) -> FeatureNet:
     """Make the network whose features are the affinities, as trainings make theirs."""
     recipe = context.recipe
     classifier = classifier_to_start_from(context, recipe.affinity.start)
-    # After it, as what is loaded is drawn at random first.
-    torch.manual_seed(recipe.seed)
     model = build_feature_net(
         recipe.backbone, recipe.affinity, data=recipe.data, pretrained=classifier is None
     )

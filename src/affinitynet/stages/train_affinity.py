@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from affinitynet.data import Sample
@@ -97,8 +96,6 @@ def work(context: Context) -> dict[str, Any]:
     recipe = context.recipe
     samples = context.samples("train")
     classifier = classifier_to_start_from(context, recipe.affinity.start)
-    # After it, as what is loaded is drawn at random first.
-    torch.manual_seed(recipe.seed)
     model = build_affinity_net(
         recipe.backbone, recipe.affinity, data=recipe.data, pretrained=classifier is None
     )

@@ -363,8 +363,6 @@ def _start_net(context: Context) -> SegmentationNet:
     """Make the network with the weights that its training starts from."""
     recipe = context.recipe
     classifier = classifier_to_start_from(context, recipe.segmenter.start)
-    # After it, as what is loaded is drawn at random first.
-    torch.manual_seed(recipe.seed)
     net = _make_net(recipe, context.manifest, pretrained=classifier is None)
     if classifier is not None:
         load_encoder(net, classifier.state_dict(), "the classifier")
