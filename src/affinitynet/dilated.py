@@ -47,13 +47,10 @@ class _Forward:
         self.module, self.dilation = module, module.dilation[0]
 
     def __call__(self, images: Tensor) -> Tensor:
-        weight = self.module.weight
         mixed = torch.is_autocast_enabled(images.device.type)
         if images.device.type != "cpu" or mixed or not torch.is_grad_enabled():
-            return F.conv2d(
-                images, weight, None, 1, self.dilation, self.dilation, self.module.groups
-            )
-        found: Tensor = _Convolution.apply(images, weight, self.dilation)
+            return nn.Conv2d.forward(self.module, images)
+        found: Tensor = _Convolution.apply(images, self.module.weight, self.dilation)
         return found
 
 
