@@ -89,9 +89,18 @@ class Manifest:
             _check_encoding(sample.image_text)
             _check_tags(sample, len(self.classes))
 
+    @cached_property
+    def _ids_differ(self) -> bool:
+        """Whether surely no id occurs twice, in one split or in two."""
+        hashes = np.fromiter(
+            (hash(s.id) for samples in self.splits.values() for s in samples), np.int64
+        )
+        hashes.sort()
+        return not bool((hashes[1:] == hashes[:-1]).any())
+
     def _check_ids(self) -> None:
         # By hashes alone where all differ, which is usual: a set of millions of names is large.
-        if _all_differ(self.splits.values()):
+        if self._ids_differ:
             return
         known: dict[str, Sample] = {}
         for name, samples in self.splits.items():
@@ -135,7 +144,7 @@ class Manifest:
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
         """Every sample once, in the order of the splits."""
-        if _all_differ(self.splits.values()):
+        if self._ids_differ:
             return tuple(sample for samples in self.splits.values() for sample in samples)
         return tuple({s.id: s for samples in self.splits.values() for s in samples}.values())
 
@@ -314,13 +323,6 @@ def check_run_folder(folder: Path) -> None:
 
 def _line(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def _all_differ(splits: Iterable[Sequence[Sample]]) -> bool:
-    """Tell whether surely no id occurs twice, in one split or in two."""
-    hashes = np.fromiter((hash(s.id) for samples in splits for s in samples), np.int64)
-    hashes.sort()
-    return not bool((hashes[1:] == hashes[:-1]).any())
 
 
 def _in_order(samples: list[Sample], places: Sequence[int]) -> tuple[Sample, ...]:
