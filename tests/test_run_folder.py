@@ -116,6 +116,20 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Pa
     assert left == set(kept)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for what Linux calls a zombie")
+def test_leftovers_of_a_process_nobody_asked_for_are_removed(tmp_path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    file = tmp_path / f".{_HOST}-{killed.pid}-0.part.png"
+    file.touch()
+    remove_leftovers(tmp_path, ())
+    assert file.exists()
+    killed.kill()
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and keeps its number
+    remove_leftovers(tmp_path, ())
+    assert not file.exists()
+    killed.communicate()
+
+
 def test_a_folder_waits_beside_its_replacement_until_that_is_complete(tmp_path: Path) -> None:
     folder, waits = tmp_path / "cams", tmp_path / ".cams.discarded"
     set_aside(folder)  # what is not there needs no moving

@@ -220,7 +220,11 @@ def _was_ended(batches: Any) -> bool:
     if not processes:
         return False
     try:
-        wait([process.sentinel for process in processes], 1)
+        gone = wait([process.sentinel for process in processes], 1)
+        # Its files are closed before the system knows how it ended: wait for that as well.
+        for process in processes:
+            if process.sentinel in gone:
+                process.join()
         return any(process.exitcode for process in processes)
     except RuntimeError as error:
         if not _tells_of_an_end(error):
@@ -232,7 +236,14 @@ def _begin(told: End, worker: int) -> None:
     """Prepare a process that loads, before its first sample."""
     # The terminal sends Ctrl-C to all processes; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _say_unless_left
     threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
+
+
+def _say_unless_left(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show an error of the thread that hands batches over, unless nobody takes them any more."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_with_parent(told: End) -> None:

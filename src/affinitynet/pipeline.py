@@ -248,6 +248,7 @@ class Run:
                 self._do(stage, freshness, title, anew=stage.name == anew)
                 if number < len(stages) and not anyway:
                     check_judged(self.recipe, stage.name)
+            remove_leftovers(self.recipe.out, CLEANED)  # of helpers that were ended meanwhile
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Measure the masks there are; nothing is trained, and no other stage's file is touched.

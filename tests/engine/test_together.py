@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ import pytest
 import affinitynet as an
 from affinitynet.cli import main
 from affinitynet.command_line.seeds import summarize
+from affinitynet.data import contents
 from affinitynet.engine.place import Place, placed
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.compare import compare_runs
+from affinitynet.run_folder.folder import atomic_write
 from affinitynet.run_folder.origin import read_origin
 
 Begin = Callable[[Run, Path, str], None]
@@ -64,6 +67,27 @@ def test_two_shards_end_with_the_bytes_of_one_process(
     with placed(Place(0, 2)):
         an.run(whole.recipe.model_copy(update={"out": out}), anyway=True)
     assert other.wait(timeout=100) == 0, log.read_text()
+    check_same(whole, out)
+
+
+def test_what_a_helper_left_half_written_is_gone_at_the_end(
+    whole: Run, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, recorded = tmp_path / "run", contents.record_files
+    begin(whole, out, "evaluate")
+
+    def leave(*words: object) -> None:
+        recorded(*words)
+        with monkeypatch.context() as other, suppress(KeyboardInterrupt):
+            other.setattr(os, "getpid", lambda: 2**22 + 1)  # above what Linux gives a process
+            other.setattr(Path, "unlink", lambda file: None)
+            with atomic_write(out / "walk" / "toy.png") as temporary:
+                temporary.touch()
+                raise KeyboardInterrupt
+        assert temporary.is_file()
+
+    monkeypatch.setattr(contents, "record_files", leave)
+    an.run(whole.recipe.model_copy(update={"out": out}), anyway=True)
     check_same(whole, out)
 
 

@@ -1,9 +1,12 @@
-"""A process that loads images is ended from outside, as the system does where memory is full."""
+"""A process that loads images is ended from outside, or left by the one it hands batches to."""
 
 import multiprocessing
 import os
 import signal
 import sys
+import time
+from multiprocessing import reduction
+from multiprocessing.resource_sharer import _ResourceSharer
 
 import pytest
 import torch
@@ -42,3 +45,30 @@ def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixt
         go_on_without(getattr(signal, name))
     assert not multiprocessing.active_children()
     capfd.readouterr()  # what torch says of it
+
+
+def test_a_hand_over_that_ctrl_c_breaks_off_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connect, hand = _ResourceSharer.get_connection, reduction.send_handle
+
+    def hang_up(ident: object) -> None:
+        """As Ctrl-C does between asking for a batch's memory and getting it."""
+        connect(ident).close()
+        time.sleep(0.3)  # the other one is still there when it has nobody to send to
+        raise KeyboardInterrupt
+
+    def hand_late(*words: object) -> None:
+        time.sleep(0.1)
+        hand(*words)
+
+    monkeypatch.setattr(reduction, "send_handle", hand_late)  # where it is loaded: a fork has this
+    monkeypatch.setattr(_ResourceSharer, "get_connection", staticmethod(hang_up))
+    order = Order(4, 2, 0, range(200), lambda epoch: 2)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        loading("train", Numbers(), order, 2, torch.device("cpu")) as batches,
+    ):
+        next(batches)
+    assert not multiprocessing.active_children()
+    assert capfd.readouterr().err == ""

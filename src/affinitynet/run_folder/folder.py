@@ -184,7 +184,16 @@ def _lives(process: int) -> bool:
         return False
     except (PermissionError, OverflowError):  # another user's, or no process id: leave its file
         return True
-    return True
+    return not _has_ended(process)
+
+
+def _has_ended(process: int) -> bool:
+    """Tell whether a process is a name alone that its parent has not asked for yet (Linux)."""
+    try:
+        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # another system, or gone since
+        return False
+    return told.rpartition(")")[2].split()[0] in "ZX"
 
 
 def write_json(path: Path, value: Any) -> None:
