@@ -2,14 +2,55 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import affinitynet as an
+
+
+class Process(NamedTuple):
+    """A process that is more than a name nobody has asked for yet."""
+
+    number: int
+    parent: int
+    group: int
+
+
+def processes() -> Iterator[Process]:
+    """List the living processes (Linux)."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended since it was listed
+            state, parent, group, *_ = file.read_text().rpartition(")")[2].split()
+            if state != "Z":
+                yield Process(int(file.parent.name), int(parent), int(group))
+
+
+@pytest.fixture
+def children() -> Callable[[int], list[int]]:
+    """List a process's children by their numbers."""
+    return lambda parent: [own.number for own in processes() if own.parent == parent]
+
+
+@pytest.fixture
+def stays() -> Callable[[int], bool]:
+    """Tell whether one of a group outlives the others: it notices their end in milliseconds."""
+
+    def look(group: int) -> bool:
+        deadline = time.monotonic() + 3
+        while (living := group in {own.group for own in processes()}) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
+        return living
+
+    return look
 
 
 @pytest.fixture

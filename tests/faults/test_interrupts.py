@@ -32,7 +32,9 @@ class End(NamedTuple):
 
 
 @pytest.fixture
-def interrupt(toy: Path, tiny_recipe: Path, tmp_path: Path) -> Iterator[Callable[..., End]]:
+def interrupt(
+    toy: Path, tiny_recipe: Path, tmp_path: Path, stays: Callable[[int], bool]
+) -> Iterator[Callable[..., End]]:
     """Start a long training and press Ctrl-C, so many seconds after a line that says a word."""
     started: list[subprocess.Popen[str]] = []
 
@@ -58,8 +60,7 @@ def interrupt(toy: Path, tiny_recipe: Path, tmp_path: Path) -> Iterator[Callable
             os.killpg(process.pid, signal.SIGINT)
         lines = process.communicate(timeout=30)[1].splitlines()
         taken = time.monotonic() - began
-        time.sleep(0.2)  # an orphan notices its parent's end in milliseconds
-        return End(process.returncode, taken, lines, bool(_living(process.pid)))
+        return End(process.returncode, taken, lines, stays(process.pid))
 
     yield begin
     for process in started:
@@ -68,25 +69,18 @@ def interrupt(toy: Path, tiny_recipe: Path, tmp_path: Path) -> Iterator[Callable
         process.wait()
 
 
-def _living(group: int) -> list[str]:
-    """The processes of a group that are more than a name nobody has asked for yet (Linux)."""
-    stats = (file.read_text() for file in Path("/proc").glob("[0-9]*/stat"))
-    fields = [stat.rpartition(")")[2].split() for stat in stats]
-    return [state for state, _, own, *_ in fields if int(own) == group and state != "Z"]
-
-
 def check(end: End) -> None:
     assert end.code == 130
     assert end.lines[-1:] == [SAID]
     assert not [line for line in end.lines if "Traceback" in line or "Exception" in line]
-    # A second, and what a busy machine adds.
-    assert end.seconds < 2.5
+    # A second, and what a busy machine adds; torch left to itself takes five.
+    assert end.seconds < 4.5
     assert not end.left
 
 
 @pytest.fixture
 def interrupt_again(
-    template: Any, toy: Path, tiny_recipe: Path, tmp_path: Path
+    template: Any, toy: Path, tiny_recipe: Path, tmp_path: Path, stays: Callable[[int], bool]
 ) -> Callable[..., End]:
     """As `interrupt`, of processes that have imported everything: in a tenth of the time."""
     said = tmp_path / "said"
@@ -111,8 +105,7 @@ def interrupt_again(
                 os.killpg(process, signal.SIGINT)
             code = template.wait()
             taken = time.monotonic() - began
-            time.sleep(0.2)
-            return End(code, taken, lines.read().splitlines(), bool(_living(process)))
+            return End(code, taken, lines.read().splitlines(), stays(process))
 
     return begin
 

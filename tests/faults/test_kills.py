@@ -53,19 +53,6 @@ an.run(recipe, anyway=True)
 """
 
 
-def living(group: int) -> list[str]:
-    """The processes of a group that are more than a name nobody has asked for yet (Linux)."""
-    stats = (file.read_text() for file in Path("/proc").glob("[0-9]*/stat"))
-    fields = [stat.rpartition(")")[2].split() for stat in stats]
-    return [state for state, _, own, *_ in fields if int(own) == group and state != "Z"]
-
-
-def children(parent: int) -> list[int]:
-    stats = (file.read_text() for file in Path("/proc").glob("[0-9]*/stat"))
-    fields = [(stat.split()[0], *stat.rpartition(")")[2].split()) for stat in stats]
-    return [int(child) for child, _, own, *_ in fields if int(own) == parent]
-
-
 def results(folder: Path) -> dict[str, bytes]:
     files = sorted(p for p in folder.rglob("*") if p.suffix in RESULTS)
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
@@ -157,7 +144,13 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_no_process_outlives_a_killed_training(
-    template: Any, toy: Path, tiny_recipe: Path, tmp_path: Path, stopped: bool
+    template: Any,
+    toy: Path,
+    tiny_recipe: Path,
+    tmp_path: Path,
+    children: Callable[[int], list[int]],
+    stays: Callable[[int], bool],
+    stopped: bool,
 ) -> None:
     """Orphans would hold memory; the lock is free at once, even where one can't end (stopped)."""
     out = tmp_path / "run"
@@ -183,8 +176,7 @@ def test_no_process_outlives_a_killed_training(
         assert template.wait() == -signal.SIGKILL
         with locked(out, patience=0.0):
             pass
-        time.sleep(0.3)
-        assert stopped or not living(process)
+        assert stopped or not stays(process)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
