@@ -230,11 +230,11 @@ def _measure(context: Context) -> dict[int, Drops]:
             most = min(recipe.classifier.long_side[1], max(loaded.image.shape[-2:]))
             image = resize_long_side(loaded.image, most)
             tags = looked_at[sample.id]
-            for source, maps in loaded.maps.items():
-                rows = torch.stack([maps[sample.tags.index(tag)] for tag in tags])
-                found = deletion_drops(image, rows, tags, probabilities)
-                for tag, drop in zip(tags, found, strict=True):
-                    getattr(drops[tag], source).append(drop)
+            looked = [(source, tag) for source in loaded.maps for tag in tags]
+            rows = [loaded.maps[source][sample.tags.index(tag)] for source, tag in looked]
+            found = deletion_drops(image, rows, [tag for _, tag in looked], probabilities)
+            for (source, tag), drop in zip(looked, found, strict=True):
+                getattr(drops[tag], source).append(drop)
 
         for_each(
             f"{NAME}, deletion",
@@ -248,16 +248,23 @@ def _measure(context: Context) -> dict[int, Drops]:
 
 
 def deletion_drops(
-    image: Tensor, cams: Tensor, tags: Sequence[int], probabilities: Any, share: float = SHARE
+    image: Tensor,
+    cams: Sequence[Tensor],
+    tags: Sequence[int],
+    probabilities: Any,
+    share: float = SHARE,
 ) -> list[float]:
     """Return by how much each tag's probability falls when its map's strongest pixels are filled.
 
-    image: (3, H, W), 0..255. cams: (K, h, w) of the K tags, any size. probabilities: the
-    classifier, (B, 3, H, W) -> (B, C).
+    image: (3, H, W), 0..255. cams: K maps (h, w), each of any size, of the K `tags`. probabilities:
+    the classifier, (B, 3, H, W) -> (B, C).
     """
     pixels = image.float()
     size = (image.shape[-2], image.shape[-1])
-    maps = F.interpolate(cams[None], size, mode="bilinear", align_corners=False)[0]
+    maps = (
+        F.interpolate(cam[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        for cam in cams
+    )
     filled = [fill_from_surroundings(pixels, strongest_pixels(cam, share)) for cam in maps]
     before, *after = probabilities(torch.stack([pixels, *filled]))
     return [float(before[tag] - row[tag]) for tag, row in zip(tags, after, strict=True)]
