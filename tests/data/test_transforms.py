@@ -10,6 +10,8 @@ from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
     Jitter,
+    _Crop,
+    _jittered,
     affinity_augment,
     classifier_augment,
     reduce_labels,
@@ -170,6 +172,27 @@ def test_affinity_labels_follow_the_image():
         expected[bright > 32] = 3
         expected[dark > 32] = 0
         assert torch.equal(grid, expected)
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_an_affinity_crop_has_the_colors_it_has_in_the_whole_image(channels):
+    """Contrast is changed around the mean of the whole image, in whatever order changes come."""
+    image = np.random.default_rng(1).integers(0, 256, (60, 90, channels), dtype=np.uint8)
+    plain = Normalization(mean=(0.0,) * channels, std=(1.0,) * channels)
+    for index in range(24):
+        generator = sample_generator(0, 0, index)
+        whole = _jittered(torch.from_numpy(image).permute(2, 0, 1), PAPER_JITTER, generator)
+        expected = _Crop.random(whole, 32, generator).cut(whole, 0)
+        expected = expected.flip(-1) if generator.random() < 0.5 else expected
+        pixels, _ = affinity_augment(
+            image,
+            np.zeros((60, 90), dtype=np.uint8),
+            sample_generator(0, 0, index),
+            normalization=plain,
+            size=32,
+            stride=8,
+        )
+        torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ All randomness comes from the generator given, so that what a sample becomes dep
 the epoch and the sample's index alone (`sample_generator`), and not on how many workers load.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from affinitynet.ops.normalization import Normalization
 
 Pixels = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.integer]
+_Change = Callable[[Tensor, float], Tensor]
 
 AIMED = 0.75  # chance of a crop around a pixel of a class: the rest is for what is far from all
 
@@ -84,14 +86,19 @@ def affinity_augment(
     labels to (ceil(size / stride), ceil(size / stride)), int64. Around the image the labels are
     neutral and the pixels black (the original code) or the mean color.
     """
-    pixels = _jittered(torch.from_numpy(image).permute(2, 0, 1), jitter, generator)
+    raw = torch.from_numpy(image).permute(2, 0, 1)
     targets = torch.from_numpy(labels.astype(np.int64))[None]
-    crop = _Crop.random(pixels, size, generator)
-    # Normalized after the cut, zeros are black; before it, they are the mean color.
+    changes = _draw_changes(jitter, len(raw), generator)
+    crop = _Crop.random(raw, size, generator)
+    # Contrast looks at the whole image. What comes after it needs no more than what is kept.
+    done = next((i for i, (change, _) in enumerate(changes, 1) if change in _OF_THE_WHOLE), 0)
+    inside = crop.inside(_changed(_in_unit(raw), changes[:done]))
+    inside = _changed(inside, changes[done:]) * 255.0
+    # Normalized after it is laid, zeros are black; before that, they are the mean color.
     if padding == "black":
-        pixels = normalization.apply(crop.cut(pixels, 0))
+        pixels = normalization.apply(crop.lay(inside, 0))
     else:
-        pixels = crop.cut(normalization.apply(pixels), 0)
+        pixels = crop.lay(normalization.apply(inside), 0)
     pixels, targets = _flip(generator, pixels, crop.cut(targets, ignore_index))
     reduced = reduce_labels(targets[0].numpy(), stride, ignore_index)
     return pixels, torch.from_numpy(reduced)
@@ -256,24 +263,41 @@ def _flip(generator: np.random.Generator, *images: Tensor) -> tuple[Tensor, ...]
 
 
 def _jittered(pixels: Tensor, jitter: Jitter, generator: np.random.Generator) -> Tensor:
-    """Color jitter of a (C, H, W) uint8 tensor to float32 0..255: four changes, random order.
+    """Color jitter of a (C, H, W) uint8 tensor to float32 0..255: four changes, random order."""
+    changes = _draw_changes(jitter, len(pixels), generator)
+    return _changed(_in_unit(pixels), changes) * 255.0
+
+
+def _draw_changes(
+    jitter: Jitter, channels: int, generator: np.random.Generator
+) -> list[tuple[_Change, float]]:
+    """Draw the changes of an image's colors, in their order, and how much each one changes.
 
     Other than three channels are no colors: only their brightness and contrast change.
     """
-    changes = _COLOR_CHANGES if len(pixels) == 3 else _OTHER_CHANGES
+    known = _COLOR_CHANGES if channels == 3 else _OTHER_CHANGES
     strengths = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-    order = generator.permutation(len(changes))
+    order = generator.permutation(len(known))
     # Drawn for all four, also those of strength 0: what follows in the generator does not depend on
     # the strengths.
-    amounts = generator.uniform(-1.0, 1.0, len(changes))
-    # torchvision's changes take floats in 0..1, and uint8 would be rounded after each of them.
-    image = pixels.to(torch.float32) / 255.0
+    amounts = generator.uniform(-1.0, 1.0, len(known))
+    changes = []
     for index in order:
-        change, neutral = changes[index]
-        strength = strengths[index]
-        if strength > 0 and change is not None:
-            image = change(image, neutral + strength * float(amounts[index]))
-    return image * 255.0
+        change, neutral = known[index]
+        if change is not None and strengths[index] > 0:
+            changes.append((change, neutral + strengths[index] * float(amounts[index])))
+    return changes
+
+
+def _in_unit(pixels: Tensor) -> Tensor:
+    # torchvision's changes take floats in 0..1, and uint8 would be rounded after each of them.
+    return pixels.to(torch.float32) / 255.0
+
+
+def _changed(image: Tensor, changes: Sequence[tuple[_Change, float]]) -> Tensor:
+    for change, amount in changes:
+        image = change(image, amount)
+    return image
 
 
 def _adjust_brightness(image: Tensor, factor: float) -> Tensor:
@@ -317,3 +341,4 @@ _COLOR_CHANGES = (
     (shift_hue, 0.0),
 )
 _OTHER_CHANGES = ((_adjust_brightness, 1.0), (_adjust_contrast, 1.0), (None, 1.0), (None, 0.0))
+_OF_THE_WHOLE = (tv.adjust_contrast, _adjust_contrast)  # all others change each pixel by itself
