@@ -59,27 +59,29 @@ def _pairs(network: nn.Module) -> list[Pair]:
         network(image)
     pairs = []
     for norm in norms:
-        read = calls.readers[id(norm.running_mean)]
-        if len(read) != 1:  # not in use, or in two places
+        reads = calls.readers[id(norm.running_mean)]
+        if len(reads) != 1:  # not in use, or in two places
             continue
-        ((arguments, _),) = read
-        maker = calls.makers.get(id(arguments[0]))
-        conv = convs.get(id(maker[1])) if maker and len(maker) > 1 else None
-        if (
-            conv
-            and len(calls.readers[id(conv.weight)]) == len(calls.readers[id(arguments[0])]) == 1
-        ):
+        maps = reads[0][0]
+        made_of = calls.made_of.get(id(maps), ())
+        conv = convs.get(id(made_of[1])) if len(made_of) > 1 else None
+        if conv is not None and calls.once(maps) and calls.once(conv.weight):
             pairs.append((conv, norm))
     return pairs
 
 
 class _Calls(TorchFunctionMode):
-    """Who made which tensor, and who read it; all of them are kept, so that none shares an id."""
+    """What each tensor was made of, and who read it, as arguments of torch's functions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.readers: dict[int, list[tuple[Any, Any]]] = defaultdict(list)
-        self.makers: dict[int, Any] = {}
+        self.readers: dict[int, list[Any]] = defaultdict(list)
+        self.made_of: dict[int, Any] = {}
+        self._kept: list[Any] = []  # so that no two tensors share an id
+
+    def once(self, tensor: Tensor) -> bool:
+        """Tell whether one function alone read a tensor."""
+        return len(self.readers[id(tensor)]) == 1
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -87,9 +89,9 @@ class _Calls(TorchFunctionMode):
         answer = func(*args, **(kwargs or {}))
         # What answers no tensor asked for a size or a type.
         if any(isinstance(leaf, Tensor) for leaf in tree_leaves(answer)):
-            call = (args, answer)
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, Tensor):
-                    self.readers[id(leaf)].append(call)
-            self.makers.setdefault(id(answer), args)
+                    self.readers[id(leaf)].append(args)
+            self.made_of.setdefault(id(answer), args)  # what works in place answers its input
+            self._kept.append((args, kwargs, answer))
         return answer
