@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
@@ -49,8 +49,13 @@ def _pairs(network: nn.Module) -> list[Pair]:
     """
     # Not of classes made from these, which may compute something else.
     convs = {id(m.weight): m for m in network.modules() if type(m) is nn.Conv2d}
-    norms = [m for m in network.modules() if type(m) in (nn.BatchNorm2d, BatchNormAct2d)]
-    norms = [norm for norm in norms if norm.running_mean is not None]
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d)
+        and type(module) in (nn.BatchNorm2d, BatchNormAct2d)
+        and module.running_mean is not None
+    ]
     if not convs or not norms:
         return []
     first = next(iter(convs.values()))
