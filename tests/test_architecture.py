@@ -17,7 +17,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("progress", "errors", "_threads", "channels", "memory"),
     ("run_folder",),
     ("engine",),
-    ("ops",),
+    ("ops", "folded"),
     ("hardware", "loading", "checkpoint", "walking", "accelerator", "dilated"),
     ("training",),
     ("data",),

@@ -4,6 +4,7 @@ With `cams.source = auto` they are one of two kinds to choose from: cams_classif
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ def work(context: Context) -> dict[str, Any]:
     network: Callable[[Tensor], Tensor] = model.cams
     if settings.compile:
         say("compute_cams: compiles the network with the first image, in about half a minute")
-        network = compiled(model.cams)
+        network, hardware = compiled(model.cams), replace(hardware, fold=False)  # it folds itself
     with inference(model, hardware) as device:
         summed = partial(
             multi_scale_cams,

@@ -90,7 +90,9 @@ class Context:
 
     def hardware_at(self, precision: str) -> Hardware:
         """Where networks run, in a precision of a stage's own."""
-        return Hardware(self.recipe.device, precision, self.recipe.workers)
+        # The paper's recipes train no normalization, and their masks keep each of their bytes.
+        fold = "trained" in (self.recipe.classifier.norm, self.recipe.segmenter.norm)
+        return Hardware(self.recipe.device, precision, self.recipe.workers, fold)
 
     def samples(self, *roles: str) -> tuple[Sample, ...]:
         """Return the samples of the roles `train`, `val`, `figures`, each image once."""

@@ -13,7 +13,7 @@ from affinitynet.channels import three_channels
 from affinitynet.data import Sample, load_image, voc_palette, write_labels
 from affinitynet.data.labels import ignore_index
 from affinitynet.errors import NotFiniteError, UserError
-from affinitynet.hardware import find_device
+from affinitynet.hardware import Hardware, inference
 from affinitynet.models.segmenter import Segmenter
 from affinitynet.report.pictures import draw_labels
 from affinitynet.run_folder.folder import atomic_write, output_path
@@ -46,8 +46,8 @@ def predict(
     Raises:
         UserError: no model, or no such device.
     """
-    place = find_device(device)
-    segmenter = Segmenter.load(model, place)
+    segmenter = Segmenter.load(model)
+    hardware = Hardware(device, fold=segmenter.settings.norm == "trained")
     faults: dict[str, str] = {}
 
     def load(sample: Sample) -> Tensor | None:
@@ -80,7 +80,7 @@ def predict(
             _write_scores(output_path(out, sample.id, ".scores.npz"), result[1], segmenter.classes)
         write_labels(output_path(out, sample.id), labels, voc_palette())
 
-    with torch.inference_mode():
+    with inference(segmenter.net, hardware) as place:
         for_each("predict", samples, load=load, compute=compute, finish=finish, workers=2)
     done = tuple(sample for sample in samples if sample.id not in faults)
     in_order = [faults[sample.id] for sample in samples if sample.id in faults]
