@@ -101,10 +101,13 @@ class DatasetSettings(Settings):
 class CamSettings(Settings):
     """Stage 2: class activation maps."""
 
-    source: Annotated[str, source_of("classifier", "contrast", "auto", function=True)] = Field(
+    source: Annotated[
+        str, source_of("classifier", "contrast", "auto", "attention", function=True)
+    ] = Field(
         "classifier",
         description="classifier (the paper), contrast (with images that lack the tag), auto (both, "
-        "and the better one of each class), or files:FOLDER with CAMs of your own by image name",
+        "and the better one of each class), attention (the classifier's times what a transformer's "
+        "class token attends to), or files:FOLDER with CAMs of your own by image name",
     )
     classes: tuple[str, ...] | None = Field(
         None,
@@ -129,6 +132,12 @@ class CamSettings(Settings):
     splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(with_train)] = Field(
         ("train", "val"), description="roles to make CAMs for; those of val serve metrics only"
     )
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        if self.compile and self.source == "attention":
+            raise ValueError("compile is for the classifier's maps: set it to false")
+        return self
 
 
 class ContrastSettings(Settings):

@@ -36,7 +36,7 @@ from affinitynet.run_folder.artifacts import (
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.rounds import leaves_out, round_before, rounds_of
-from affinitynet.run_folder.setting_types import NETWORKS, is_imported
+from affinitynet.run_folder.setting_types import BY_CLASSIFIER, NETWORKS, is_imported
 from affinitynet.run_folder.settings_base import OF_FEATURES, READ, WITHOUT_WALK
 
 
@@ -278,7 +278,8 @@ def trains_classifier(recipe: Recipe) -> bool:
     """Tell whether the run trains a classifier: if it needs CAMs, and those need a classifier."""
     source = recipe.cams.source
     by_contrast = source == "contrast" and recipe.contrast.features == "classifier"
-    return recipe.pseudo.source == "walk" and (source in ("classifier", "auto") or by_contrast)
+    asked = source in (*BY_CLASSIFIER, "auto") or by_contrast
+    return recipe.pseudo.source == "walk" and asked
 
 
 def makes_cams(recipe: Recipe) -> str:

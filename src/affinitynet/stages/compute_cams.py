@@ -17,6 +17,7 @@ from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import save_cams
 from affinitynet.errors import UserError
 from affinitynet.hardware import compiled, inference
+from affinitynet.models.attention import attended_cams
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.contrast import FEWEST, FOR_SCALE, images_by_classes, images_without
 from affinitynet.models.transformer import multiple_of
@@ -41,6 +42,8 @@ def work(context: Context) -> dict[str, Any]:
     artifact = context.stage(NAME).artifacts[0]
     hardware = context.hardware_at(settings.precision)
     network: Callable[[Tensor], Tensor] = model.cams
+    if settings.source == "attention":
+        network = partial(attended_cams, model)
     if settings.compile:
         say("compute_cams: compiles the network with the first image, in about half a minute")
         network = compiled(model.cams)

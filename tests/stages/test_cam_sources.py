@@ -1,0 +1,64 @@
+"""Runs whose maps come from a transformer's attention, up to the pseudo masks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import affinitynet as an
+from affinitynet.data import load_image
+from affinitynet.data.cams import load_cams
+from affinitynet.errors import UserError
+from affinitynet.models.attention import attended_cams
+from affinitynet.models.classifier import Classifier
+from affinitynet.run_folder.artifacts import CAMS
+from affinitynet.run_folder.stages import stages_of
+from affinitynet.stages.compute_cams import multi_scale_cams, scale_maps
+
+VIT = {
+    "backbone.name": "test_vit",
+    "classifier.output_stride": None,
+}
+
+
+def test_a_run_by_attention(toy: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    settings = {**VIT, "cams.source": "attention", "classifier.epochs": 1}
+    out = tmp_path / "run"
+    run = an.run(an.Recipe.load(tiny_recipe, data=toy, out=out, **settings), until="mine_confident")
+    assert [str(status) for status in run.status()][:3] == ["done"] * 3
+    sample = next(sample for sample in run.manifest.split("train") if sample.tags)
+    model = Classifier.load(out / "classifier")
+    image = torch.from_numpy(load_image(sample.image)).permute(2, 0, 1)
+    with torch.inference_mode():
+        maps = multi_scale_cams(
+            lambda pixels: attended_cams(model, pixels),
+            model.backbone.normalization,  # type: ignore[arg-type]
+            image,
+            sample.tags,
+            (1.0,),
+            flip=True,
+            multiple=16,
+        )
+    labels, found = load_cams(run.context.file(CAMS, sample))
+    assert tuple(labels) == sample.tags
+    assert found.max() > 0.9
+    np.testing.assert_allclose(found, scale_maps(maps, sample.tags, {}), atol=0.01)  # bytes
+
+
+def test_a_network_without_class_token_is_refused_before_it_is_trained(
+    toy: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    recipe = an.Recipe.load(
+        tiny_recipe, data=toy, out=tmp_path / "run", **{"cams.source": "attention"}
+    )
+    with pytest.raises(UserError, match="test_resnet has no class token"):
+        an.run(recipe)
+    assert not (tmp_path / "run" / "classifier").exists()
+
+
+def test_attention_asks_the_classifier_and_is_not_compiled() -> None:
+    recipe = an.Recipe.model_validate({"cams": {"source": "attention"}})
+    assert [stage.name for stage in stages_of(recipe)][:2] == ["train_classifier", "compute_cams"]
+    with pytest.raises(ValueError, match="compile is for the classifier's maps"):
+        an.Recipe.model_validate({"cams": {"source": "attention", "compile": True}})
