@@ -168,11 +168,11 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         for tracker in recipe.trackers:
             if find_spec(tracker) is None:  # accelerate would leave it out without a word
                 raise UserError(f"trackers: {tracker} is not installed; pip install {tracker}")
-    # Before the classifier is trained, whose maps it would refuse.
-    if "compute_cams" in todo and recipe.cams.source == "attention":
-        from affinitynet.models.attention import check_class_token
+    # Before a classifier is trained, whose maps would be refused.
+    if "compute_cams" in todo:
+        from affinitynet.stages.compute_cams import check_source
 
-        check_class_token(recipe.backbone.name)
+        check_source(recipe, manifest.classes)
     if "train_segmenter" in todo:
         from affinitynet.stages.train_segmenter import check_net
 
@@ -361,6 +361,7 @@ def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,
+        "compute_cams": own.weights if recipe.cams.source == "text" else "none",
         "compute_contrast": own.weights if recipe.contrast.features == "imagenet" else "none",
         "train_affinity": own.weights if recipe.affinity.start == "backbone" or fresh else "none",
         "propagate": own.weights

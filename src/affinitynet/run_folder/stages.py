@@ -116,7 +116,7 @@ def _train_classifier(recipe: Recipe) -> Stage:
 
 
 def _compute_cams(recipe: Recipe) -> Stage:
-    imported = is_imported(recipe.cams.source)
+    imported, by_text = is_imported(recipe.cams.source), recipe.cams.source == "text"
     # What else the section says is of no effect on maps from files.
     own = ("cams.source", "cams.classes", "cams.splits")
     # Images without a tag are chosen among those of train.
@@ -127,8 +127,9 @@ def _compute_cams(recipe: Recipe) -> Stage:
     return Stage(
         "compute_cams",
         (made,),
-        () if imported else ("train_classifier",),
+        () if imported or by_text else ("train_classifier",),
         (
+            *(("seed", "backbone") if by_text else ()),
             "dataset.val",
             "dataset.figures",
             *(own if imported else ("cams", "tile")),
