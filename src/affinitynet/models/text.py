@@ -34,6 +34,9 @@ class TextTower(nn.Module):
     Nothing of it learns.
     """
 
+    classes: Tensor
+    background: Tensor
+
     def __init__(self, settings: BackboneSettings, texts: Texts, *, data: Path | None = None):
         """Make the tower that a recipe's `backbone` names (`check_tower`), with its weights.
 
@@ -80,17 +83,18 @@ class TextTower(nn.Module):
                 embedded = F.normalize(net(images.clone()).float(), dim=-1)
             finally:
                 hook.remove()
-            texts = torch.cat([self.classes[list(tags)], self.background])  # type: ignore[index, list-item]
-            # No matrix product: in half precision a scale of 100 would blur it.
+            texts = torch.cat([self.classes[list(tags)], self.background])
+            # No matrix product, here and below: in half precision a scale of 100 would blur it.
             cosines = (embedded[:, None] * texts).sum(-1)
             likely = (self.scale * cosines).softmax(-1)
             slopes = [
                 torch.autograd.grad(likely[:, k].sum(), found, retain_graph=True)[0]
                 for k in range(len(tags))
             ]
-        patches = found[0].detach()[:, net.num_prefix_tokens :].float()
-        weights = torch.stack(slopes, 1)[:, :, net.num_prefix_tokens :].float().sum(2)  # (B, K, D)
-        maps = torch.einsum("bkd,bnd->bkn", weights, patches).relu()
+        first = net.num_prefix_tokens  # of the patches; the class token stands before them
+        patches = found[0].detach()[:, first:].float()
+        weights = [slope[:, first:].float().sum(1, keepdim=True) for slope in slopes]
+        maps = torch.stack([(patches * weight).sum(-1) for weight in weights], 1).relu()
         side = multiple_of(self.backbone)
         return maps.unflatten(-1, (images.shape[-2] // side, images.shape[-1] // side))
 
