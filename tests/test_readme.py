@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 import affinitynet as an
 from affinitynet.cli import main
 from affinitynet.data.toy import make_toy
+from affinitynet.models.text import read_texts
 from affinitynet.pipeline import Run
 from affinitynet.preflight import check_roles
 
@@ -242,6 +244,34 @@ def test_the_example_of_the_gallery_runs(made: Path, tmp_path: Path) -> None:
     example("draw_gallery.py")(made / "run", tmp_path / "pictures")
     names = sorted(file.name for file in (tmp_path / "pictures").iterdir())
     assert names == ["bad.jpg", "good.jpg", "usual.jpg"]
+
+
+def test_the_example_of_texts_runs(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tower of another program's kind: open_clip is no dependency, its weights less so."""
+    said: list[str] = []
+
+    def embed(tokens: list[str], normalize: bool) -> torch.Tensor:
+        assert normalize
+        said.extend(tokens)
+        return torch.nn.functional.normalize(torch.randn(len(tokens), 8)).half()
+
+    tower = SimpleNamespace(encode_text=embed, logit_scale=torch.tensor(100.0).log())
+    tower.eval = lambda: tower
+    known = {
+        "create_model": lambda name, pretrained: tower,
+        "get_tokenizer": lambda name: lambda texts: texts,
+    }
+    monkeypatch.setitem(sys.modules, "open_clip", SimpleNamespace(**known))
+    out = tmp_path / "texts.safetensors"
+    example("text_embeddings.py")(toy, out, "ViT-B-16", None)
+    classes = an.read_dataset(toy).classes
+    texts = read_texts(out, classes)
+    assert texts.classes.shape == (len(classes), 8)
+    assert len(texts.background) + len(classes) == len(said)
+    assert said[0] == f"a clean origami {classes[0]}."
+    assert texts.scale == pytest.approx(100)
 
 
 def test_every_example_is_run_here() -> None:

@@ -16,7 +16,7 @@ from affinitynet.pipeline import Run
 from affinitynet.run_folder.choices import read_choices
 from affinitynet.run_folder.folder import RECIPE, file_name
 from affinitynet.run_folder.freshness import unfinished
-from affinitynet.run_folder.recipe import Recipe, find_weights
+from affinitynet.run_folder.recipe import Recipe, find_file, find_weights
 from affinitynet.run_folder.records import StageFolder
 from affinitynet.run_folder.setting_types import FILES, is_imported
 from affinitynet.run_folder.stages import stages_of
@@ -146,18 +146,22 @@ def _cams_source(recipe: Recipe, cams: str | Path | None) -> str:
 
 
 def _weights(recipe: Recipe) -> dict[str, str]:
-    """Return weights that are a file by its whole path, as it may lie beside the old data."""
+    """Return weights and texts that are files by their whole path: they may lie by the old data."""
+    found: dict[str, str] = {}
+    with suppress(UserError):  # where a stage needs what is missing, that is said later
+        if text := recipe.cams.text:
+            found["cams.text"] = str(find_file(text, "cams.text", recipe.data).resolve())
     keys = ["backbone.weights"]
     if recipe.segmenter.backbone == recipe.backbone:  # and has to stay so
         keys.append("segmenter.backbone.weights")
-    with suppress(UserError):  # where a stage needs what is missing, that is said later
+    with suppress(UserError):
         if file := find_weights(recipe.backbone.weights, recipe.data):
-            return dict.fromkeys(keys, str(file.resolve()))
-    return {}
+            found |= dict.fromkeys(keys, str(file.resolve()))
+    return found
 
 
 def _check_weights(recipe: Recipe, root: Path) -> None:
-    """Refuse a backbone's weights that are others than those that the run worked with.
+    """Refuse a backbone's weights, or texts, that are others than those the run worked with.
 
     Raises:
         UserError: they differ, or are gone.
@@ -166,9 +170,12 @@ def _check_weights(recipe: Recipe, root: Path) -> None:
         plan = StageFolder(root / stage.folder, stage.name).plan()
         if "backbone" not in stage.settings or plan is None:
             continue
-        file = find_weights(recipe.backbone.weights, recipe.data)
-        if file and plan.settings.get("backbone.weights") != f"{file.name} {file_name(file)}":
-            raise UserError(
-                f"{file}: holds other weights than {root} had for {stage.name}; put the old ones "
-                "back"
-            )
+        used = {"weights": ("backbone.weights", find_weights(recipe.backbone.weights, recipe.data))}
+        if recipe.cams.text and "cams.text" in plan.settings:
+            used["texts"] = ("cams.text", find_file(recipe.cams.text, "cams.text", recipe.data))
+        for what, (key, file) in used.items():
+            if file and plan.settings.get(key) != f"{file.name} {file_name(file)}":
+                raise UserError(
+                    f"{file}: holds other {what} than {root} had for {stage.name}; put the old "
+                    "ones back"
+                )

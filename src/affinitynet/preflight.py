@@ -24,7 +24,7 @@ from affinitynet.run_folder.artifacts import FOLDERS
 from affinitynet.run_folder.folder import fingerprint, read_json, write_json
 from affinitynet.run_folder.freshness import StageStatus
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
-from affinitynet.run_folder.setting_types import FILES, FUNCTION, is_imported
+from affinitynet.run_folder.setting_types import BY_CLASSIFIER, FILES, FUNCTION, is_imported
 from affinitynet.run_folder.settings import DatasetSettings
 from affinitynet.run_folder.stages import Stage, stages_of, trains_classifier
 
@@ -168,6 +168,11 @@ def check_tools(recipe: Recipe, manifest: Manifest, todo: Set[str]) -> None:
         for tracker in recipe.trackers:
             if find_spec(tracker) is None:  # accelerate would leave it out without a word
                 raise UserError(f"trackers: {tracker} is not installed; pip install {tracker}")
+    # Before a classifier is trained, whose maps would be refused.
+    if "compute_cams" in todo:
+        from affinitynet.stages.compute_cams import check_source
+
+        check_source(recipe, manifest.classes)
     if "train_segmenter" in todo:
         from affinitynet.stages.train_segmenter import check_net
 
@@ -197,7 +202,7 @@ def check_learned(recipe: Recipe) -> None:
         UserError: none was learned, and the one thing to try next.
     """
     reason = why_stop(read_verdicts(recipe.out))
-    if reason and recipe.cams.source == "classifier":
+    if reason and recipe.cams.source in BY_CLASSIFIER:
         steps = "classifier.steps" if recipe.classifier.steps else "classifier.epochs"
         advice = (
             f"train longer (--{steps}) with --redo train_classifier"
@@ -356,6 +361,7 @@ def _weights_read(recipe: Recipe, todo: Set[str]) -> list[str]:
     fresh = not trains_classifier(recipe)
     needs = {
         "train_classifier": own.weights,
+        "compute_cams": own.weights if recipe.cams.source == "text" else "none",
         "compute_contrast": own.weights if recipe.contrast.features == "imagenet" else "none",
         "train_affinity": own.weights if recipe.affinity.start == "backbone" or fresh else "none",
         "propagate": own.weights

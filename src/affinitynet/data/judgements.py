@@ -11,6 +11,7 @@ from affinitynet.data.verdicts import read_verdicts
 from affinitynet.run_folder.artifacts import CONFIDENT
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.records import Paper, StageFolder
+from affinitynet.run_folder.setting_types import BY_CLASSIFIER
 from affinitynet.run_folder.stages import Stage
 
 NOT_LEARNED, EMPTY = "not learned", "empty seeds"
@@ -51,7 +52,7 @@ def next_step(recipe: Recipe, row: dict[str, Any]) -> str:
         length = "steps" if recipe.classifier.steps else "epochs"
         number = getattr(recipe.classifier, length)
         return f"train twice as long: --classifier.{length} {2 * number} --redo train_classifier"
-    if recipe.cams.source == "classifier":
+    if recipe.cams.source in BY_CLASSIFIER:
         return "try maps by contrast: --cams.source auto"
     # A larger exponent makes the background weaker, so that lower peaks pass it.
     if recipe.confident.rule == "thresholds":

@@ -149,11 +149,13 @@ def build_backbone(
     pretrained: bool = True,
     fc6_dilation: int = 1,
     norm: Norm = "frozen",
+    head: int = 0,
 ) -> Backbone:
     """Make the backbone a recipe names, with its weights unless `pretrained` is False.
 
     The paper's two networks always have output stride 8, transformers none. `fc6_dilation` is VGG's
-    (1 in the classifier, 4 in the affinity network, 12 in the segmentation network).
+    (1 in the classifier, 4 in the affinity network, 12 in the segmentation network). `head` keeps a
+    transformer's last layer, of so many numbers.
 
     Raises:
         UserError: unknown name, a norm that it doesn't have, or weights that can't be found, read
@@ -179,7 +181,8 @@ def build_backbone(
             else VGG16(fc6_dilation=fc6_dilation, channels=channels)
         )
     elif transformer_kind(settings.name):
-        backbone = TransformerBackbone(settings.name, download=download)
+        options = {"num_classes": head} if head else None
+        backbone = TransformerBackbone(settings.name, download=download, options=options)
     else:
         backbone = TimmBackbone(
             settings.name,
@@ -195,7 +198,10 @@ def build_backbone(
         report = load_backbone(backbone, file)
         if report.missing:
             some = ", ".join(report.missing[:3])
-            warn(f"{file} lacks {len(report.missing)} tensors of {settings.name} ({some})")
+            lacks = f"{file} lacks {len(report.missing)} tensors of {settings.name} ({some})"
+            if head:
+                raise UserError(f"{lacks}; give the file of the whole tower")
+            warn(lacks)
     let_learn(backbone, channels)
     if settings.input and settings.input.mean and settings.input.std:
         own: Any = backbone

@@ -184,6 +184,8 @@ class Freshness:
                 if weights not in ("imagenet", "none"):
                     weights = outside.weights(stage, f"{key}.weights", weights)
                 found[f"{key}.weights"] = weights
+        if (text := found.get("cams.text")) is not None:
+            found["cams.text"] = outside.weights(stage, "cams.text", text)
         for key, value in list(found.items()):
             imported = key.endswith((".source", ".regions")) and is_imported(str(value))
             if imported or (key == "networks.run" and stage.borrows):

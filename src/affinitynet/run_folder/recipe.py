@@ -273,13 +273,20 @@ def find_weights(weights: str, data: Path | None) -> Path | None:
     """
     if weights in ("imagenet", "none"):
         return None
-    places = _places(weights, data)
+    return find_file(weights, "backbone.weights", data, "or imagenet, or none")
+
+
+def find_file(name: str, key: str, data: Path | None, advice: str = "give its path") -> Path:
+    """Return the file that the setting `key` names.
+
+    Raises:
+        UserError: no such file in the working folder or beside the data.
+    """
+    places = _places(name, data)
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         tried = " or ".join(map(str, places))
-        raise UserError(
-            f"backbone.weights = {weights!r}: no such file ({tried}); or imagenet, or none"
-        )
+        raise UserError(f"{key} = {name!r}: no such file ({tried}); {advice}")
     return found
 
 

@@ -37,6 +37,7 @@ def with_train(roles: tuple[str, ...]) -> tuple[str, ...]:
 FILES = "files:"  # begins a source that is a folder of files
 NETWORKS = "run:"  # begins the source of a stage whose network is another run's
 FUNCTION = "function:"  # begins a source that is a Python function; `an.run` writes it
+BY_CLASSIFIER = ("classifier", "attention")  # sources of CAMs that ask the classifier alone
 
 
 def is_imported(source: str) -> bool:

@@ -101,10 +101,20 @@ class DatasetSettings(Settings):
 class CamSettings(Settings):
     """Stage 2: class activation maps."""
 
-    source: Annotated[str, source_of("classifier", "contrast", "auto", function=True)] = Field(
+    source: Annotated[
+        str, source_of("classifier", "contrast", "auto", "attention", "text", function=True)
+    ] = Field(
         "classifier",
         description="classifier (the paper), contrast (with images that lack the tag), auto (both, "
-        "and the better one of each class), or files:FOLDER with CAMs of your own by image name",
+        "and the better one of each class), attention (the classifier's times what a transformer's "
+        "class token attends to), text (what a CLIP tower's image has of cams.text), or "
+        "files:FOLDER with CAMs of your own by image name",
+    )
+    text: str | None = Field(
+        None,
+        pattern=r"\.safetensors$",
+        description="file of text embeddings for source text, made by examples/text_embeddings.py; "
+        "looked up as backbone.weights",
     )
     classes: tuple[str, ...] | None = Field(
         None,
@@ -129,6 +139,17 @@ class CamSettings(Settings):
     splits: Annotated[tuple[Literal["train", "val"], ...], AfterValidator(with_train)] = Field(
         ("train", "val"), description="roles to make CAMs for; those of val serve metrics only"
     )
+
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Self:
+        if self.compile and self.source in ("attention", "text"):
+            raise ValueError("compile is for the classifier's maps: set it to false")
+        if self.source == "text" and self.text is None:
+            raise ValueError(
+                "source = text needs embeddings: give cams.text the file that "
+                "examples/text_embeddings.py makes"
+            )
+        return self
 
 
 class ContrastSettings(Settings):

@@ -10,6 +10,7 @@ LATER: dict[str, object] = {
     "affinity.train_radius": None,
     "affinity.stride": None,
     "cams.threshold": "maximum",
+    "cams.text": None,
     "affinity.gamma": 1.0,
     "confident.rule": "alphas",
     "confident.foreground_over": 0.30,

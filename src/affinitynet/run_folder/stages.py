@@ -36,7 +36,7 @@ from affinitynet.run_folder.artifacts import (
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.rounds import leaves_out, round_before, rounds_of
-from affinitynet.run_folder.setting_types import NETWORKS, is_imported
+from affinitynet.run_folder.setting_types import BY_CLASSIFIER, NETWORKS, is_imported
 from affinitynet.run_folder.settings_base import OF_FEATURES, READ, WITHOUT_WALK
 
 
@@ -116,7 +116,7 @@ def _train_classifier(recipe: Recipe) -> Stage:
 
 
 def _compute_cams(recipe: Recipe) -> Stage:
-    imported = is_imported(recipe.cams.source)
+    imported, by_text = is_imported(recipe.cams.source), recipe.cams.source == "text"
     # What else the section says is of no effect on maps from files.
     own = ("cams.source", "cams.classes", "cams.splits")
     # Images without a tag are chosen among those of train.
@@ -127,8 +127,9 @@ def _compute_cams(recipe: Recipe) -> Stage:
     return Stage(
         "compute_cams",
         (made,),
-        () if imported else ("train_classifier",),
+        () if imported or by_text else ("train_classifier",),
         (
+            *(("seed", "backbone") if by_text else ()),
             "dataset.val",
             "dataset.figures",
             *(own if imported else ("cams", "tile")),
@@ -278,7 +279,8 @@ def trains_classifier(recipe: Recipe) -> bool:
     """Tell whether the run trains a classifier: if it needs CAMs, and those need a classifier."""
     source = recipe.cams.source
     by_contrast = source == "contrast" and recipe.contrast.features == "classifier"
-    return recipe.pseudo.source == "walk" and (source in ("classifier", "auto") or by_contrast)
+    asked = source in (*BY_CLASSIFIER, "auto") or by_contrast
+    return recipe.pseudo.source == "walk" and asked
 
 
 def makes_cams(recipe: Recipe) -> str:

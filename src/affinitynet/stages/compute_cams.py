@@ -1,6 +1,7 @@
 """Stage 2: classifier -> cams/<id>.npz, the maps of the tagged classes at image size.
 
-With `cams.source = auto` they are one of two kinds to choose from: cams_classifier/<id>.npz.
+With `cams.source = text` a CLIP tower and embedded texts make them in place of the classifier; with
+`auto` they are one of two kinds to choose from: cams_classifier/<id>.npz.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,10 @@ from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import save_cams
 from affinitynet.errors import UserError
 from affinitynet.hardware import compiled, inference
+from affinitynet.models.attention import attended_cams, check_class_token
 from affinitynet.models.classifier import Classifier
 from affinitynet.models.contrast import FEWEST, FOR_SCALE, images_by_classes, images_without
+from affinitynet.models.text import Texts, TextTower, check_tower, read_texts
 from affinitynet.models.transformer import multiple_of
 from affinitynet.ops.cam import scale_to_one
 from affinitynet.ops.contrast import as_cams, calibrate, calibration
@@ -28,33 +31,37 @@ from affinitynet.ops.tiles import in_tiles
 from affinitynet.progress import say
 from affinitynet.run_folder.artifacts import CLASSIFIER, RANGES
 from affinitynet.run_folder.folder import read_json, write_json
+from affinitynet.run_folder.recipe import Recipe, find_file
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each, make_each
 
 NAME = "compute_cams"
 Ranges = Mapping[int, tuple[float, float]]  # class -> what becomes zero and one in its maps
+Maps = Callable[[Tensor, list[int]], Tensor]  # (B, 3, H, W), K tags -> (B, K, h, w)
 
 
 def work(context: Context) -> dict[str, Any]:
     """Write the CAMs of every image of the splits asked for that has tags or no need of any."""
-    model = Classifier.load(context.folder(CLASSIFIER))
     settings = context.recipe.cams
     artifact = context.stage(NAME).artifacts[0]
     hardware = context.hardware_at(settings.precision)
-    network: Callable[[Tensor], Tensor] = model.cams
     if settings.compile:
-        say("compute_cams: compiles the network with the first image, in about half a minute")
-        network, hardware = compiled(model.cams), replace(hardware, fold=False)  # it folds itself
+        hardware = replace(hardware, fold=False)  # a compiled network folds by itself
+    model, maps = _source(context)
     with inference(model, hardware) as device:
-        summed = partial(
-            multi_scale_cams,
-            network,
-            cast(Normalization, model.backbone.normalization),
-            scales=settings.scales,
-            flip=settings.flip,
-            multiple=multiple_of(model.backbone),
-            tile=context.recipe.tile,
-        )
+
+        def summed(image: Tensor, tags: Sequence[int]) -> Tensor:
+            return multi_scale_cams(
+                lambda images: maps(images, list(tags)),
+                cast(Normalization, model.backbone.normalization),
+                image,
+                range(len(tags)),
+                scales=settings.scales,
+                flip=settings.flip,
+                multiple=multiple_of(model.backbone),
+                tile=context.recipe.tile,
+            )
+
         ranges: Ranges = {}
         if settings.threshold == "quantile":
             ranges = _ranges(context, lambda image, tags: summed(image.to(device), tags))
@@ -78,6 +85,44 @@ def work(context: Context) -> dict[str, Any]:
             ),
         )
     return {**counts, **_figures(context, ranges), "precision": hardware.chosen_precision}
+
+
+def check_source(recipe: Recipe, classes: Sequence[str]) -> None:
+    """Refuse, before a run begins, a backbone or texts that the maps can't be made with.
+
+    Raises:
+        UserError: as `check_class_token`, `read_texts` and `check_tower`.
+    """
+    if recipe.cams.source == "attention":
+        check_class_token(recipe.backbone.name)
+    elif recipe.cams.source == "text":
+        _texts(recipe, classes)
+
+
+def _source(context: Context) -> tuple[Classifier | TextTower, Maps]:
+    """Return the network that makes the maps, and how: normalized images and tags -> maps."""
+    recipe = context.recipe
+    if recipe.cams.source == "text":
+        torch.manual_seed(recipe.seed)  # of weights = none, which have to be the same on resuming
+        texts = _texts(recipe, context.manifest.classes)
+        tower = TextTower(recipe.backbone, texts, data=recipe.data)
+        return tower, tower.cams
+    model = Classifier.load(context.folder(CLASSIFIER))
+    network: Callable[[Tensor], Tensor] = model.cams
+    if recipe.cams.source == "attention":
+        network = partial(attended_cams, model)
+    if recipe.cams.compile:
+        say("compute_cams: compiles the network with the first image, in about half a minute")
+        network = compiled(model.cams)
+    return model, lambda images, tags: network(images)[:, tags]
+
+
+def _texts(recipe: Recipe, classes: Sequence[str]) -> Texts:
+    assert recipe.cams.text is not None  # the recipe is checked
+    file = find_file(recipe.cams.text, "cams.text", recipe.data)
+    texts = read_texts(file, classes)
+    check_tower(recipe.backbone, texts, file)
+    return texts
 
 
 def multi_scale_cams(

@@ -19,6 +19,7 @@ from affinitynet.hardware import Hardware
 from affinitynet.run_folder.artifacts import CAMS, CHOICE, Artifact
 from affinitynet.run_folder.folder import atomic_write, output_path, read_json
 from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.setting_types import BY_CLASSIFIER
 from affinitynet.run_folder.stages import Stage, find_stage, stages_of
 
 # An image (H, W, 3) uint8 and its K tags by name -> K maps, as an array or tensor (K, H, W).
@@ -70,10 +71,10 @@ class Context:
     def unlearned(self) -> tuple[int, ...]:
         """The classes that held-out images say were not learned, and whose maps ask for that."""
         source = self.recipe.cams.source
-        if source not in ("classifier", "auto") or not self.recipe.classifier.hold_out:
+        if source not in (*BY_CLASSIFIER, "auto") or not self.recipe.classifier.hold_out:
             return ()
         failed = failed_classes(self.root)
-        if source == "classifier":
+        if source in BY_CLASSIFIER:
             return failed
         # Maps by contrast don't ask the classifier.
         chosen = read_json(self.folder(CAMS) / CHOICE, "choose_cams")
