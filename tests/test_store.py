@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import affinitynet as an
+from affinitynet.cli import main
 from affinitynet.data import Manifest, load_image
 from affinitynet.data.contents import CONTENTS, changed_images, record_images
 from affinitynet.errors import UserError
@@ -385,7 +386,9 @@ def test_nothing_is_deleted_when_the_store_does_not_answer(
     assert (masks / NAMES[0]).read_bytes() == b"new"
 
 
-def test_images_behind_a_url(url: str, tmp_path: Path, toy: Path) -> None:
+def test_images_behind_a_url(
+    url: str, tmp_path: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     samples = an.data.read_dataset(toy).samples
     rows = ["image,labels"]
     for number, sample in enumerate(samples):
@@ -399,6 +402,8 @@ def test_images_behind_a_url(url: str, tmp_path: Path, toy: Path) -> None:
     assert Manifest.from_lines(manifest.to_lines()) == manifest
     for own, sample in zip(manifest.samples, samples, strict=True):
         np.testing.assert_array_equal(load_image(own.image), load_image(sample.image))
+    main(["check", str(data), "--images", url, "--json"])
+    assert json.loads(capsys.readouterr().out)["images"] == len(samples)
     recipe = an.Recipe.load(
         "own_images", data=data, out=tmp_path / "run", **{"dataset.images": url}
     )
@@ -414,6 +419,8 @@ def test_images_behind_a_url(url: str, tmp_path: Path, toy: Path) -> None:
 
 
 def test_only_a_table_names_images_behind_a_url(tmp_path: Path, toy: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.images = 'photos': a URL is written as s3:"):
+        an.data.read_dataset(tmp_path, images="photos")
     with pytest.raises(UserError, match=r"dataset\.images: .* only a table"):
         an.data.read_dataset(toy, images="memory://own", format="folder")
     (tmp_path / "labels.csv").write_text("image,labels\n1,x\n../2.jpg,\n")

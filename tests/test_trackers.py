@@ -11,7 +11,9 @@ from torch import Tensor, nn
 import affinitynet as an
 from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
+from affinitynet.run_folder.history import HISTORY
 from affinitynet.run_folder.settings import TrainingSettings
+from affinitynet.run_folder.tables import read_table
 from affinitynet.training import fit
 
 
@@ -84,3 +86,19 @@ def test_a_tracker_that_is_not_installed_is_said_before_the_run(
     recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", trackers=["aim"])
     with pytest.raises(UserError, match="trackers: aim is not installed; pip install aim"):
         an.run(recipe)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's own imports
+def test_tensorboard_reads_what_a_run_told_it(toy: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", trackers=["tensorboard"])
+    an.run(recipe, until="train_classifier")
+    events = EventAccumulator(str(tmp_path / "run" / "logs" / "train_classifier"))
+    events.Reload()
+    steps = read_table(tmp_path / "run" / "classifier" / HISTORY)  # five digits of each
+    for key in ("loss", "learning_rate"):
+        told = events.Scalars(key)
+        assert [event.step + 1 for event in told] == steps["step"]
+        assert [event.value for event in told] == pytest.approx(steps[key], rel=1e-4)

@@ -18,7 +18,7 @@ from affinitynet.command_line import interrupts
 from affinitynet.command_line.apply import APPLY, apply
 from affinitynet.command_line.correct import CORRECT, correct
 from affinitynet.command_line.export import EXPORT, export
-from affinitynet.command_line.init import INIT, PAGE, Layout, Tags, init, read_or_say
+from affinitynet.command_line.init import IMAGES, INIT, PAGE, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import (
     JSON,
     RUN,
@@ -56,14 +56,16 @@ def demo(out: Path) -> None:
     run(Path("demo"), data, out / "run", until=None, redo=None, anyway=False, settings={})
 
 
-def check(data: Path, format: Layout, tags: Tags, page: int | None, json: bool) -> None:
+def check(
+    data: Path, format: Layout, tags: Tags, page: int | None, images: str | None, json: bool
+) -> None:
     """Report what a data set holds and what is wrong with it.
 
     The exit code is 2 if a run on it would fail.
     """
     from affinitynet.data.check import check_dataset
 
-    manifest = read_or_say(data, format, tags, print_json if json else None)
+    manifest = read_or_say(data, format, tags, images, print_json if json else None)
     findings = check_dataset(manifest, page)
     if json:
         print_json(findings.as_dict())
@@ -206,6 +208,7 @@ COMMANDS = {
             choice("--format", "its layout", get_args(Layout)),
             choice("--tags", "where tags come from, if there are several sources", get_args(Tags)),
             PAGE,
+            IMAGES,
             JSON,
         ),
     ),

@@ -5,7 +5,8 @@ is written. What a sample is depends on (seed, epoch, index) alone, not on who l
 
 Processes that load are a danger to a program that is stopped: forked while Ctrl-C is sent, they
 have hung with it, and orphaned they hold what they inherited. So Ctrl-C is held back while they
-start, they ignore it, and each ends at once when it is told to or its parent is gone.
+start, they ignore it as they do SIGTERM, and each ends at once when it is told to or its parent is
+gone.
 
 They hand batches over in shared memory, of which a container has 64 MB unless it is told otherwise:
 a batch for which it may not last goes through a pipe.
@@ -234,8 +235,10 @@ def _was_ended(batches: Any) -> bool:
 
 def _begin(told: End, worker: int) -> None:
     """Prepare a process that loads, before its first sample."""
-    # The terminal sends Ctrl-C to all processes; the one that started this one ends it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal sends Ctrl-C to all processes, and SLURM its warning; the one that started this
+    # one ends it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _say_unless_left
     threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
 

@@ -89,9 +89,12 @@ def node_of(out: Path) -> str:
 @pytest.mark.parametrize(
     ("without", "until", "deaths"),
     [
-        ("train_classifier", "mine_confident", ("classifier/checkpoint.pt", "cams/*.npz")),
+        ("train_classifier", "train_classifier", ("classifier/checkpoint.pt",)),
+        ("compute_cams", "compute_cams", ("cams/*.npz",)),
+        ("mine_confident", "mine_confident", ("confident/*.png",)),
         ("train_segmenter", "evaluate", ("segmenter/checkpoint.pt", "predictions/*.png")),
         ("propagate", "propagate", ("pseudo/*.png",)),
+        ("evaluate", "evaluate", ("evaluation/counts/*.npz",)),
     ],
 )
 def test_nodes_that_die_and_nodes_that_join_change_no_byte(

@@ -31,7 +31,7 @@ def go_on_without(number: int) -> None:
     """Take batches after one of the processes that load them was sent a signal."""
     order = Order(4, 2, 0, range(200), lambda epoch: 2)
     with loading("train", Numbers(), order, 2, torch.device("cpu")) as batches:
-        next(batches)
+        next(batches), next(batches)  # one of each
         os.kill(multiprocessing.active_children()[0].pid or 0, number)
         for _ in batches:
             pass
@@ -45,6 +45,12 @@ def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixt
         go_on_without(getattr(signal, name))
     assert not multiprocessing.active_children()
     capfd.readouterr()  # what torch says of it
+
+
+def test_sigterm_is_for_the_one_that_is_handed_batches() -> None:
+    """SLURM sends it to all processes of a step, systemd to all of a service."""
+    go_on_without(signal.SIGTERM)
+    assert not multiprocessing.active_children()
 
 
 def test_a_hand_over_that_ctrl_c_breaks_off_says_nothing(

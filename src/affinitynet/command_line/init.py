@@ -14,6 +14,7 @@ Layout = Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat"
 Tags = Literal["auto", "table", "annotations", "masks"]
 
 PAGE = argument("--page", "which page of TIFFs of several, from 0 (dataset.page)", int)
+IMAGES = argument("--images", "URL below which a table's images lie (dataset.images)", str)
 INIT = (
     argument("data", "folder of the data set, or the file that lists its tags"),
     argument("--out", "new file (default: recipe.yaml)", default=Path("recipe.yaml")),
@@ -36,7 +37,11 @@ def init(data: Path, out: Path, format: Layout, tags: Tags, page: int | None) ->
 
 
 def read_or_say(
-    data: Path, format: Layout, tags: Tags, say: Callable[[dict[str, Any]], None] | None
+    data: Path,
+    format: Layout,
+    tags: Tags,
+    images: str | None,
+    say: Callable[[dict[str, Any]], None] | None,
 ) -> "Manifest":
     """Read a data set; where that fails, `say` first what is to fix, as plain data.
 
@@ -46,7 +51,7 @@ def read_or_say(
     from affinitynet.data import read_dataset
 
     try:
-        return read_dataset(data, format=format, tags=tags)
+        return read_dataset(data, format=format, tags=tags, images=images)
     except UserError as error:
         if say is not None:
             say({"ready": False, "to_fix": [str(error)]})

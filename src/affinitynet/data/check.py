@@ -1,9 +1,10 @@
 """What a data set holds and what is wrong with it, as plain data; the command line prints it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -23,6 +24,7 @@ from affinitynet.progress import task
 FEW_IMAGES = 20  # of a class: with fewer, expect poor CAMs
 # Decoding leaves Python's lock, so that threads are enough.
 _THREADS = 4
+_AHEAD = 1024  # samples that wait for a thread
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,7 @@ def check_dataset(manifest: Manifest, page: int | None = None) -> CheckReport:
     """
     manifest, said, fault = _read_as_run(manifest, page)
     samples = manifest.samples
-    found: list[Finding] = []
-    with ThreadPoolExecutor(_THREADS) as pool, task("check", len(samples)) as progress:
-        for finding in pool.map(lambda sample: _inspect(manifest, sample), samples):
-            found.append(finding)
-            progress.advance()
+    found = _inspect_each(partial(_inspect, manifest), samples, "check")
     sizes = [finding.size for finding in found if finding.size is not None]
     return CheckReport(
         classes=manifest.classes,
@@ -155,7 +153,7 @@ def partial_truth(manifest: Manifest, splits: Iterable[str]) -> list[str]:
     return sentences
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one sample's files say: image size, problems, and tags that the mask contradicts.
 
@@ -262,11 +260,19 @@ def inspect_masks(manifest: Manifest, samples: Sequence[Sample]) -> list[Finding
             return Finding(sample.id, None, (Problem(sample.id, str(error)),))
         return inspect_truth(manifest, sample, size)
 
-    with ThreadPoolExecutor(_THREADS) as pool, task("read masks", len(samples)) as progress:
-        found = []
-        for finding in pool.map(inspect, samples):
-            found.append(finding)
-            progress.advance()
+    return _inspect_each(inspect, samples, "read masks")
+
+
+def _inspect_each(
+    inspect: Callable[[Sample], Finding], samples: Sequence[Sample], doing: str
+) -> list[Finding]:
+    found: list[Finding] = []
+    with ThreadPoolExecutor(_THREADS) as pool, task(doing, len(samples)) as progress:
+        # Not all in one map: each that waits takes 2 kB.
+        for start in range(0, len(samples), _AHEAD):
+            for finding in pool.map(inspect, samples[start : start + _AHEAD]):
+                found.append(finding)
+                progress.advance()
     return found
 
 
@@ -331,15 +337,18 @@ def _shared_images(manifest: Manifest) -> list[str]:
 
     By content, as a copy under another name is the same image.
     """
+    # VOC's trainval is train and val by definition, so its overlap is no news.
+    splits = manifest.splits
+    training = [name for name in splits if name.startswith("train") and name != "trainval"]
+    held_out = [name for name in splits if name.startswith(("val", "test"))]
+    if not training or not held_out:
+        return []
     files = {sample.image for sample in manifest.samples if sample.image.is_file()}
     first_of = {copy: group[0] for group in identical(sorted(files)) for copy in group}
     images = {
         name: {first_of.get(s.image, s.image): s.id for s in split}
-        for name, split in manifest.splits.items()
+        for name, split in splits.items()
     }
-    # VOC's trainval is train and val by definition, so its overlap is no news.
-    training = [name for name in images if name.startswith("train") and name != "trainval"]
-    held_out = [name for name in images if name.startswith(("val", "test"))]
     sentences = []
     for first in training:
         for second in held_out:

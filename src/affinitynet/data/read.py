@@ -20,6 +20,7 @@ from affinitynet.data.tag_files import TagFile, TagFiles, as_tag_file, find_tag_
 from affinitynet.data.tags import is_background, is_void, known_names
 from affinitynet.data.voc import read_voc, voc_root
 from affinitynet.errors import UserError
+from affinitynet.run_folder.urls import is_url
 
 FOLDERS: dict[str, Callable[..., Manifest]] = {
     "voc": read_voc,
@@ -64,6 +65,8 @@ def read_dataset(
     Raises:
         UserError: anything is missing, unknown or ambiguous; names folder, file, image or tag.
     """
+    if images and not is_url(images):
+        raise UserError(f"dataset.images = {images!r}: a URL is written as s3://bucket/folder")
     # Not resolved: a data set may be put together from symbolic links.
     folder = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100
     if format not in ("auto", *FORMATS):

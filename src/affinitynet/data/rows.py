@@ -22,7 +22,7 @@ _SEPARATORS = re.compile(r"[|,\t]|^[\[{('\"].*[\])}'\"]$")
 _JOINTS = re.compile(r"\s*[/+&:]\s*|\s+(?:and\s+)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image of a table.
 
