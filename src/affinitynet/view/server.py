@@ -59,7 +59,7 @@ def view_run(run_folder: str | Path, *, port: int = 8765, allow_hosts: Iterable[
 
 
 def _listen(port: int) -> socket.socket:
-    # Its protocol is named, as asyncio asks for it before it turns off Nagle's algorithm: an answer's
+    # With its protocol, as asyncio asks for that before it turns off Nagle's algorithm: an answer's
     # body would wait 40 ms, until the browser says that it has got the headers.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
