@@ -21,8 +21,12 @@ SCORED = ("alpha", "beta", "steps", "method", "restart", "background", "backgrou
 
 
 def score_key(settings: WalkSettings) -> tuple[Any, ...]:
-    """Return what tells walks over the same maps and affinities apart."""
-    return tuple(getattr(settings, name) for name in SCORED)
+    """Return what tells walks over the same maps and affinities apart; None where it isn't read."""
+    unread = {
+        "background_score" if settings.background == "alpha" else "alpha",
+        "restart" if settings.method == "power" else "steps",
+    }
+    return tuple(None if name in unread else getattr(settings, name) for name in SCORED)
 
 
 def threshold_of(settings: WalkSettings) -> float | None:

@@ -11,6 +11,7 @@ from affinitynet.data.grids import load_affinity
 from affinitynet.errors import UserError
 from affinitynet.ops.random_walk import random_walk
 from affinitynet.run_folder.artifacts import AFFINITIES, PSEUDO
+from affinitynet.view import deciding
 from affinitynet.view.deciding import Decider
 from affinitynet.view.viewed import Viewed
 
@@ -39,7 +40,12 @@ def test_other_settings_give_other_masks(viewed: Viewed) -> None:
     assert area(refine=False) != area(refine=True)
 
 
-def test_a_draft_is_close_to_the_mask(viewed: Viewed) -> None:
+@pytest.mark.parametrize("pixels", [deciding.DRAFT_PIXELS, 64 * 64 // 9])
+def test_a_draft_is_close_to_the_mask(
+    viewed: Viewed, pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of small images on every second pixel, here of larger ones on every third."""
+    monkeypatch.setattr(deciding, "DRAFT_PIXELS", pixels)
     decider = Decider(viewed)
     settings = viewed.recipe.walk
     for index in train(viewed):

@@ -25,6 +25,7 @@ from affinitynet.tuning.curve import draw_curve
 from affinitynet.tuning.decide import Case, decide, find_samples, in_data_set, load_case
 from affinitynet.tuning.measures import MEASURES
 from affinitynet.tuning.settings import TUNABLE, value_of, values_to_try
+from affinitynet.walking import score_key
 
 TUNE = "tune"  # the folder in a run's
 TRUTH = "truth"  # chooses where there are masks
@@ -102,10 +103,11 @@ class _Score:
     def __init__(self, cases: Sequence[Case], judge: Judge, workers: int) -> None:
         self.after: Callable[[], None] | None = None
         self._cases, self._judge, self._workers = cases, judge, max(1, workers)
-        self._known: dict[str, NDArray[np.float64]] = {}
+        self._known: dict[Any, NDArray[np.float64]] = {}
 
     def __call__(self, walk: WalkSettings) -> NDArray[np.float64]:
-        key = walk.model_dump_json()
+        # A setting that isn't read, as a threshold beside an alpha, makes no other masks.
+        key = (*score_key(walk), walk.guard, walk.refine, walk.crf.model_dump_json())
         if key not in self._known:
             with ThreadPoolExecutor(self._workers) as pool:
                 found = pool.map(lambda case: self._judge(case, walk), self._cases)

@@ -21,9 +21,10 @@ export class Picture {
   }
 
   setImage(image) {
+    this.image?.close();
     this.image = image;
     this.layer = this.correction = this.spread = null;
-    const { naturalWidth: width, naturalHeight: height } = image;
+    const { width, height } = image;
     for (const one of [this.canvas, this.marks, this.over, this.drawn]) {
       one.width = width;
       one.height = height;
@@ -123,6 +124,7 @@ export class Picture {
   mark(cursor, radius) {
     const context = this.marks.getContext("2d");
     context.clearRect(0, 0, this.width, this.height);
+    this.marks.hidden = !cursor; // what isn't there takes no part in a frame
     if (!cursor) return;
     const { x, y } = { x: cursor.x + 0.5, y: cursor.y + 0.5 };
     const thin = Math.max(this.width / this.marks.clientWidth, 0.25);

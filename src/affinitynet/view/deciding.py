@@ -3,6 +3,7 @@
 With the recipe's own settings the answer is the file in `pseudo/`, to the pixel.
 """
 
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 100_000  # of the walk on the page: more would take seconds
 _KEPT = 4  # images whose maps and affinities are kept in memory
-DRAFT_ITERATIONS = 3  # of the CRF, on every second pixel, while a slider is dragged
+# Of the CRF while a slider is dragged: on every second pixel, on fewer of a large image.
+DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 50_000
 
 
 class Spread(NamedTuple):
@@ -92,7 +94,7 @@ class Decider:
     def decide(self, index: int, settings: WalkSettings, draft: bool) -> NDArray[np.integer]:
         """Return the labels (H, W) that the walk makes of an image with these settings.
 
-        draft: quickly, with few iterations of the CRF on every second pixel.
+        draft: quickly, with few iterations of the CRF on some of the pixels.
         """
         with self._lock:
             ready = self._get(index)
@@ -200,12 +202,13 @@ def _label(
         return label_scores(scores).numpy().astype(np.uint8)
     if not draft:
         return label_scores(refined(case.image, scores, settings)).numpy().astype(np.uint8)
+    height, width = case.image.shape[:2]
+    step = max(2, math.ceil(math.sqrt(height * width / DRAFT_PIXELS)))
     crf = settings.crf.model_dump()
     # On every second pixel widths are half as many, and the work a quarter.
     crf["iterations"] = min(crf["iterations"], DRAFT_ITERATIONS)
     for name in ("gaussian_sxy", "bilateral_sxy"):
-        crf[name] /= 2
-    coarse = refine_scores(case.image[::2, ::2], scores[:, ::2, ::2], **crf)
+        crf[name] /= step
+    coarse = refine_scores(case.image[::step, ::step], scores[:, ::step, ::step], **crf)
     labels = label_scores(coarse).numpy().astype(np.uint8)
-    height, width = case.image.shape[:2]
-    return labels.repeat(2, 0).repeat(2, 1)[:height, :width]
+    return labels.repeat(step, 0).repeat(step, 1)[:height, :width]

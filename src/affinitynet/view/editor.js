@@ -42,8 +42,9 @@ export class Editor {
     const image = new Image();
     image.src = `images/${index}`;
     const [corrected] = await Promise.all([getPlanes(`layers/${index}/corrections`), image.decode()]);
+    const decoded = await createImageBitmap(image); // an <img> may be decoded again for a drawing
     if (this.index !== index) return; // another one was opened meanwhile
-    this.picture.setImage(image);
+    this.picture.setImage(decoded);
     this.picture.mark(null);
     const { width, height } = this.picture;
     this.painting = new Painting(width, height, this.run.neutral, corrected?.data);
