@@ -90,7 +90,7 @@ class TextTower(nn.Module):
             # No matrix product, here and below: in half precision a scale of 100 would blur it.
             cosines = (embedded[:, None] * texts).sum(-1)
             logits = self.scale * cosines
-            slopes = []
+            slopes: list[Tensor] = []
             for k in range(len(tags)):
                 others = torch.cat([logits[:, :k], logits[:, k + 1 :]], 1)
                 odds = (logits[:, k] - others.logsumexp(1)).sum()
@@ -100,7 +100,7 @@ class TextTower(nn.Module):
         weights = [slope[:, first:].float().sum(1, keepdim=True) for slope in slopes]
         maps = torch.stack([(patches * weight).sum(-1) for weight in weights], 1).relu()
         side = multiple_of(self.backbone)
-        return maps.unflatten(-1, (images.shape[-2] // side, images.shape[-1] // side))
+        return maps.view(*maps.shape[:2], images.shape[-2] // side, images.shape[-1] // side)
 
 
 def read_texts(file: Path, classes: Sequence[str]) -> Texts:
