@@ -91,7 +91,18 @@ def test_the_maps_are_those_of_gradcam_written_out(
             slope = torch.autograd.grad(likely[label], tokens, retain_graph=True)[0]
             expected = (tokens[1:] * slope[1:].sum(0)).sum(-1).relu().view(14, 14)
             assert expected.max() > 0
+            expected = expected / (likely[label] * (1 - likely[label]))
             torch.testing.assert_close(maps[label], expected.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_maps_do_not_vanish_where_the_tower_is_sure(
+    write: Callable[[dict[str, Tensor]], Path],
+) -> None:
+    content = rows("cat", "dog")
+    texts = read_texts(write(content), ("cat", "dog"))
+    images = torch.randn(1, 3, 32, 48)
+    sure = tower(texts._replace(scale=1e4)).cams(images, [0, 1])
+    assert (sure.amax((2, 3)) > 1).any()
 
 
 def test_only_the_image_s_own_tags_compete(write: Callable[[dict[str, Tensor]], Path]) -> None:

@@ -72,6 +72,7 @@ class _ClassTokenRows(TorchFunctionMode):
     def __init__(self, backbone: torch.nn.Module) -> None:
         super().__init__()
         self.rows: list[Tensor] = []
+        module: Any
         for module in backbone.modules():
             if hasattr(module, "fused_attn"):  # off where timm's environment variable says so
                 module.fused_attn = True

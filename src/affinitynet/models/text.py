@@ -55,9 +55,12 @@ class TextTower(nn.Module):
         """Return rectified gradient-weighted maps of the K classes of an image's tags.
 
         p = softmax over the K classes' and the background's texts of scale * cos(image, text), and
-        M_k(i) = max(0, sum_d a_kd f_d(i)) with a_kd = sum_j dp_k / df_d(j): GradCAM, of the patches
-        i and j as the last block's first norm gives them. Not the mean over patches but the sum,
-        so that scales and tiles count alike.
+        M_k(i) = max(0, sum_d a_kd f_d(i)) with a_kd = sum_j dp_k / df_d(j) / (p_k (1 - p_k)):
+        GradCAM, of the patches i and j as the last block's first norm gives them.
+
+        The divisor makes it the slope of the log odds, and is one number for an image: divided by
+        its maximum a map is the same, but does not vanish where p is all but 1. Nor does it matter
+        that the paper has the mean over patches: so scales and tiles count alike.
 
         Args:
             images: (B, 3, H, W), normalized, of whole patches.
@@ -86,17 +89,18 @@ class TextTower(nn.Module):
             texts = torch.cat([self.classes[list(tags)], self.background])
             # No matrix product, here and below: in half precision a scale of 100 would blur it.
             cosines = (embedded[:, None] * texts).sum(-1)
-            likely = (self.scale * cosines).softmax(-1)
-            slopes = [
-                torch.autograd.grad(likely[:, k].sum(), found, retain_graph=True)[0]
-                for k in range(len(tags))
-            ]
+            logits = self.scale * cosines
+            slopes: list[Tensor] = []
+            for k in range(len(tags)):
+                others = torch.cat([logits[:, :k], logits[:, k + 1 :]], 1)
+                odds = (logits[:, k] - others.logsumexp(1)).sum()
+                slopes += torch.autograd.grad(odds, found, retain_graph=True)
         first = net.num_prefix_tokens  # of the patches; the class token stands before them
         patches = found[0].detach()[:, first:].float()
         weights = [slope[:, first:].float().sum(1, keepdim=True) for slope in slopes]
         maps = torch.stack([(patches * weight).sum(-1) for weight in weights], 1).relu()
         side = multiple_of(self.backbone)
-        return maps.unflatten(-1, (images.shape[-2] // side, images.shape[-1] // side))
+        return maps.view(*maps.shape[:2], images.shape[-2] // side, images.shape[-1] // side)
 
 
 def read_texts(file: Path, classes: Sequence[str]) -> Texts:
