@@ -69,8 +69,8 @@ class TextTower(nn.Module):
         Returns:
             (B, K, h, w), not normalized.
 
-        Source: Lin et al., CLIP is Also an Efficient Segmenter, CVPR 2023, section 3.2, without its
-        affinities of attention (the layer: its code).
+        Source: Lin et al., CLIP is Also an Efficient Segmenter, CVPR 2023 (the layer: its code),
+        without its affinities of attention.
         """
         net: Any = self.backbone.net
         found: list[Tensor] = []
