@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 100_000  # of the walk on the page: more would take seconds
 _KEPT = 4  # images whose maps and affinities are kept in memory
-# Of the CRF while a slider is dragged: on every second pixel, on fewer of a large image.
-DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 50_000
+# Of the CRF while a slider is dragged: on every second pixel, and of a large image on fewer.
+DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 100_000
 
 
 class Spread(NamedTuple):
@@ -205,7 +205,7 @@ def _label(
     height, width = case.image.shape[:2]
     step = max(2, math.ceil(math.sqrt(height * width / DRAFT_PIXELS)))
     crf = settings.crf.model_dump()
-    # On every second pixel widths are half as many, and the work a quarter.
+    # On every n-th pixel widths are an n-th, and the work an n²-th.
     crf["iterations"] = min(crf["iterations"], DRAFT_ITERATIONS)
     for name in ("gaussian_sxy", "bilateral_sxy"):
         crf[name] /= step
