@@ -50,3 +50,25 @@ def test_walks_are_told_apart_by_all_that_their_scores_depend_on() -> None:
     after = {"refine", "guard", "keep", "precision", "crf", "block"}
     assert set(WalkSettings.model_fields) - after == set(SCORED)
     assert score_key(WalkSettings()) != score_key(WalkSettings(method="restart"))
+
+
+@pytest.mark.parametrize(
+    ("own", "unread"),
+    [
+        ({}, {"background_score": 0.9, "restart": 0.9}),
+        ({"background": "constant"}, {"alpha": 99.0}),
+        ({"method": "restart"}, {"steps": 3}),
+    ],
+)
+def test_what_a_walk_does_not_read_tells_none_apart(
+    own: dict[str, Any], unread: dict[str, Any]
+) -> None:
+    walk = WalkSettings(**own)
+    for name, value in unread.items():
+        other = walk.model_copy(update={name: value})
+        assert score_key(other) == score_key(walk)
+        switched = {"background": "relative"} if name == "background_score" else {}
+        switched |= {"background": "alpha"} if name == "alpha" else {}
+        switched |= {"method": "restart" if name == "restart" else "power"}
+        both = [one.model_copy(update=switched) for one in (walk, other)]
+        assert score_key(both[0]) != score_key(both[1])

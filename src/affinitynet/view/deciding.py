@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_STEPS = 100_000  # of the walk on the page: more would take seconds
 _KEPT = 4  # images whose maps and affinities are kept in memory
 # Of the CRF while a slider is dragged: on every second pixel, and of a large image on fewer.
-DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 50_000
+DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 100_000
 
 
 class Spread(NamedTuple):
