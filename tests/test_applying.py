@@ -224,12 +224,20 @@ def test_what_the_run_found_out_of_its_classes_holds_for_new_images(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, *_ = whole.manifest.classes
-    found = {"failed": (first,), "unlearnt": (second,)}
+    found = {"failed": (), "unlearnt": (second,)}
     monkeypatch.setattr(applying, "_found_out", lambda run: found)
     data = new_data(tmp_path, f"images/0000.png,{first}", f"images/0001.png,{second}")
+    an.apply_run(whole, data, tmp_path / "plain")
+    found["failed"] = (first,)
     an.apply_run(whole, data, tmp_path / "out")
-    failed = read_labels(tmp_path / "out" / "masks" / "0000.png")
-    assert set(np.unique(failed)) == {255}  # the background too: the object is there somewhere
+    # The network was told nothing of a failed class, so the pseudo masks stay.
+    plain, failed = (
+        read_labels(tmp_path / name / "0000.png") for name in ("plain/pseudo", "out/masks")
+    )
+    if (plain == 1).any():
+        assert np.array_equal(failed, np.where(plain == 1, 255, plain))
+    else:  # the background too: the object is there somewhere
+        assert set(np.unique(failed)) == {255}
     masks, pseudo = (
         (tmp_path / "out" / name / "0001.png").read_bytes() for name in ("masks", "pseudo")
     )
