@@ -196,6 +196,10 @@ def test_a_flood_spreads_along_the_walk(opened: Page, root: Path) -> None:
 
 def test_everything_goes_by_keyboard(opened: Page, root: Path) -> None:
     keys = opened.keyboard
+    keys.press("s")
+    keys.press("n")
+    expect(opened.locator("#sort")).to_have_value("name")
+    opened.evaluate("document.activeElement.blur()")
     keys.press("w")
     assert opened.evaluate("document.activeElement.id") == "show"
     opened.evaluate("document.activeElement.blur()")
