@@ -23,10 +23,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 VIEWPORT = {"width": 1280, "height": 860}
 PAUSE = 50  # milliseconds between two events
@@ -69,17 +71,24 @@ Times = dict[str, float]
 
 
 class Shown(NamedTuple):
-    """A page, with the process that serves it, and the browser's."""
+    """A page, with the process that serves it."""
 
     page: Any
     server: Any
-    browser: list[Any]
 
     def spent(self) -> tuple[float, float]:
         """Return the processor time so far of server and browser, in milliseconds."""
-        times = [[p.cpu_times() for p in group] for group in ([self.server], self.browser)]
-        server, browser = (1000 * sum(t.user + t.system for t in group) for group in times)
-        return server, browser
+        below = psutil.Process().children(recursive=True)
+        return milliseconds([self.server]), milliseconds(p for p in below if "chrom" in p.name())
+
+
+def milliseconds(processes: Iterable[Any]) -> float:
+    """Return the processor time of processes and of those of their children that have ended."""
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return 1000 * total
 
 
 def slide(name: str, slider: str, event: str, first: float, step: float) -> Callable[..., Times]:
@@ -135,8 +144,6 @@ def parts(found: Times) -> Times:
 @contextmanager
 def served(run: Path, source: Path | None) -> Iterator[tuple[str, Any]]:
     """Serve a run's page from a source tree; gives its address and its process."""
-    import psutil
-
     paths = {} if source is None else {"PYTHONPATH": str(source)}
     command = [sys.executable, "-m", "affinitynet", "view", str(run), "--port", "0"]
     with subprocess.Popen(
@@ -151,8 +158,6 @@ def served(run: Path, source: Path | None) -> Iterator[tuple[str, Any]]:
 
 def opened(browser: Any, address: str, server: Any) -> Shown:
     """Open the page's first image, and wait until all has been loaded and drawn once."""
-    import psutil
-
     page = browser.new_page(viewport=VIEWPORT)
     page.set_default_timeout(300_000)
     page.add_init_script(WATCH)
@@ -160,8 +165,7 @@ def opened(browser: Any, address: str, server: Any) -> Shown:
     page.locator(".card").first.click()
     page.wait_for_selector("#image-view:not([hidden])")
     page.wait_for_selector("body[aria-busy=false]")
-    below = psutil.Process().children(recursive=True)
-    shown = Shown(page, server, [p for p in below if "chrom" in p.name()])
+    shown = Shown(page, server)
     for work in ACTIONS.values():
         work(shown, 21)
     return shown

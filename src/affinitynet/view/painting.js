@@ -61,25 +61,37 @@ export class Painting {
   // All pixels that the walk ties to the clicked one by at least the share `level` of what it ties
   // the clicked one to itself; values (h, w) on a grid of cells, interpolated between their middles.
   flood(clicked, values, w, h, cell, level, label) {
-    const least = level * valueAt(clicked.x, clicked.y, values, w, h, cell);
+    const across = between(this.width, w, cell);
+    const down = between(this.height, h, cell);
+    const row = new Float64Array(w); // of the grid, between the two rows around a row of pixels
+    const enter = (y) => {
+      const [top, bottom, share] = [down.first[y] * w, down.second[y] * w, down.share[y]];
+      for (let i = 0; i < w; i++) row[i] = values[top + i] * (1 - share) + values[bottom + i] * share;
+    };
+    const value = (x) => {
+      const share = across.share[x];
+      return row[across.first[x]] * (1 - share) + row[across.second[x]] * share;
+    };
+    enter(clicked.y);
+    const least = level * value(clicked.x);
     for (let y = 0; y < this.height; y++) {
+      enter(y);
       for (let x = 0; x < this.width; x++) {
-        if (valueAt(x, y, values, w, h, cell) >= least) this.data[y * this.width + x] = label;
+        if (value(x) >= least) this.data[y * this.width + x] = label;
       }
     }
   }
 }
 
-function valueAt(x, y, values, w, h, cell) {
-  const [top, bottom, down] = between((y + 0.5) / cell - 0.5, h);
-  const [left, right, across] = between((x + 0.5) / cell - 0.5, w);
-  const above = values[top * w + left] * (1 - across) + values[top * w + right] * across;
-  const below = values[bottom * w + left] * (1 - across) + values[bottom * w + right] * across;
-  return above * (1 - down) + below * down;
-}
-
-function between(place, count) {
-  const first = Math.min(Math.max(Math.floor(place), 0), count - 1);
-  const second = Math.min(first + 1, count - 1);
-  return [first, second, Math.min(Math.max(place - first, 0), 1)];
+// For each of `length` pixels the two cells around it, and how far it is from the first's middle.
+function between(length, count, cell) {
+  const [first, second] = [new Int32Array(length), new Int32Array(length)];
+  const share = new Float64Array(length);
+  for (let i = 0; i < length; i++) {
+    const place = (i + 0.5) / cell - 0.5;
+    first[i] = Math.min(Math.max(Math.floor(place), 0), count - 1);
+    second[i] = Math.min(first[i] + 1, count - 1);
+    share[i] = Math.min(Math.max(place - first[i], 0), 1);
+  }
+  return { first, second, share };
 }
