@@ -108,12 +108,11 @@ def _source(context: Context) -> tuple[Classifier | TextTower, Maps]:
         tower = TextTower(recipe.backbone, texts, data=recipe.data)
         return tower, tower.cams
     model = Classifier.load(context.folder(CLASSIFIER))
-    network: Callable[[Tensor], Tensor] = model.cams
-    if recipe.cams.source == "attention":
-        network = partial(attended_cams, model)
+    attends = recipe.cams.source == "attention"
+    network: Callable[[Tensor], Tensor] = partial(attended_cams, model) if attends else model.cams
     if recipe.cams.compile:
         say("compute_cams: compiles the network with the first image, in about half a minute")
-        network = compiled(model.cams)
+        network = compiled(network)
     return model, lambda images, tags: network(images)[:, tags]
 
 
