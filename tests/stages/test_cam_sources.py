@@ -1,6 +1,7 @@
 """The first stages of runs whose maps come from a transformer's attention, or from texts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from affinitynet.data.cams import load_cams
 from affinitynet.errors import UserError
 from affinitynet.models.attention import attended_cams
 from affinitynet.models.classifier import Classifier
-from affinitynet.run_folder.artifacts import CAMS
+from affinitynet.run_folder.artifacts import CAMS, PSEUDO
 from affinitynet.run_folder.stages import stages_of
 from affinitynet.stages.compute_cams import multi_scale_cams, scale_maps
 
@@ -66,27 +67,40 @@ def test_attention_asks_the_classifier_and_is_not_compiled() -> None:
         an.Recipe.model_validate({"cams": {"source": "attention", "compile": True}})
 
 
-def test_a_run_by_text(
-    toy: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create, width = timm.create_model, {"embed_dim": 24, "depth": 3, "num_heads": 2}
+@pytest.fixture
+def texts(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A file of texts and what it holds, for towers that are tiny from here on."""
+    create, width = timm.create_model, {"embed_dim": 24, "depth": 6, "num_heads": 2}
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **{**k, **width}))
-    classes, file = an.read_dataset(toy).classes, tmp_path / "texts.safetensors"
-    keys = [*(f"class/{name}" for name in classes[:-1]), "background/floor"]
+    keys = [*(f"class/{name}" for name in an.read_dataset(toy).classes), "background/floor"]
     rows = {"scale": torch.tensor([50.0]), **{key: torch.randn(8) for key in keys}}
-    save_file(rows, file)
-    settings = {
+    save_file(rows, tmp_path / "texts.safetensors")
+    return tmp_path / "texts.safetensors", rows
+
+
+def by_text(file: Path) -> dict[str, Any]:
+    return {
         **VIT,
         "backbone.name": "vit_base_patch16_clip_224",
         "cams.source": "text",
         "cams.text": str(file),
         "cams.splits": ["train"],
     }
-    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", **settings)
+
+
+def test_a_run_by_text(
+    toy: Path, tiny_recipe: Path, tmp_path: Path, texts: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    file, rows = texts
+    last = [key for key in rows if key.startswith("class/")][-1]
+    save_file({key: row for key, row in rows.items() if key != last}, file)
+    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", **by_text(file))
     assert [stage.name for stage in stages_of(recipe)][:2] == ["compute_cams", "mine_confident"]
-    with pytest.raises(UserError, match=f"texts.safetensors: has no row class/{classes[-1]}"):
+    with pytest.raises(UserError, match=f"texts.safetensors: has no row {last}"):
         an.run(recipe)
-    save_file({**rows, f"class/{classes[-1]}": torch.randn(8)}, file)
+    save_file(rows, file)
     run = an.run(recipe, until="mine_confident")
     assert [str(status) for status in run.status()][:2] == ["done"] * 2
     sample = next(sample for sample in run.manifest.split("train") if sample.tags)
@@ -94,9 +108,26 @@ def test_a_run_by_text(
     assert tuple(labels) == sample.tags
     assert found.shape[1:] == (64, 64)
     assert found.max() > 0.9
-    save_file({**rows, f"class/{classes[-1]}": torch.ones(8)}, file)
+    save_file({**rows, last: torch.ones(8)}, file)
     changed = run.status(verify=True)[0]
     assert changed.state == "stale"
     assert "cams.text was" in changed.detail
     file.unlink()
     assert run.status(verify=True)[0].finished  # what is made stays readable
+
+
+def test_new_images_are_labelled_by_the_runs_texts(
+    toy: Path, tiny_recipe: Path, tmp_path: Path, texts: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    file, rows = texts
+    settings = {**by_text(file), "affinity.epochs": 1, "affinity.output_stride": None}
+    recipe = an.Recipe.load(tiny_recipe, data=toy, out=tmp_path / "run", **settings)
+    run = an.run(recipe, until="propagate", anyway=True)
+    applied = an.apply_run(run, toy, tmp_path / "applied")
+    for sample in run.manifest.split("train"):
+        for folder in (CAMS, PSEUDO):
+            own, new = (made.context.file(folder, sample) for made in (run, applied))
+            assert own.read_bytes() == new.read_bytes()
+    save_file({key: row + 1 for key, row in rows.items()}, file)
+    with pytest.raises(UserError, match="holds other texts than"):
+        an.apply_run(run, toy, tmp_path / "again")
