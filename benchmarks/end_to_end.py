@@ -135,7 +135,7 @@ def run(recipe: Any, until: str | None, counted: int) -> tuple[list[Row], Machin
                 read=read_bytes() - before,
                 peak=status("VmHWM") * 1024,
                 parts={kind: clock.seconds[kind] for kind in KINDS},
-                operators=dict(clock.operators.rows),
+                operators=clock.operators,
             )
             rows.append(row)
             return figures

@@ -99,6 +99,32 @@ def _name(packet: Any, args: Any) -> str:
     return "convolution, depthwise" if groups == args[0].shape[1] else "convolution, grouped"
 
 
+class Network:
+    """A function that calls a network: its calls, and the operators of some of them."""
+
+    def __init__(self, function: Callable[..., Any], most: int, trained: bool) -> None:
+        """Look into so many calls behind the first; those of a training go backward as well."""
+        self._function, self._most, self._times = function, most, 3 if trained else 1
+        self.calls = 0
+        # The first call makes what later ones find made, so its times are of no interest.
+        self.first, self.operators = Operators(), Operators()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        self.calls += 1
+        if self.calls > 1 + self._most:
+            return self._function(*args, **kwargs)
+        with self.first if self.calls == 1 else self.operators:
+            return self._function(*args, **kwargs)
+
+    @property
+    def flops(self) -> float:
+        """Return those of all calls: forward, and three times that for steps of a training."""
+        looked = min(self.calls - 1, self._most)
+        one = self.operators.flops / looked if looked > 0 else self.first.flops
+        return one * self.calls * self._times
+
+
 class Clock:
     """What one stage did: seconds by kind, calls, and the operators of some calls."""
 
@@ -106,10 +132,9 @@ class Clock:
         """Start at nothing; so many calls of the network behind the first are looked into."""
         self.seconds: dict[str, float] = defaultdict(float)
         self.processor: dict[str, float] = defaultdict(float)  # that of the calling threads
-        self.calls = self.images = self.steps = 0
-        self.counted, self._most = 0, counted
-        # The first call makes what later ones find made, so its times are of no interest.
-        self.first, self.operators = Operators(), Operators()
+        self.images = self.steps = 0
+        self.networks: list[Network] = []
+        self._counted = counted
         self.precision = torch.float32
         self._lock, self._local = threading.Lock(), threading.local()
 
@@ -132,29 +157,28 @@ class Clock:
 
         return wrapped
 
-    def network(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a call of the network, and look into some."""
+    def network(self, function: Callable[..., Any], trained: bool = False) -> Callable[..., Any]:
+        """Wrap what calls a network, and look into some of the calls."""
+        network = Network(function, self._counted, trained)
+        self.networks.append(network)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            if self.calls == 1:
-                if torch.is_autocast_enabled("cpu"):
-                    self.precision = torch.get_autocast_dtype("cpu")
-                with self.first:
-                    return function(*args, **kwargs)
-            if self.counted == self._most:
-                return function(*args, **kwargs)
-            self.counted += 1
-            with self.operators:
-                return function(*args, **kwargs)
+            if torch.is_autocast_enabled("cpu"):
+                self.precision = torch.get_autocast_dtype("cpu")
+            return network(*args, **kwargs)
 
         return wrapped
 
     @property
     def flops(self) -> float:
-        """Return those of all calls: forward, and three times that for steps of a training."""
-        one = self.operators.flops / self.counted if self.counted else self.first.flops
-        return one * self.calls * (3 if self.steps else 1)
+        """Return those of all calls."""
+        return sum(network.flops for network in self.networks)
+
+    @property
+    def operators(self) -> dict[str, list[float]]:
+        """Return the operators of the network that calculates most."""
+        most = max(self.networks, key=lambda network: network.flops, default=None)
+        return dict(most.operators.rows) if most else {}
 
     def _inner(self) -> list[tuple[float, float]]:
         if not hasattr(self._local, "inner"):
@@ -206,7 +230,7 @@ def _fit(clock: Clock) -> Callable[..., dict[str, float]]:
     original = training.fit
 
     def wrapped(name: str, model: Any, dataset: Any, losses: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(name, model, dataset, clock.network(losses), *args, **kwargs)
+        return original(name, model, dataset, clock.network(losses, trained=True), *args, **kwargs)
 
     return wrapped
 
