@@ -46,6 +46,9 @@ SHARE = 0.02  # of an image's pixels that are painted over
 # it and 66.2 with it (one seed; truth chose it). A quantile has calibrated the map already.
 POWER = {"maximum": 1.25, "quantile": 1.0}
 _MOVED = 0.01  # of a tag's probability: below it, the classifier needs neither map's pixels
+# Contrast's share of the drops above which it serves all classes: between that of leaves, 0.53 to
+# 0.62, and that of photographs, up to 0.36 (docs/contrast.md; the truth says which is which).
+_COMMON = 0.45
 _FEWEST = 8  # images with which a class may decide against the others
 _ERRORS = 2.0  # standard errors that make a difference of one class a clear one
 _CLEAR = 0.75  # of the two drops, that of the map which one class takes against the others
@@ -156,10 +159,10 @@ def choose(
 ) -> dict[int, Choice]:
     """Choose the source of each class's maps.
 
-    All classes together choose the source after whose deletion probabilities fall more, by the mean
-    of contrast's share of the two drops, c / (c + k): a class counts alike whatever the classifier
-    loses at all. A class takes the other source where that one's drop is three times as large, and
-    the difference more than two standard errors.
+    All classes together choose contrast where the mean of its share of the two drops, c / (c + k),
+    is above 0.45: a class counts alike whatever the classifier loses at all. A class takes the
+    other source where that one's drop is three times as large, and the difference more than two
+    standard errors.
 
     Args:
         drops: class -> what was measured. A class without images follows the others.
@@ -169,7 +172,7 @@ def choose(
     able = drops.keys() if contrasted is None else contrasted
     shares = {label: _share(drops[label]) for label in able if label not in unlearned}
     heard = [share for share in shares.values() if share is not None]
-    common: Source = "contrast" if heard and np.mean(heard) > 0.5 else "classifier"
+    common: Source = "contrast" if heard and np.mean(heard) > _COMMON else "classifier"
     return {
         label: _choice(drops[label], shares.get(label), common, learned=label not in unlearned)
         if label in able
