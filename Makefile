@@ -37,7 +37,7 @@ wheel: .venv/ready
 # The default tests with the lowest versions that pyproject.toml allows, on Python 3.11. Their
 # kernels are kept apart, as each version of numba throws away what another one has compiled.
 test-lowest: $(LOWEST)/ready
-	NUMBA_CACHE_DIR=$(LOWEST)/kernels $(LOWEST)/bin/pytest -m "not slow" -p no:cacheprovider
+	NUMBA_CACHE_DIR=$(LOWEST)/kernels $(LOWEST)/bin/pytest -m "not slow and not formats" -p no:cacheprovider
 
 $(LOWEST)/ready: pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv $(LOWEST)

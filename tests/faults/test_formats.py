@@ -90,6 +90,10 @@ def test_errors_of_any_class_are_the_users(tmp_path, monkeypatch, error):
 @pytest.mark.parametrize("mode", ["LAB", "CMYK", "YCbCr"])
 def test_colors_are_converted_or_refused_in_words(tmp_path, monkeypatch, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "x.tif")
+    try:
+        Image.open(tmp_path / "x.tif").load()
+    except OSError as error:  # YCbCr, before Pillow 13
+        pytest.skip(f"Pillow doesn't read what it writes: {error}")
     assert load_image(tmp_path / "x.tif").shape == (4, 4, 3)
 
     def fail(*_):

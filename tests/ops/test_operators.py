@@ -15,6 +15,10 @@ from affinitynet.ops import affinity as pairs
 from affinitynet.ops import boundary, crf
 from affinitynet.ops.random_walk import _walk, _walk_backward
 
+# What older torches say of their own code while they trace.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore::UserWarning:torch"
+)
 RADIUS = 3
 
 
