@@ -92,11 +92,16 @@ def filter_lattice(lattice: Lattice, values: Tensor) -> Tensor:
         points.index_add_(0, corners[:, k], weights[:, k, None] * values)
     for axis in neighbors:
         points = points + 0.5 * (points[axis[:, 0]] + points[axis[:, 1]])
-    gain = 1 / (1 + 2.0 ** (1 - D))  # the reference's constant
+    gain = slice_gain(D)
     sliced = torch.zeros_like(values)
     for k in range(D):
         sliced += (weights[:, k, None] * gain) * points[corners[:, k]]
     return sliced
+
+
+def slice_gain(D: int) -> float:
+    """Give what the reference multiplies sliced values with, in a lattice of D axes."""
+    return 1 / (1 + 2.0 ** (1 - D))
 
 
 def elevation_scale(d: int) -> NDArray[np.float32]:
