@@ -135,9 +135,3 @@ def test_without_triton_nothing_is_said(
         example = choices._example(torch.device("cpu"))
         assert torch.equal(choice(*example), choice.plain(*example))
     assert caplog.records == []
-
-
-def test_importing_the_operations_loads_no_triton() -> None:
-    code = "import sys, affinitynet.ops; print('triton' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -37,9 +37,9 @@ def _load_triton() -> Form:
 
 
 def _example(device: torch.device) -> Sequence[Any]:
-    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(13.0), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
     image = torch.stack([20 * y, 20 * x, 10 * (x + y)], -1)
-    unary = torch.stack([x, y, 4 + 0 * x, 12 - y]).reshape(2, 2, -1) / 4
+    unary = torch.stack([x, y, 3 + 0 * x, 5 - y]).reshape(2, 2, -1) / 3
     return image.to(device), unary.to(device), Settings(2, 3, 3, 80, 13, 10)
 
 
