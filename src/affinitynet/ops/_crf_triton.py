@@ -93,8 +93,9 @@ def _normalized(lattices: Lattices, kernels: list[tuple[Lattice, float]]) -> Lat
     """
     corners, weights = lattices.corners, lattices.weights
     ones = _filter(torch.ones_like(weights[0])[:, None], lattices)
+    around = weights * ones[corners, 0]
+    parts = torch.split(around, [len(lattice.neighbors) for lattice, _ in kernels])
     factors = []
-    parts = (weights * ones[corners, 0]).split([len(lattice.neighbors) for lattice, _ in kernels])
     for part, (_, compat) in zip(parts, kernels, strict=True):
         gain = slice_gain(len(part))
         norm = (gain * part.sum(0) + 1e-20).rsqrt()  # finite, as in the reference
@@ -116,10 +117,9 @@ def _filter(values: Tensor, lattices: Lattices) -> Tensor:
         PIXELS=PIXELS,
         num_warps=1,
     )
-    for axis in range(len(lattices.neighbors)):
-        grid = (triton.cdiv(points.numel(), BLURRED),)
-        around = lattices.neighbors
-        launch(*(_blur, grid, points, around, blurred, axis, rows, count), BLOCK=BLURRED)
+    blocks, neighbors = (triton.cdiv(points.numel(), BLURRED),), lattices.neighbors
+    for axis in range(len(neighbors)):
+        launch(*(_blur, blocks, points, neighbors, blurred, axis, rows, count), BLOCK=BLURRED)
         points, blurred = blurred, points
     return points
 

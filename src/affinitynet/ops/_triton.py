@@ -15,7 +15,8 @@ def launch(kernel: Any, grid: tuple[int, ...], first: Tensor, *others: Any, **op
         CannotCompileError: it does not compile; then no argument has been touched.
     """
     try:
-        with torch.cuda.device_of(first):  # Triton takes the current one, whatever the tensors'
+        # Triton takes the current device, whatever the tensors'.
+        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
             # Said, since the default is to change, and Triton warns of that.
             kernel[grid](first, *others, enable_fp_fusion=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
