@@ -255,8 +255,8 @@ def main() -> None:
     speed = arguments.tflops * arguments.utilization * TERA
 
     print(
-        f"Estimate for {file.name} with {recipe.backbone.name} on VOC 2012 ({recipe.dataset.train}: "
-        f"{IMAGES[recipe.dataset.train]:,} images), a GPU of {arguments.tflops:g} TFLOP/s at "
+        f"Estimate for {file.name} with {recipe.backbone.name} on VOC 2012 "
+        f"({recipe.dataset.train}: {IMAGES[recipe.dataset.train]:,} images), a GPU of {arguments.tflops:g} TFLOP/s at "
         f"{arguments.utilization:.0%}, {arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
     )
     print(

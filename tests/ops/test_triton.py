@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from affinitynet.ops import _crf_choice, _walk_choice
+from affinitynet.ops import (
+    _crf_choice,
+    _walk_choice,
+    crf,
+    dense_crf,
+    neighbor_offsets,
+    random_walk,
+)
 from affinitynet.ops._choice import Choice
+from affinitynet.ops._mean_field import mean_field
 from affinitynet.ops._walk_tensors import walk_torch
 
 HERE = Path(__file__).parent
@@ -73,6 +83,48 @@ def test_the_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert {key.split()[0] for key in compiled} == {"_step", "_splat", "_blur", "_slice"}
     for kernel in compiled.values():
         assert ".target sm_90" in kernel.asm["ptx"]
+
+
+class Operations(TorchDispatchMode):
+    """Count torch's operations that move data."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        still = ("empty", "detach", "_local_scalar", "lift_fresh")
+        self.count += not func.is_view and not any(name in str(func) for name in still)
+        return func(*args, **(kwargs or {}))
+
+
+@needs_triton
+def test_launches_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of docs/performance.md: Triton's, torch's beside them, and the form in tensors."""
+    from affinitynet.ops import _crf_triton, _walk_triton
+
+    launched: list[Any] = []
+    for module in (_walk_triton, _crf_triton):
+        monkeypatch.setattr(module, "launch", lambda kernel, *_, **__: launched.append(kernel))
+    offsets, walk_module = neighbor_offsets(5), sys.modules["affinitynet.ops.random_walk"]
+    maps, affinity = torch.rand(1, 3, 9, 8), torch.rand(1, len(offsets), 9, 8)
+    image, scores = torch.rand(24, 32, 3) * 255, torch.rand(3, 24, 32)
+    found = []
+    for walk, field in (
+        (_walk_triton.walk, _crf_triton.mean_field),
+        (walk_torch, mean_field),
+    ):
+        monkeypatch.setattr(walk_module, "walk_numba", walk)
+        monkeypatch.setattr(crf, "mean_field_cpu", field)
+        for call in (partial(random_walk, maps, affinity), partial(dense_crf, image, scores)):
+            launched.clear()
+            with torch.no_grad(), Operations() as operations:
+                call()
+            found.append((len(launched), operations.count))
+    (walk, beside_walk), (field, beside_field), *in_tensors = found
+    assert (walk, field) == (70, 88)
+    # Versions of torch differ by some.
+    assert beside_walk == pytest.approx(17, abs=5)
+    assert beside_field == pytest.approx(220, rel=0.1)
+    assert in_tensors == [(0, pytest.approx(1594, rel=0.1)), (0, pytest.approx(1420, rel=0.1))]
 
 
 CASES = {
