@@ -98,7 +98,7 @@ class Operations(TorchDispatchMode):
 
 @needs_triton
 def test_launches_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figures of docs/performance.md: Triton's, torch's beside them, and the form in tensors."""
+    """The figures of docs/performance.md: Triton's, torch's beside them, and all in tensors."""
     from affinitynet.ops import _crf_triton, _walk_triton
 
     launched: list[Any] = []
