@@ -257,7 +257,8 @@ def main() -> None:
     print(
         f"Estimate for {file.name} with {recipe.backbone.name} on VOC 2012 "
         f"({recipe.dataset.train}: {IMAGES[recipe.dataset.train]:,} images), a GPU of "
-        f"{arguments.tflops:g} TFLOP/s at {arguments.utilization:.0%}, {arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
+        f"{arguments.tflops:g} TFLOP/s at {arguments.utilization:.0%}, "
+        f"{arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
     )
     print(
         "| stage | work | TFLOP | TB moved | memory, float32 | hours |\n|---|---|---|---|---|---|"
