@@ -2,6 +2,7 @@
 
     python benchmarks/estimate.py                                   recipes/voc12_resnet38.yaml
     python benchmarks/estimate.py --backbone vgg16 --tflops 60 --utilization 0.5
+    python benchmarks/estimate.py --backbone resnet50               the first with another backbone
 
 An estimate, not a measurement. Operations (two a multiply-add) and bytes of the networks are
 counted on tensors without storage at the recipe's own sizes, forward and, for trainings, backward;
@@ -237,7 +238,7 @@ def _best(function: Callable[[], object], repeats: int = 3) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="resnet38", choices=("resnet38", "vgg16"))
+    parser.add_argument("--backbone", default="resnet38", choices=("resnet38", "vgg16", "resnet50"))
     parser.add_argument("--recipe", type=Path, help="default: voc12_BACKBONE, of the package")
     parser.add_argument("--tflops", type=float, default=60, help="peak of the GPU, TFLOP/s")
     parser.add_argument("--utilization", type=float, default=0.5, help="share of it in use")
@@ -245,14 +246,19 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=8, help="for the CPU kernels")
     parser.add_argument("--image", type=Path, help="time the CPU kernels on this photograph")
     arguments = parser.parse_args()
-    file = arguments.recipe or Path(f"voc12_{arguments.backbone}")
+    other = arguments.backbone == "resnet50"  # which has no recipe of its own
+    file = arguments.recipe or Path(f"voc12_{'resnet38' if other else arguments.backbone}")
     recipe = Recipe.load(file)
+    if other:
+        backbone = recipe.backbone.model_copy(update={"name": arguments.backbone})
+        recipe = recipe.model_copy(update={"backbone": backbone})
     speed = arguments.tflops * arguments.utilization * TERA
 
     print(
-        f"Estimate for {file.name} on VOC 2012 ({recipe.dataset.train}: "
-        f"{IMAGES[recipe.dataset.train]:,} images), a GPU of {arguments.tflops:g} TFLOP/s at "
-        f"{arguments.utilization:.0%}, {arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
+        f"Estimate for {file.name} with {recipe.backbone.name} on VOC 2012 "
+        f"({recipe.dataset.train}: {IMAGES[recipe.dataset.train]:,} images), a GPU of "
+        f"{arguments.tflops:g} TFLOP/s at {arguments.utilization:.0%}, "
+        f"{arguments.bandwidth:g} GB/s, {arguments.cores} CPU cores\n"
     )
     print(
         "| stage | work | TFLOP | TB moved | memory, float32 | hours |\n|---|---|---|---|---|---|"

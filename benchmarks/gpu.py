@@ -4,8 +4,9 @@
     python benchmarks/gpu.py --device cuda:1 --minutes 9 --out gpu
 
 Writes OUT.json and OUT.md (and prints the latter): the CUDA parity tests, each op against the
-least time that the memory's bandwidth allows, CAM inference and one training step of the
-networks on ResNet-50 and ResNet-38 in float32, bf16 and compiled. What fails is said in its row,
+least time that the memory's bandwidth allows, the walk and the CRF with their kernels (Triton's on
+CUDA) and in tensors, CAM inference and one training step of the networks on ResNet-50, ResNet-38
+and ViT-S in float32, bf16 and compiled. What fails is said in its row,
 and after --minutes the rest is left out and named, so that a lent machine is never wasted.
 
 The bound of an op is the bytes that it can't help moving, by calculation, over the bandwidth of a
@@ -34,13 +35,14 @@ import torch
 import torch.nn.functional as F
 from machine import machine_line
 from measure import in_words, peak_memory
-from op_bounds import Call, cases_of_ops
-from torch import Tensor, nn
+from op_bounds import IN_TENSORS, Call, cases_of_ops
+from torch import Tensor
 
 from affinitynet import ops
 from affinitynet.hardware import Hardware, compiled, find_device, inference
 from affinitynet.models.affinity_net import build_affinity_net
 from affinitynet.models.classifier import Classifier, build_classifier
+from affinitynet.run_folder.backbone_names import transformer_kind
 from affinitynet.run_folder.settings import (
     AffinitySettings,
     BackboneSettings,
@@ -51,7 +53,7 @@ from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.training import parameter_groups
 
 ROOT = Path(__file__).resolve().parents[1]
-BACKBONES = ("resnet50", "resnet38")
+BACKBONES = ("resnet50", "resnet38", "vit_small_patch16_224")
 CLASSIFIER, AFFINITY = "classifier", "affinity network"
 CLASSES, TAGS = 20, (0, 1)
 
@@ -85,7 +87,7 @@ SMALL = Sizes(
     cams=(64, 80),
     scales=(0.5, 1),
     batches={CLASSIFIER: 2, AFFINITY: 2},
-    crops={"resnet50": 64, "resnet38": 48},
+    crops={"resnet50": 64, "resnet38": 48, "vit_small_patch16_224": 64},
     repeats=3,
     copy=1 << 27,
     compile_steps=False,
@@ -137,7 +139,7 @@ class Report:
         lines += [f"- {failure}" for failure in self.tests["failures"]]
         lines += ["", f"Copy: {self.bandwidth / 1e9:.0f} GB/s, read and written", ""]
         lines += table("op | median (range) | bound | of the bound's speed | memory", self.ops)
-        lines += [""]
+        lines += ["", *ratios(self.ops), ""]
         lines += table("network | median (range) | images/s | memory | first call", self.networks)
         if self.left_out:
             lines += ["", "Left out for want of time: " + "; ".join(self.left_out)]
@@ -150,6 +152,14 @@ def table(head: str, rows: list[dict[str, Any]]) -> list[str]:
         cells = [row["failed"], "", "", ""] if "failed" in row else cells_of(row)
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return lines
+
+
+def ratios(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Say how much faster an op is with its kernels than in tensors."""
+    times = {row["name"]: statistics.median(row["seconds"]) for row in rows if "seconds" in row}
+    for name in times:
+        if other := times.get(name + IN_TENSORS):
+            yield f"- {name}: {other / times[name]:.1f} times as fast as in tensors"
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:
@@ -252,11 +262,16 @@ def backbone(name: str) -> BackboneSettings:
     return BackboneSettings(name=name, weights="none")
 
 
+def stride_of(name: str) -> dict[str, Any]:
+    return {"output_stride": None} if transformer_kind(name) else {}
+
+
 def cam_inference(
     clock: Clock, sizes: Sizes, name: str, how: str, precision: str
 ) -> dict[str, Any]:
     """Measure the CAMs of an image at all scales and flipped."""
-    model = build_classifier(backbone(name), ClassifierSettings(), [str(i) for i in range(CLASSES)])
+    chosen = ClassifierSettings(**stride_of(name))
+    model = build_classifier(backbone(name), chosen, [str(i) for i in range(CLASSES)])
     normalization: Any = model.backbone.normalization
     network = compiled(model.cams) if how == "compiled" else model.cams
     image = torch.randint(0, 256, (3, *sizes.cams), dtype=torch.uint8)
@@ -275,17 +290,17 @@ def training_step(
     """Measure a step of SGD on a batch of crops that are on the device."""
     crop, count, settings = sizes.crops[name], sizes.batches[kind], TrainingSettings()
     if kind == CLASSIFIER:
-        model: nn.Module = build_classifier(
-            backbone(name), ClassifierSettings(), [str(i) for i in range(CLASSES)]
-        )
+        chosen = ClassifierSettings(**stride_of(name))
+        model: Any = build_classifier(backbone(name), chosen, [str(i) for i in range(CLASSES)])
     else:
-        model = build_affinity_net(backbone(name), AffinitySettings())
+        model = build_affinity_net(backbone(name), AffinitySettings(**stride_of(name)))
     model.to(clock.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(parameter_groups(model, settings), lr=1e-4, momentum=0.9)
     images = torch.randn(count, 3, crop, crop, device=clock.device)
     images = images.contiguous(memory_format=torch.channels_last)
     tags = torch.ones(count, CLASSES, device=clock.device)
-    labels = torch.randint(0, 3, (count, crop // 8, crop // 8), device=clock.device)
+    cells = crop // (8 if kind == CLASSIFIER else model.stride)
+    labels = torch.randint(0, 3, (count, cells, cells), device=clock.device)
     network = torch.compile(model) if how == "compiled" else model
 
     def call() -> None:

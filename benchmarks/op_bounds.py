@@ -1,16 +1,27 @@
 """The ops with the bytes that each can't help moving, for `gpu.py`."""
 
+import importlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from affinitynet import ops
+from affinitynet.ops._mean_field import mean_field
+from affinitynet.ops._walk_tensors import walk_torch
 
 CLASSES, MAPS, PAIRS = 20, 3, 34
 PRODUCTS = 69  # of the weights with the maps, in 256 steps of the walk
 Call = Callable[[], object]
+IN_TENSORS = ", in tensors"
+# What an operation calls by the device, and its twin in whole-tensor operations.
+TWINS = {
+    "random_walk": (("walk_numba", "walk_cuda"), walk_torch),
+    "crf": (("mean_field_cpu", "mean_field_cuda"), mean_field),
+}
 
 
 def cases_of_ops(
@@ -48,7 +59,9 @@ def cases_of_ops(
         return lambda: ops.random_walk(maps, affinity)
 
     # Every product reads all weights and maps. Where a cache holds them the bound is too high.
-    yield "random_walk, 256 steps, 3 maps", 4 * PRODUCTS * (PAIRS + 2 * MAPS) * cells, walk
+    walk_bytes = 4 * PRODUCTS * (PAIRS + 2 * MAPS) * cells
+    yield "random_walk, 256 steps, 3 maps", walk_bytes, walk
+    yield f"random_walk, 256 steps, 3 maps{IN_TENSORS}", walk_bytes, lambda: in_tensors(walk())
 
     def picture() -> Tensor:
         coarse = random(1, 3, height // 16 + 1, width // 16 + 1)
@@ -69,5 +82,20 @@ def cases_of_ops(
         return lambda: ops.confident_labels(image, scores)
 
     yield "dense_crf, 3 labels", crf_bytes(MAPS), crf
+    yield f"dense_crf, 3 labels{IN_TENSORS}", crf_bytes(MAPS), lambda: in_tensors(crf())
     # Two sets of labels over the same corners.
     yield "confident_labels, 2 classes", crf_bytes(2 * MAPS), confident
+
+
+def in_tensors(call: Call) -> Call:
+    """Let a call take the walk and the mean field without kernels, Triton's or the CPU's."""
+
+    def called() -> object:
+        with ExitStack() as stack:
+            for name, (functions, twin) in TWINS.items():
+                module = importlib.import_module(f"affinitynet.ops.{name}")
+                for function in functions:
+                    stack.enter_context(patch.object(module, function, twin))
+            return call()
+
+    return called

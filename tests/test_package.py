@@ -19,7 +19,7 @@ PACKAGE = Path(affinitynet.__file__).parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios")
+POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "triton")
 OF_EXTRAS = (
     "google.protobuf",
     "matplotlib",
@@ -32,10 +32,11 @@ OF_EXTRAS = (
     "tifffile",
     "imagecodecs",
 )
-PARTS = ("llvmlite", "markupsafe")  # of numba and of jinja2
+PARTS = ("llvmlite", "markupsafe", "triton")  # of numba, of jinja2, and of torch where it has one
 
 RAY = ("affinitynet.engine.ray", "affinitynet.engine.ray_worker")
-NOT_IMPORTED = {"affinitynet.__main__", *RAY}
+TRITON = ("affinitynet.ops._crf_triton", "affinitynet.ops._walk_triton")
+NOT_IMPORTED = {"affinitynet.__main__", *RAY, *TRITON}
 
 # None in sys.modules makes an import fail, as it does where the module does not exist.
 IMPORT_ALL = """
@@ -44,8 +45,11 @@ for name in sys.argv[1:]:
     sys.modules[name] = None
 import affinitynet
 for module in pkgutil.walk_packages(affinitynet.__path__, "affinitynet."):
-    # The program itself, and the engine that is imported where `--engine ray` asks for it.
+    # The program itself, the engine that is imported where `--engine ray` asks for it, and kernels
+    # of Triton, which are imported where it is.
     if module.name == "affinitynet.__main__" or module.name.startswith("affinitynet.engine.ray"):
+        continue
+    if module.name in ("affinitynet.ops._crf_triton", "affinitynet.ops._walk_triton"):
         continue
     importlib.import_module(module.name)
 print(*(name for name in sys.modules if name.startswith("affinitynet.")))

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from affinitynet.ops import boundary_loss, dense_crf
-from affinitynet.ops._crf_choice import Choice
+from affinitynet.ops._choice import Choice
 from affinitynet.ops._crf_kernels import EIGHT, exponential
 from affinitynet.ops._mean_field import Settings, mean_field
 from affinitynet.ops._vectors import load, store
@@ -29,7 +29,7 @@ from affinitynet.ops.permutohedral import build_lattice, filter_lattice, key_str
 def kernels_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where the CPU's kernels do not compile: the tensor path would pass all tests here."""
 
-    def fail(_: Choice, reason: BaseException) -> None:
+    def fail(_: Choice, __: torch.device, reason: BaseException) -> None:
         raise reason
 
     monkeypatch.setattr(Choice, "_give_up", fail)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from affinitynet.ops import _numba, crf, dense_crf
-from affinitynet.ops._crf_choice import Choice
+from affinitynet.ops._choice import Choice
+from affinitynet.ops._crf_choice import cpu_choice
 from affinitynet.ops.crf import Settings
 
 LAZY = ("_crf_cpu", "_crf_kernels", "_lattice_kernels", "_vectors")
@@ -30,7 +31,7 @@ def case(seed: int = 0, size: tuple[int, int] = (23, 31), labels: int = 3) -> tu
 @pytest.fixture
 def choice(monkeypatch: pytest.MonkeyPatch) -> Choice:
     """A process that has run no CRF yet."""
-    new = Choice()
+    new = cpu_choice()
     monkeypatch.setattr(crf, "mean_field_cpu", new)
     return new
 
@@ -56,7 +57,7 @@ def test_a_failing_import_takes_the_tensor_path_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected = dense_crf(*case())
-    monkeypatch.setattr(crf, "mean_field_cpu", Choice())
+    monkeypatch.setattr(crf, "mean_field_cpu", cpu_choice())
     for name in LAZY:
         monkeypatch.delitem(sys.modules, f"affinitynet.ops.{name}", raising=False)
         monkeypatch.delattr(f"affinitynet.ops.{name}", raising=False)
@@ -169,7 +170,8 @@ def test_import_of_the_operations_loads_no_kernel_of_the_crf(tmp_path: Path) -> 
     code = "import sys, affinitynet.ops as ops; print(*(m for m in sys.modules if 'ops._' in m))"
     loaded = python(code, tmp_path).split()
     assert "affinitynet.ops._mean_field" in loaded
-    assert not {f"affinitynet.ops.{name}" for name in LAZY} & set(loaded)
+    lazy = {*LAZY, "_walk_triton", "_crf_triton"}
+    assert not {f"affinitynet.ops.{name}" for name in lazy} & set(loaded)
 
 
 # Odd sizes, one pixel, and two label sets; the channels decide which widths are compiled.
@@ -189,9 +191,9 @@ for sets, labels, H, W in sizes:
 """
 
 NO_OTHER_WAY = """
-from affinitynet.ops import _crf_choice, _numba
-def give_up(self, reason): raise reason
-_crf_choice.Choice._give_up = give_up
+from affinitynet.ops import _choice, _numba
+def give_up(self, device, reason): raise reason
+_choice.Choice._give_up = give_up
 assert _numba.CHECKED
 """
 

@@ -1,14 +1,24 @@
 """Every operation on CUDA: the same result as on the CPU, and it stays on the device.
 
+Where there is Triton, a kernel of its that doesn't work on the device fails its tests here.
+
 Where there is no GPU, the tensor paths that CUDA takes are held to the CPU's kernels on the CPU,
 in the other files of this folder.
 """
+
+from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor
 
 import affinitynet as an
+from affinitynet.ops._choice import Choice
+from affinitynet.ops._crf_choice import mean_field_cuda
+from affinitynet.ops._mean_field import Settings
+from affinitynet.ops._walk_choice import walk_cuda
+from affinitynet.ops.affinity import displacements
+from affinitynet.ops.random_walk import power_coefficients
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -16,6 +26,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where Triton's kernels do not work: the tensor path would pass all tests here."""
+
+    def fail(_: Choice, __: torch.device, reason: BaseException) -> None:
+        raise reason
+
+    monkeypatch.setattr(Choice, "_give_up", fail)
 
 
 def assert_same(on_gpu: Tensor, on_cpu: Tensor, tolerance: float) -> None:
@@ -111,3 +131,44 @@ def test_feature_affinity_restart_walk_and_pixel_adaptive_refinement() -> None:
     image = torch.randint(0, 256, (23, 31, 3), dtype=torch.uint8)
     refined = an.ops.pixel_adaptive_refinement(image, maps[0])
     assert_same(an.ops.pixel_adaptive_refinement(image.cuda(), maps[0].cuda()), refined, 1e-4)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="no triton")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((2, 5, 23, 31), 5), ((1, 3, 47, 63), 10), ((3, 1, 1, 9), 2)]
+)
+def test_the_walk_of_triton_equals_that_in_tensors(
+    shape: tuple[int, ...], radius: int, dtype: torch.dtype
+) -> None:
+    offsets = displacements(radius)
+    maps = torch.rand(*shape, device="cuda", dtype=dtype)
+    affinity = torch.rand(shape[0], len(offsets), *shape[2:], device="cuda", dtype=dtype)
+    coefficients = power_coefficients(256, 1e-5)
+    arguments = (maps, affinity, offsets, 8, coefficients)
+    walked = walk_cuda(*arguments)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(walked, walk_cuda.plain(*arguments), rtol=0, atol=tolerance)
+    assert torch.equal(walked, walk_cuda(*arguments))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="no triton")
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 60, 83), (1, 21, 41, 30)])
+def test_the_mean_field_of_triton_equals_that_in_tensors(shape: tuple[int, ...]) -> None:
+    image = torch.randint(0, 256, (*shape[2:], 3), device="cuda").float()
+    unary = -torch.rand(*shape, device="cuda").clamp(1e-5, 1).log().flatten(2)
+    arguments = (image, unary, Settings(10, 3, 3, 80, 13, 10))
+    refined = mean_field_cuda(*arguments)
+    torch.testing.assert_close(refined, mean_field_cuda.plain(*arguments), rtol=0, atol=1e-3)
+    assert torch.equal(refined, mean_field_cuda(*arguments))  # in the same order every time
+
+
+def test_the_gradients_of_the_walk() -> None:
+    maps, affinity = torch.rand(2, 3, 23, 31), torch.rand(2, 4, 23, 31)
+    gradients = []
+    for device in ("cuda", "cpu"):
+        inputs = [values.to(device).requires_grad_() for values in (maps, affinity)]
+        an.ops.random_walk(*inputs, steps=16, radius=2).square().sum().backward()
+        gradients.append([values.grad for values in inputs])
+    for on_gpu, on_cpu in zip(*gradients, strict=True):
+        assert_same(on_gpu, on_cpu, 1e-4)

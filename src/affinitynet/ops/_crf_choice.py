@@ -1,69 +1,53 @@
-"""The dense CRF's mean field on the CPU: the compiled kernels, or tensors where there are none."""
+"""The dense CRF's mean field: a device's kernels, or tensors where there are none."""
 
-import logging
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
 
-from torch import Tensor
+import torch
 
+from affinitynet.ops._choice import Choice, Form
 from affinitynet.ops._mean_field import Settings, mean_field
-from affinitynet.ops._numba import CannotCompileError
-
-MeanField = Callable[[Tensor, Tensor, Settings], Tensor]
 
 
-class Choice:
-    """The mean field that runs on this machine, chosen at the first image and kept."""
+def cpu_choice() -> Choice:
+    """Return the choice for CPUs. Its kernels may write over the unary energies."""
+    return Choice(
+        mean_field,
+        _load_numba,
+        "the dense CRF's kernels do not compile here",
+        "install the version of numba that pyproject.toml asks for",
+    )
 
-    def __init__(self) -> None:
-        self._run: MeanField | None = None
-        self._lock = threading.RLock()  # _choose calls _give_up while it holds it
 
-    def __call__(self, image: Tensor, unary: Tensor, settings: Settings) -> Tensor:
-        """Run the kernels; where they cannot be had, say so once and run on tensors.
+def _load_numba() -> Form:
+    # Not with the package: this rests on numba's internals, and most work of the package needs no
+    # CRF.
+    from affinitynet.ops._crf_cpu import mean_field as kernels
 
-        Args:
-            image: (H, W, channels) float32.
-            unary: (A, L, H * W) energies of A label sets, contiguous; may be overwritten.
-            settings: those of `dense_crf`.
+    return kernels
 
-        Returns:
-            Q, (A, L, H * W).
-        """
-        run = self._run or self._choose()
-        try:
-            return run(image, unary, settings)
-        except CannotCompileError as error:
-            return self._give_up(error.__cause__ or error)(image, unary, settings)
 
-    def _choose(self) -> MeanField:
-        with self._lock:
-            if self._run is None:
-                try:
-                    # Not with the package: this rests on numba's internals, and most work of the
-                    # package needs no CRF.
-                    from affinitynet.ops._crf_cpu import mean_field as kernels
-                except MemoryError:
-                    raise
-                except Exception as error:
-                    return self._give_up(error)
-                self._run = kernels
-            return self._run
-
-    def _give_up(self, reason: BaseException) -> MeanField:
-        with self._lock:
-            # Several threads may fail at the same time; one of them warns.
-            if self._run is not mean_field:
-                self._run = mean_field
-                words = str(reason).strip().splitlines() or ["no reason given"]
-                logging.getLogger("affinitynet").warning(
-                    "the dense CRF's kernels do not compile here (%s: %s): it goes on without "
-                    "them, with the same results but several times slower; install the version "
-                    "of numba that pyproject.toml asks for",
-                    type(reason).__name__,
-                    words[0],
-                )
+def _load_triton() -> Form:
+    if find_spec("triton") is None:  # torch comes without it for Windows
         return mean_field
+    from affinitynet.ops._crf_triton import mean_field as kernels
+
+    return kernels
 
 
-mean_field_cpu = Choice()
+def _example(device: torch.device) -> Sequence[Any]:
+    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
+    image = torch.stack([20 * y, 20 * x, 10 * (x + y)], -1)
+    unary = torch.stack([x, y, 3 + 0 * x, 5 - y]).reshape(2, 2, -1) / 3
+    return image.to(device), unary.to(device), Settings(2, 3, 3, 80, 13, 10)
+
+
+mean_field_cpu = cpu_choice()
+mean_field_cuda = Choice(
+    mean_field,
+    _load_triton,
+    "the dense CRF's Triton kernels do not work here",
+    "install the version of triton that torch asks for",
+    _example,
+)

@@ -35,19 +35,8 @@ def mean_field(
     Returns:
         Q, (A, L, H * W).
     """
-    H, W, _ = image.shape
-    y, x = torch.meshgrid(
-        torch.arange(H, device=image.device), torch.arange(W, device=image.device), indexing="ij"
-    )
-    y, x = y + settings.origin[0], x + settings.origin[1]
-    # x before y, as in the reference: ties in the lattice then fall the same way.
-    positions = torch.stack([x, y], -1).reshape(H * W, 2).float()
-    colors = image.reshape(H * W, -1) / settings.bilateral_srgb
     kernels = []
-    for features, compat in (
-        (positions / settings.gaussian_sxy, settings.gaussian_compat),
-        (torch.cat([positions / settings.bilateral_sxy, colors], 1), settings.bilateral_compat),
-    ):
+    for features, compat in kernel_features(image, settings):
         lattice = build_lattice(features)
         # n = 1 / sqrt(K 1), finite by the reference's 1e-20.
         norm = (filter_lattice(lattice, torch.ones_like(features[:, :1])) + 1e-20).rsqrt()
@@ -64,3 +53,24 @@ def mean_field(
             energy = energy + compat * message.T.reshape(A, L, N)
         q = energy.softmax(1)
     return q
+
+
+def kernel_features(image: Tensor, settings: Settings) -> list[tuple[Tensor, float]]:
+    """Give the features (H * W, d) of the two Gaussian kernels, in deviations, and their weights.
+
+    Args:
+        image: (H, W, channels) float32.
+        settings: those of `dense_crf`.
+    """
+    H, W, _ = image.shape
+    y, x = torch.meshgrid(
+        torch.arange(H, device=image.device), torch.arange(W, device=image.device), indexing="ij"
+    )
+    y, x = y + settings.origin[0], x + settings.origin[1]
+    # x before y, as in the reference: ties in the lattice then fall the same way.
+    positions = torch.stack([x, y], -1).reshape(H * W, 2).float()
+    colors = image.reshape(H * W, -1) / settings.bilateral_srgb
+    return [
+        (positions / settings.gaussian_sxy, settings.gaussian_compat),
+        (torch.cat([positions / settings.bilateral_sxy, colors], 1), settings.bilateral_compat),
+    ]

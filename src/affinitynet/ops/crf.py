@@ -11,7 +11,7 @@ from torch import Tensor
 
 from affinitynet.errors import NotFiniteError
 from affinitynet.ops._arguments import check_count, check_floating
-from affinitynet.ops._crf_choice import mean_field_cpu
+from affinitynet.ops._crf_choice import mean_field_cpu, mean_field_cuda
 from affinitynet.ops._mean_field import Settings, mean_field
 from affinitynet.ops._operators import is_traced
 
@@ -106,9 +106,9 @@ def dense_crf(
         bilateral_compat,
         origin,
     )
-    run = mean_field_cpu if scores.device.type == "cpu" else mean_field
-    if is_traced(scores) and scores.device.type == "cpu":
-        run = _traced_mean_field
+    traced = _traced_mean_field if scores.is_cpu else mean_field
+    forms = {"cpu": mean_field_cpu, "cuda": mean_field_cuda}
+    run = traced if is_traced(scores) else forms.get(scores.device.type, mean_field)
     pictures = (pixels if batched else pixels[None]).float()
     refined = [run(*pair, settings) for pair in zip(pictures, sets, strict=True)]
     return (torch.stack(refined) if batched else refined[0]).reshape(scores.shape)

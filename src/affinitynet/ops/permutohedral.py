@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Lattice(NamedTuple):
@@ -63,15 +64,12 @@ def build_lattice(features: Tensor) -> Lattice:
     keys = (nearest.long() * D * strides).sum(1, keepdim=True).repeat(1, D)
     keys[:, 1:] += step * torch.arange(1, D).to(step) - D * lowered[:, :d]
     points, corners = keys.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    neighbors = corners.new_zeros(D, len(points) + 1, 2)
-    for axis in range(D):
-        # A step along an axis is one up in every coordinate and d + 1 down in this one.
-        ahead = points + (step - D * strides[axis])
-        # A key after the last has no place; the comparison below finds that it is another one.
-        place = torch.searchsorted(points, ahead).clamp_(max=len(points) - 1)
-        here = (points[place] == ahead).nonzero()[:, 0]
-        neighbors[axis, here + 1, 1] = place[here] + 1
-        neighbors[axis, place[here] + 1, 0] = here + 1
+    # A step along an axis is one up in every coordinate and d + 1 down in this one.
+    steps = torch.stack([D * strides - step, step - D * strides], 1)
+    beside = points[:, None] + steps[:, None]  # (D, M, 2): before and after
+    # A key after the last has no place; the comparison finds that it is another one.
+    place = torch.searchsorted(points, beside).clamp_(max=len(points) - 1)
+    neighbors = pad(torch.where(points[place] == beside, place + 1, 0), (0, 0, 1, 0))
     return Lattice(corners + 1, weights, neighbors)
 
 
@@ -92,11 +90,16 @@ def filter_lattice(lattice: Lattice, values: Tensor) -> Tensor:
         points.index_add_(0, corners[:, k], weights[:, k, None] * values)
     for axis in neighbors:
         points = points + 0.5 * (points[axis[:, 0]] + points[axis[:, 1]])
-    gain = 1 / (1 + 2.0 ** (1 - D))  # the reference's constant
+    gain = slice_gain(D)
     sliced = torch.zeros_like(values)
     for k in range(D):
         sliced += (weights[:, k, None] * gain) * points[corners[:, k]]
     return sliced
+
+
+def slice_gain(D: int) -> float:
+    """Give what the reference multiplies sliced values with, in a lattice of D axes."""
+    return 1 / (1 + 2.0 ** (1 - D))
 
 
 def elevation_scale(d: int) -> NDArray[np.float32]:

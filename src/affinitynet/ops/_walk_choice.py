@@ -1,0 +1,35 @@
+"""The walk on a GPU: Triton's kernels, or tensors where there are none."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from affinitynet.ops._choice import Choice, Form
+from affinitynet.ops._walk_tensors import walk_torch
+from affinitynet.ops.affinity import displacements
+
+
+def _load() -> Form:
+    if find_spec("triton") is None:  # torch comes without it for Windows
+        return walk_torch
+    from affinitynet.ops._walk_triton import walk
+
+    return walk
+
+
+def _example(device: torch.device) -> Sequence[Any]:
+    offsets = displacements(2)
+    numbers = torch.rand(1, 3 + len(offsets), 9, 11, generator=torch.Generator().manual_seed(0))
+    maps, affinity = numbers[:, :3].to(device), numbers[:, 3:].to(device)
+    return maps, affinity, offsets, 2, (0.25, 0.25, 0.25, 0.25)
+
+
+walk_cuda = Choice(
+    walk_torch,
+    _load,
+    "the random walk's Triton kernels do not work here",
+    "install the version of triton that torch asks for",
+    _example,
+)
