@@ -1,5 +1,6 @@
 """A network that leaves gives the labels that it gives here."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -96,3 +97,15 @@ def test_a_missing_package_is_named_before_anything_is_written(tmp_path, monkeyp
     with pytest.raises(UserError, match=r"onnx is not installed; pip install"):
         export_model(tmp_path, tmp_path / "out", format="onnx")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_a_torch_that_takes_some_sizes_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    saved(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.export, "export", lambda mod, args, *, dynamic_shapes, strict: None)
+    with pytest.raises(UserError, match=r"take torch 2\.9 or later, and this is 2\."):
+        export_model(tmp_path, tmp_path / "out", format=format)
+    assert not list(tmp_path.glob("out/*"))

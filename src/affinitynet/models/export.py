@@ -6,6 +6,7 @@ free. The dense CRF is not in it: it is no network.
 """
 
 import importlib.util
+import inspect
 import json
 import logging
 import warnings
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # Of the picture that the graph is traced with: sizes that no stride divides.
 _EXAMPLE = (1, 87, 121)
 _OPSET = 18
+# The argument without which a graph takes some sizes alone.
+_DEFERRED = "prefer_deferred_runtime_asserts_over_guards"
 
 
 def export_model(run_folder: str | Path, out: str | Path, *, format: str = "onnx") -> Path:
@@ -45,7 +48,7 @@ def export_model(run_folder: str | Path, out: str | Path, *, format: str = "onnx
 
     Raises:
         UserError: unknown format, no trained segmenter, packages that the format needs are not
-            installed, a network that the format can't hold, or `out` holds files.
+            installed or too old, a network that the format can't hold, or `out` holds files.
     """
     out = Path(out).resolve()
     if format not in MODEL_FORMATS:
@@ -97,7 +100,16 @@ MODEL_FORMATS: dict[str, Callable[[Segmenter, Path], None]] = {
 
 
 def trace(segmenter: Segmenter) -> "ExportedProgram":
-    """Return a segmenter's `Predictor` as a graph for images of any size."""
+    """Return a segmenter's `Predictor` as a graph for images of any size.
+
+    Raises:
+        UserError: this torch is too old for graphs of any size.
+    """
+    if _DEFERRED not in inspect.signature(torch.export.export).parameters:
+        raise UserError(
+            f"--format onnx and pt2 take torch 2.9 or later, and this is {torch.__version__}; "
+            "update it, or export with --format segmenter"
+        )
     settings = segmenter.settings
     predictor = Predictor(segmenter.net, settings.scales, settings.flip).eval()
     free = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
