@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import affinitynet as an
+from affinitynet.cli import main
 from affinitynet.data import Manifest, Sample, read_labels, write_labels
 from affinitynet.data.cams import save_cams
 from affinitynet.data.grids import half_disc, save_affinity
@@ -16,7 +17,7 @@ from affinitynet.errors import UserError
 from affinitynet.run_folder.choices import BY_TRUTH, read_choices, truth_chose
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import WalkSettings
-from affinitynet.tuning.choose import changes, choose, curves, validate
+from affinitynet.tuning.choose import Validation, changes, choose, curves, validate
 from affinitynet.tuning.curve import draw_curve
 from affinitynet.tuning.decide import decide, load_case
 from affinitynet.tuning.measures import MEASURES
@@ -78,6 +79,22 @@ def test_masks_choose_and_the_figures_will_say_so(run: Path, masks: Path) -> Non
     name = next(iter(found["chosen"]))
     other = Recipe.load(run / "recipe.yaml", **{name: 3})
     assert name not in truth_chose(other)
+
+
+def test_what_masks_left_out_do_not_confirm_is_not_chosen(
+    run: Path, masks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = an.tune_run(run, masks)["chosen"]
+    before = (run / "recipe.yaml").read_bytes()
+    worse = Validation(now=0.7, chosen=0.7, now_spread=0.1, chosen_spread=0.1, folds=5)
+    monkeypatch.setattr("affinitynet.tuning.tune.validate", lambda *_: worse)
+    found = an.tune_run(run, masks, apply=True)
+    assert (found["chosen"], found["gain"], found["unproven"]) == ({}, 0, wanted)
+    assert (run / "recipe.yaml").read_bytes() == before
+    main(["tune", str(run), "--masks", str(masks)])
+    said = capsys.readouterr().out
+    assert f"nothing is chosen: {next(iter(wanted))} = " in said
+    assert "next:" not in said
 
 
 def test_without_masks_nothing_says_truth(run: Path) -> None:

@@ -42,6 +42,9 @@ def tune(
     print(f"by {found['by']} on {found['images']} images: {found['gain']:+.3f}")
     if found["validation"]:
         print(say_validation(Validation(**found["validation"])))
+    if found["unproven"]:
+        said = ", ".join(f"{key} = {show_value(value)}" for key, value in found["unproven"].items())
+        print(f"nothing is chosen: {said} gained on all masks, but nothing on those left out")
     print(f"curves: {run / 'tune'}")
     if found["chosen"]:
         step = "" if apply else "write it into the recipe with --apply; then "

@@ -49,7 +49,8 @@ def tune_run(
     `tune.json`. Nothing else is written without `apply`.
 
     masks: a folder of hand-drawn masks by image name (labels as in the run's own masks, 255 where
-        undecided), 10 to 50. IoU with them chooses, and is validated on images left out in turn.
+        undecided), 10 to 50. IoU with them chooses, and is validated on images left out in turn:
+        where those gain nothing, nothing is chosen, and `unproven` says what would have been.
         Every later figure of the run says that ground truth chose.
     images: to look at without masks. measure: that chooses without masks. None chooses nothing and
         draws the curves of the best one: measured against the truth, each measure chose worse than
@@ -57,7 +58,8 @@ def tune_run(
     apply: write what was chosen into the run's recipe; `affinitynet run RUN/recipe.yaml --redo
         propagate` then makes the masks again.
 
-    Returns a plain document: by, images, now, chosen (only what differs), gain, validation, curves.
+    Returns a plain document: by, images, now, chosen (only what differs), gain, unproven,
+    validation, curves.
 
     Raises:
         UserError: no run, no affinities kept, an unknown measure, or masks that don't fit.
@@ -77,17 +79,21 @@ def tune_run(
         score.after = None
     safe = masks is not None or measure is not None
     chosen = choose(recipe.walk, score) if safe else recipe.walk
+    validation = validate(recipe.walk, score, len(cases)) if masks is not None else None
+    unproven: dict[str, Any] = {}
+    if validation and validation.chosen <= validation.now:
+        # No better on masks that had no part in the choice: it fits these masks alone.
+        unproven, chosen = changes(recipe.walk, chosen), recipe.walk
     document: dict[str, Any] = {
         "by": by,
         "images": len(cases),
         "now": {f"walk.{t.name}": value_of(recipe.walk, t.name) for t in TUNABLE},
         "chosen": changes(recipe.walk, chosen),
         "gain": float((score(chosen) - score(recipe.walk)).mean()),
-        "validation": None,
+        "unproven": unproven,
+        "validation": validation._asdict() if validation else None,
         "curves": {c.name: {**c._asdict()} for c in found},
     }
-    if masks is not None:
-        document["validation"] = validate(recipe.walk, score, len(cases))._asdict()
     for curve in found:
         with atomic_write(output_path(recipe.out, f"{TUNE}/{curve.name}", ".svg")) as temporary:
             temporary.write_text(draw_curve(curve, f"by {by}, {len(cases)} images"), "utf-8")
