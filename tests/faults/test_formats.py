@@ -91,7 +91,8 @@ def test_errors_of_any_class_are_the_users(tmp_path, monkeypatch, error):
 def test_colors_are_converted_or_refused_in_words(tmp_path, monkeypatch, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "x.tif")
     try:
-        Image.open(tmp_path / "x.tif").load()
+        with Image.open(tmp_path / "x.tif") as image:
+            image.load()
     except OSError as error:  # YCbCr, before Pillow 13
         pytest.skip(f"Pillow doesn't read what it writes: {error}")
     assert load_image(tmp_path / "x.tif").shape == (4, 4, 3)

@@ -28,6 +28,8 @@ from affinitynet.ops._walk_choice import walk_cuda
 
 WALK = importlib.import_module("affinitynet.ops.random_walk")  # there is a function of this name
 CRF = importlib.import_module("affinitynet.ops.crf")
+# What an older interpreter says of its own code.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:triton")
 
 
 @pytest.fixture(autouse=True)
