@@ -123,11 +123,13 @@ def click(name: str, tool: str) -> Callable[..., Times]:
     return work
 
 
+# Of the 400 notches of a logarithmic slider: 72 to 170 pixels, around the published width.
+WIDTH = ("crf-bilateral_sxy", 300, 3)
 ACTIONS = {
     "beta": slide("draft", "beta", "input", 2, 1),
     "steps": slide("draft", "steps", "input", 150, 5),
-    "CRF, dragged": slide("draft", "crf-bilateral_sxy", "input", 150, 3),
-    "CRF, let go": slide("decide", "crf-bilateral_sxy", "change", 200, 3),
+    "CRF, dragged": slide("draft", WIDTH[0], "input", *WIDTH[1:]),
+    "CRF, let go": slide("decide", WIDTH[0], "change", *WIDTH[1:]),
     "affinities of a pixel": click("affinities", "look"),
     "flood": click("flood", "flood"),
 }
