@@ -25,7 +25,7 @@ def tune(
     """
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.pipeline import Run
-    from affinitynet.run_folder.flags import show_value
+    from affinitynet.run_folder.flags import show_settings, show_value
     from affinitynet.tuning.choose import Validation
     from affinitynet.tuning.tune import say_validation, tune_run
 
@@ -43,7 +43,7 @@ def tune(
     if found["validation"]:
         print(say_validation(Validation(**found["validation"])))
     if found["unproven"]:
-        said = ", ".join(f"{key} = {show_value(value)}" for key, value in found["unproven"].items())
+        said = show_settings(found["unproven"])
         print(f"nothing is chosen: {said} gained on all masks, but nothing on those left out")
     print(f"curves: {run / 'tune'}")
     if found["chosen"]:

@@ -4,7 +4,7 @@ Everything is derived from the pydantic models, so a new field is a flag and a l
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -52,6 +52,11 @@ def list_settings(recipe: BaseModel, defaults: BaseModel, prefix: str = "") -> I
 def show_value(value: Any) -> str:
     """Write a value as it can be typed after a flag or in YAML: `null`, `true`, `[0.5, 1.0]`."""
     return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+
+
+def show_settings(values: Mapping[str, Any]) -> str:
+    """Write settings as `walk.beta = 8, walk.steps = 256`."""
+    return ", ".join(f"{name} = {show_value(value)}" for name, value in values.items())
 
 
 def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

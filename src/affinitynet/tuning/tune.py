@@ -15,7 +15,7 @@ from affinitynet.data.truth import check_unturned, is_binary
 from affinitynet.errors import UserError
 from affinitynet.progress import say, task, warn
 from affinitynet.run_folder.choices import BY_TRUTH, Choice, add_choices
-from affinitynet.run_folder.flags import show_value
+from affinitynet.run_folder.flags import show_settings
 from affinitynet.run_folder.folder import RECIPE, atomic_write, locked, output_path, write_json
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings import WalkSettings
@@ -203,8 +203,7 @@ def apply_choice(recipe: Recipe, document: dict[str, Any]) -> None:
         add_choices(recipe.out, {key: Choice(value, reason) for key, value in chosen.items()})
         with atomic_write(recipe.out / RECIPE) as temporary:
             temporary.write_text(changed.dump(), encoding="utf-8")
-    said = ", ".join(f"{key} = {show_value(value)}" for key, value in chosen.items())
-    say(f"{recipe.out / RECIPE}: {said}")
+    say(f"{recipe.out / RECIPE}: {show_settings(chosen)}")
 
 
 def say_validation(found: Validation) -> str:
