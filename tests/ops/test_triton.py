@@ -137,8 +137,8 @@ def wrong(*arguments: Any) -> Tensor:
     return arguments[0].new_tensor(torch.nan)
 
 
-def slightly_wrong(maps: Tensor, affinity: Tensor, offsets: Any, beta: float, terms: Any) -> Tensor:
-    return walk_torch(maps, affinity, offsets, beta, terms) + 0.01
+def slightly_wrong(maps: Tensor, pairs: Tensor, offsets: Any, terms: Any) -> Tensor:
+    return walk_torch(maps, pairs, offsets, terms) + 0.01
 
 
 def failing(*_: Any) -> Tensor:

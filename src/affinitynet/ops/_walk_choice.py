@@ -22,8 +22,8 @@ def _load() -> Form:
 def _example(device: torch.device) -> Sequence[Any]:
     offsets = displacements(2)
     numbers = torch.rand(1, 3 + len(offsets), 9, 11, generator=torch.Generator().manual_seed(0))
-    maps, affinity = numbers[:, :3].to(device), numbers[:, 3:].to(device)
-    return maps, affinity, offsets, 2, (0.25, 0.25, 0.25, 0.25)
+    maps, pairs = numbers[:, :3].to(device), numbers[:, 3:].to(device) ** 2
+    return maps, pairs, offsets, (0.25, 0.25, 0.25, 0.25)
 
 
 walk_cuda = Choice(

@@ -12,17 +12,10 @@ from affinitynet.ops.affinity import overlap
 
 
 def walk_torch(
-    maps: Tensor,
-    affinity: Tensor,
-    offsets: Sequence[tuple[int, int]],
-    beta: float,
-    coefficients: Sequence[float],
+    maps: Tensor, pairs: Tensor, offsets: Sequence[tuple[int, int]], coefficients: Sequence[float]
 ) -> Tensor:
     """Walk in plain torch: on any device, differentiable, and the twin of the CPU kernels."""
-    return cast(
-        Tensor,
-        _Polynomial.apply(maps, _graph(affinity**beta, offsets), coefficients),
-    )
+    return cast(Tensor, _Polynomial.apply(maps, _graph(pairs, offsets), coefficients))
 
 
 def _graph(pairs: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:

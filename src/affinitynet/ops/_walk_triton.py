@@ -15,23 +15,18 @@ CELLS, MOST_MAPS, PAIRS = 64, 4, 8
 
 
 def walk(
-    maps: Tensor,
-    affinity: Tensor,
-    offsets: Sequence[tuple[int, int]],
-    beta: float,
-    coefficients: Sequence[float],
+    maps: Tensor, pairs: Tensor, offsets: Sequence[tuple[int, int]], coefficients: Sequence[float]
 ) -> Tensor:
     """Calculate sum_k c_k T_k(T) maps as `walk_torch` does, without its derivatives.
 
     Args:
         maps: (B, K, h, w) float32 or float64, on the GPU; so is the result.
-        affinity: (B, P, h, w) of the same type.
+        pairs: (B, P, h, w) of the same type, the affinities to the power beta.
         offsets: the P displacements (dy, dx).
-        beta: exponent of the affinities.
         coefficients: c_0, c_1 and so on.
     """
     batch, count, height, width = maps.shape
-    state, pairs = maps.contiguous(), (affinity**beta).contiguous()
+    state, pairs = maps.contiguous(), pairs.contiguous()
     result, change = coefficients[0] * state, torch.zeros_like(state)
     if not maps.numel():
         return result

@@ -109,11 +109,12 @@ def walk_by(
     """Calculate sum_k c_k T_k(T) maps; `double` keeps float64 from the kernel."""
     offsets = displacements(radius)
     recorded = torch.is_grad_enabled() and (maps.requires_grad or affinity.requires_grad)
+    pairs = affinity**beta
     if maps.is_cpu and (recorded or not double):
-        return walk_numba(maps, affinity, offsets, beta, coefficients)
+        return walk_numba(maps, pairs, offsets, coefficients)
     if maps.is_cuda and not recorded and not (is_traced(maps) or is_traced(affinity)):
-        return walk_cuda(maps, affinity, offsets, beta, coefficients)
-    return walk_torch(maps, affinity, offsets, beta, coefficients)
+        return walk_cuda(maps, pairs, offsets, coefficients)
+    return walk_torch(maps, pairs, offsets, coefficients)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -149,15 +150,11 @@ def _power_coefficients(power: int, tolerance: float) -> tuple[float, ...]:
 
 
 def walk_numba(
-    maps: Tensor,
-    affinity: Tensor,
-    offsets: Sequence[tuple[int, int]],
-    beta: float,
-    coefficients: Sequence[float],
+    maps: Tensor, pairs: Tensor, offsets: Sequence[tuple[int, int]], coefficients: Sequence[float]
 ) -> Tensor:
     """Walk in compiled kernels on the CPU, one thread, without the GIL; differentiable."""
     flat = [step for offset in offsets for step in offset]
-    return cast(Tensor, _Kernels.apply(maps, affinity**beta, flat, list(coefficients)))
+    return cast(Tensor, _Kernels.apply(maps, pairs, flat, list(coefficients)))
 
 
 @torch.library.custom_op(
