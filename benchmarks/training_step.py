@@ -38,6 +38,7 @@ class Variant(NamedTuple):
     memory: bool = False
     dilated: bool = False
     shallow: bool = False
+    bf16: bool = False
 
 
 VARIANTS = (
@@ -45,6 +46,7 @@ VARIANTS = (
     Variant("memory kept", memory=True),
     Variant("dilation undone backward", memory=True, dilated=True),
     Variant("shallow layers don't learn", memory=True, dilated=True, shallow=True),
+    Variant("bf16, not taken", memory=True, dilated=True, shallow=True, bf16=True),
 )
 
 
@@ -55,7 +57,7 @@ class Cost(NamedTuple):
     pages: int
 
 
-def step_of(network: nn.Module, crop: int, batch: int) -> Callable[[], None]:
+def step_of(network: nn.Module, crop: int, batch: int, bf16: bool) -> Callable[[], None]:
     """Return a function that takes one step with AdamW on random images."""
     network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(p for p in network.parameters() if p.requires_grad)
@@ -63,8 +65,9 @@ def step_of(network: nn.Module, crop: int, batch: int) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        output: Tensor = network(images)
-        output.square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            output: Tensor = network(images)
+        output.float().square().mean().backward()
         optimizer.step()
 
     return step
@@ -94,7 +97,7 @@ def costs_of(variant: Variant, name: str) -> list[Cost]:
     torch.manual_seed(0)
     network, crop, batch = NETWORKS[name]()
     with applied(variant, network):
-        step = step_of(network, crop, batch)
+        step = step_of(network, crop, batch, variant.bf16)
         step()
         return [_cost(step) for _ in range(3)]
 

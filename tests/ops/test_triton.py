@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from affinitynet.ops import (
+    _choice,
     _crf_choice,
     _walk_choice,
     crf,
@@ -165,7 +166,7 @@ def test_kernels_that_fail_their_example_are_warned_of_once(
     choices, module, function, name = CASES[op]
     stub = SimpleNamespace(**{function: form})
     monkeypatch.setitem(sys.modules, f"affinitynet.ops.{module}", stub)
-    monkeypatch.setattr(choices, "find_spec", lambda _: True)
+    monkeypatch.setattr(_choice, "find_spec", lambda _: True)
     kept = getattr(choices, name)
     choice = Choice(kept.plain, kept._load, kept._problem, kept._advice, kept._example)
     example = choices._example(torch.device("cpu"))
@@ -181,7 +182,7 @@ def test_without_triton_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for choices, _, _, name in CASES.values():
-        monkeypatch.setattr(choices, "find_spec", lambda _: None)
+        monkeypatch.setattr(_choice, "find_spec", lambda _: None)
         kept = getattr(choices, name)
         choice = Choice(kept.plain, kept._load, kept._problem, kept._advice, kept._example)
         example = choices._example(torch.device("cpu"))

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -78,6 +79,25 @@ class Choice:
                     self._advice,
                 )
         return self.plain
+
+
+def triton_choice(
+    plain: Form,
+    load: Callable[[], Form],
+    whose: str,
+    example: Callable[[torch.device], Sequence[Any]],
+) -> Choice:
+    """Return the choice for GPUs, where Triton's kernels are the fast form.
+
+    Torch comes without Triton for Windows: there the plain form runs, and nothing is said.
+    """
+    return Choice(
+        plain,
+        lambda: load() if find_spec("triton") else plain,
+        f"{whose} Triton kernels do not work here",
+        "install the version of triton that torch asks for",
+        example,
+    )
 
 
 def _compare(fast: Form, plain: Form, arguments: Sequence[Any]) -> None:

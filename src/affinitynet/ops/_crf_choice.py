@@ -1,12 +1,11 @@
 """The dense CRF's mean field: a device's kernels, or tensors where there are none."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from affinitynet.ops._choice import Choice, Form
+from affinitynet.ops._choice import Choice, Form, triton_choice
 from affinitynet.ops._mean_field import Settings, mean_field
 
 
@@ -29,8 +28,6 @@ def _load_numba() -> Form:
 
 
 def _load_triton() -> Form:
-    if find_spec("triton") is None:  # torch comes without it for Windows
-        return mean_field
     from affinitynet.ops._crf_triton import mean_field as kernels
 
     return kernels
@@ -44,10 +41,4 @@ def _example(device: torch.device) -> Sequence[Any]:
 
 
 mean_field_cpu = cpu_choice()
-mean_field_cuda = Choice(
-    mean_field,
-    _load_triton,
-    "the dense CRF's Triton kernels do not work here",
-    "install the version of triton that torch asks for",
-    _example,
-)
+mean_field_cuda = triton_choice(mean_field, _load_triton, "the dense CRF's", _example)

@@ -1,19 +1,16 @@
 """The walk on a GPU: Triton's kernels, or tensors where there are none."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from affinitynet.ops._choice import Choice, Form
+from affinitynet.ops._choice import Form, triton_choice
 from affinitynet.ops._walk_tensors import walk_torch
 from affinitynet.ops.affinity import displacements
 
 
-def _load() -> Form:
-    if find_spec("triton") is None:  # torch comes without it for Windows
-        return walk_torch
+def _load_triton() -> Form:
     from affinitynet.ops._walk_triton import walk
 
     return walk
@@ -26,10 +23,4 @@ def _example(device: torch.device) -> Sequence[Any]:
     return maps, pairs, offsets, (0.25, 0.25, 0.25, 0.25)
 
 
-walk_cuda = Choice(
-    walk_torch,
-    _load,
-    "the random walk's Triton kernels do not work here",
-    "install the version of triton that torch asks for",
-    _example,
-)
+walk_cuda = triton_choice(walk_torch, _load_triton, "the random walk's", _example)
