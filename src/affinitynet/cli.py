@@ -17,6 +17,7 @@ from affinitynet import __version__
 from affinitynet.command_line import interrupts
 from affinitynet.command_line.apply import APPLY, apply
 from affinitynet.command_line.correct import CORRECT, correct
+from affinitynet.command_line.ending import say_results
 from affinitynet.command_line.export import EXPORT, export
 from affinitynet.command_line.init import IMAGES, INIT, PAGE, Layout, Tags, init, read_or_say
 from affinitynet.command_line.parser import (
@@ -106,9 +107,7 @@ def run(
     from affinitynet.command_line.over_ray import run_with_ray
     from affinitynet.command_line.seeds import run_seeds
     from affinitynet.engine.place import placed, read_place
-    from affinitynet.pipeline import Run
     from affinitynet.pipeline import run as run_recipe
-    from affinitynet.report import print_figures, write_report
 
     stopping.watch_termination()
     work = partial(run_recipe, until=until, redo=redo, anyway=anyway)
@@ -119,12 +118,8 @@ def run(
             run_seeds(loaded, seeds, work)
             return
         ran = work(loaded)
-    if not ran.leads:  # the process that leads writes the report
-        return
-    opened = Run.open(loaded.out)
-    if rows := opened.figures():
-        print_figures(("background", *opened.manifest.classes), rows)
-    print(f"report: {write_report(loaded.out)}")
+    if ran.leads:  # the process that leads writes the report
+        say_results(loaded.out)
 
 
 def settings(recipe: Path | None, json: bool) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import get_args
 
+from affinitynet.command_line.ending import say_results
 from affinitynet.command_line.init import Layout, Tags
 from affinitynet.command_line.parser import RUN, argument, choice
 from affinitynet.engine import stopping
@@ -39,20 +40,11 @@ def apply(
     # Here, so that `affinitynet --help` does not wait for what only this command needs.
     from affinitynet.applying import apply_run
     from affinitynet.engine.place import placed, read_place
-    from affinitynet.pipeline import Run
-    from affinitynet.report import print_figures, write_report
-    from affinitynet.run_folder.stages import final_masks
 
     stopping.watch_termination()
     with placed(read_place(shard) if shard else None):
         made = apply_run(
             run, data, out, format=format, tags=tags, cams=cams, device=device, redo=redo
         )
-    if not made.leads:  # the process that leads writes the report
-        return
-    opened = Run.open(out)
-    rows = opened.figures()
-    if any(row["miou"] is not None for row in rows):
-        print_figures(("background", *opened.manifest.classes), rows)
-    print(f"masks: {out / final_masks(opened.recipe).folder}")
-    print(f"report: {write_report(out)}")
+    if made.leads:  # the process that leads writes the report
+        say_results(out)
