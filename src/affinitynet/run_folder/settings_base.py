@@ -11,7 +11,7 @@ LATER: dict[str, object] = {
     "affinity.stride": None,
     "cams.threshold": "maximum",
     "cams.text": None,
-    "affinity.gamma": 2.0,
+    "affinity.gamma": 1.0,
     "confident.rule": "alphas",
     "confident.foreground_over": 0.30,
     "confident.background_under": 0.05,

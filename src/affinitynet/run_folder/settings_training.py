@@ -114,7 +114,7 @@ class AffinitySettings(TrainingSettings):
     stride: Literal[4, 8] | None = Field(
         None, description="side of the walk's cells in pixels; null: 8 / scale, with boundary 4"
     )
-    gamma: float = Field(2.0, gt=0, description="with source features: exponent of the cosine")
+    gamma: float = Field(1.0, gt=0, description="with source features: exponent of the cosine")
     padding: Literal["mean", "black"] = Field(
         "mean", description="fills the crop around smaller images; black is the original code's"
     )
