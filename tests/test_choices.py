@@ -24,12 +24,14 @@ def test_leaves_of_1024_pixels(tmp_path: Path) -> None:
     found = values(open_recipe(tmp_path), Facts(317, [(1024, 512)] * 50, {"a": 91, "b": 16}))
     assert found == {
         "classifier.steps": 300,
-        "classifier.long_side": (360, 600),
-        "classifier.crop": 384,
         "classifier.balance": True,
         "cams.scales": (0.234, 0.469, 0.703),
         "affinity.steps": 250,
+        "affinity.scale": 1,
+        "affinity.crop": 288,
         "segmenter.steps": 450,
+        "segmenter.scale_range": (0.5, 1.25),
+        "segmenter.scales": (0.75, 1.0),
         "segmenter.balance": True,
         "tile": 0,
         "confident.block": 0,
@@ -52,9 +54,22 @@ def test_small_images_are_enlarged_and_small_sets_seen_more_often(tmp_path: Path
     found = values(open_recipe(tmp_path), Facts(30, [(64, 48), (48, 64), (90, 10)], EVEN))
     assert found["classifier.steps"] == found["affinity.steps"] == 150
     assert found["segmenter.steps"] == 300
-    assert found["classifier.long_side"] == (192, 320)
-    assert found["cams.scales"] == (2.0, 4.0, 6.0)
+    assert found["cams.scales"] == (3.75, 7.5, 11.25)
+    assert (found["affinity.scale"], found["affinity.crop"]) == (4, 72)
+    assert found["segmenter.scale_range"] == (2.0, 5.0)
+    assert found["segmenter.scales"] == (3.0, 4.0)
     assert found["classifier.balance"] is False
+
+
+@pytest.mark.parametrize(
+    ("side", "scale"), [(1, 4), (128, 4), (169, 4), (170, 2), (339, 2), (340, 1), (5000, 1)]
+)
+def test_networks_see_small_images_enlarged(tmp_path: Path, side: int, scale: int) -> None:
+    chosen = choose(open_recipe(tmp_path), Facts(30, [(side, side)], EVEN))
+    assert chosen["affinity.scale"].value == scale
+    assert chosen["affinity.crop"].value == 288 // scale
+    said = f"enlarged {scale} times" if scale > 1 else "taken as it is"
+    assert chosen["segmenter.scales"].reason == f"the median long side is {side} pixels, {said}"
 
 
 @pytest.mark.parametrize(("images", "steps"), [(1000, 540), (10_000, 1700), (10**6, 3000)])
@@ -83,12 +98,12 @@ def test_what_is_given_is_not_chosen(tmp_path: Path) -> None:
     settled, chosen = settle(recipe, facts)
     assert (settled.classifier.steps, settled.cams.scales) == (7, (1.0,))
     assert settled.choose == ()
-    assert "317" not in chosen["classifier.crop"].reason
+    assert "317" not in chosen["affinity.crop"].reason
 
 
 def test_what_a_recipe_sets_is_not_chosen(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("choose: [classifier.crop, cams.scales]\nclassifier: {crop: 99}\n")
+    file.write_text("choose: [affinity.crop, cams.scales]\naffinity: {crop: 99}\n")
     assert an.Recipe.load(file).choose == ("cams.scales",)
     file.write_text("choose: [classifier.steps]\nclassifier: {epochs: 3}\n")
     assert an.Recipe.load(file).choose == ()
@@ -109,10 +124,10 @@ def test_choices_are_kept_with_the_run_folder(toy: Path, tiny_text: str, tmp_pat
     recipe = an.Recipe.load(file, data=toy, out=tmp_path / "run")
     run = an.run(recipe, until="train_classifier")
     assert run.recipe.choose == Run.open(tmp_path / "run").recipe.choose == ()
-    assert run.recipe.cams.scales == (2.0, 4.0, 6.0)  # the toy set's images have 64 pixels
+    assert run.recipe.cams.scales == (3.75, 7.5, 11.25)  # the toy set's images have 64 pixels
     noted = json.loads((tmp_path / "run" / CHOICES).read_text(encoding="utf-8"))
     assert noted["cams.scales"]["reason"].startswith("the median long side is 64 pixels")
-    assert read_choices(tmp_path / "run")["cams.scales"].value == [2.0, 4.0, 6.0]
+    assert read_choices(tmp_path / "run")["cams.scales"].value == [3.75, 7.5, 11.25]
     # Another number of images would choose otherwise; the run folder's values stand.
     facts = Facts(9, [(500, 400)], {})
     again, chosen = settle(recipe, facts)

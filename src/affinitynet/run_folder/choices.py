@@ -17,8 +17,11 @@ from affinitynet.run_folder.records import Paper, checked
 
 CHOICES = "choices.json"
 BY_TRUTH = "by truth"  # begins the reason of what ground truth chose
-LONG_SIDE = 480  # size that photographs are brought to: a larger one gains too little
-LEAST_SIDE = 256  # below it the deepest map has too few cells
+LONG_SIDE = 480  # of own_images' classifier: what it learns from is brought to about this size
+# Crops and scales of photographs: smaller images are enlarged to the same size before the networks.
+AFFINITY_CROP = 288
+SEGMENTER_RANGE = (0.5, 1.25)
+SEGMENTER_SCALES = (0.75, 1.0)
 # Steps of 8 images: times the root of the number of images, at least and at most. Masks are harder
 # to learn than tags, pairs of cells easier, as every crop has thousands of them.
 STEPS = {
@@ -138,23 +141,36 @@ def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
 
 
 def _sizes(facts: Facts) -> dict[str, Choice]:
-    """One size for training, crops and maps: a network knows objects at the size it saw."""
+    """All networks see images at about one size, whatever theirs is: small ones are enlarged.
+
+    At their own size the deepest maps would have too few cells, so that CAMs cover all of an image
+    and a walk of 256 steps mixes all of it.
+    """
     # Without a readable image the usual size.
     sides = sorted(max(size) for size in facts.sizes) or [LONG_SIDE]
     median = sides[len(sides) // 2]
-    middle = min(max(median, LEAST_SIDE), LONG_SIDE)
-    low, high = round(0.75 * middle), round(1.25 * middle)
-    # Whole cells at the largest stride, 32.
-    crop = max(32, round(0.8 * middle / 32) * 32)
-    scales = tuple(round(middle / median * factor, 3) for factor in (0.5, 1.0, 1.5))
     reason = f"the median long side is {median} pixels"
+    scales = tuple(round(LONG_SIDE / median * factor, 3) for factor in (0.5, 1.0, 1.5))
+    enlarge = _enlargement(median)
+    times = f"{reason}, " + (f"enlarged {enlarge} times" if enlarge > 1 else "taken as it is")
     return {
-        "classifier.long_side": Choice((low, high), f"{reason}, learned from at about {middle}"),
-        "classifier.crop": Choice(crop, f"most of an image of {middle} pixels"),
         "cams.scales": Choice(
             scales, f"{reason}, so that 1/2, 1 and 3/2 of the size learned from are seen"
         ),
+        "affinity.scale": Choice(enlarge, times),
+        "affinity.crop": Choice(AFFINITY_CROP // enlarge, times),
+        "segmenter.scale_range": Choice(_times(enlarge, SEGMENTER_RANGE), times),
+        "segmenter.scales": Choice(_times(enlarge, SEGMENTER_SCALES), times),
     }
+
+
+def _enlargement(side: int) -> int:
+    """Return 1, 2 or 4, as affinity.scale may be: what brings a side nearest to LONG_SIDE."""
+    return 2 ** min(max(round(math.log2(LONG_SIDE / side)), 0), 2)
+
+
+def _times(factor: int, values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(factor * value for value in values)
 
 
 def _tiles(facts: Facts) -> dict[str, Choice]:

@@ -30,12 +30,14 @@ from affinitynet.run_folder.settings import (
 
 Chosen = Literal[
     "classifier.steps",
-    "classifier.long_side",
-    "classifier.crop",
     "classifier.balance",
     "cams.scales",
     "affinity.steps",
+    "affinity.scale",
+    "affinity.crop",
     "segmenter.steps",
+    "segmenter.scale_range",
+    "segmenter.scales",
     "segmenter.balance",
     "tile",
     "confident.block",

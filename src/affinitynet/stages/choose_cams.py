@@ -247,9 +247,10 @@ def _measure(context: Context) -> dict[int, Drops]:
             return logits.sigmoid().cpu()
 
         def compute(sample: Sample, loaded: Loaded) -> None:
-            # At the size that the classifier was trained on, where its probabilities mean most.
-            most = min(recipe.classifier.long_side[1], max(loaded.image.shape[-2:]))
-            image = resize_long_side(loaded.image, most)
+            # At a size that the classifier was trained on, where its probabilities mean most.
+            low, high = recipe.classifier.long_side
+            side = min(max(low, *loaded.image.shape[-2:]), high)
+            image = resize_long_side(loaded.image, side)
             tags = looked_at[sample.id]
             looked = [(source, tag) for source in loaded.maps for tag in tags]
             rows = [loaded.maps[source][sample.tags.index(tag)] for source, tag in looked]
