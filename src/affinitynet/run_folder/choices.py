@@ -166,7 +166,7 @@ def _sizes(facts: Facts) -> dict[str, Choice]:
 
 def _enlargement(side: int) -> int:
     """Return 1, 2 or 4, as affinity.scale may be: what brings a side nearest to LONG_SIDE."""
-    return 2 ** min(max(round(math.log2(LONG_SIDE / side)), 0), 2)
+    return 1 << min(max(round(math.log2(LONG_SIDE / side)), 0), 2)
 
 
 def _times(factor: int, values: tuple[float, ...]) -> tuple[float, ...]:
