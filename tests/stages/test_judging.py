@@ -17,7 +17,7 @@ from affinitynet.data.labels import read_labels
 from affinitynet.data.toy import make_toy
 from affinitynet.run_folder.settings import AffinitySettings
 from affinitynet.run_folder.stages import find_stage
-from affinitynet.stages.judge_walk import Areas, judgements, summarize
+from affinitynet.stages.judge_walk import Areas, crf_judgements, judgements, summarize
 from affinitynet.stages.train_affinity import judge
 from affinitynet.stages.train_segmenter import count_pixels
 
@@ -31,9 +31,10 @@ def test_areas_become_rows_and_sentences() -> None:
         Areas((0, 2), (0, 10), (900, 600), (9, 9), 1000),
     ]
     rows = summarize([*lost, *kept], ("ant", "bee", "cow"), failed=())
+    few = {"refined": None}
     assert rows == [
-        {"class": "ant", "images": 4, "floods": 0, "eats": 3, "walk": 0.05, "pseudo": 0.0},
-        {"class": "cow", "images": 4, "floods": 1, "eats": 0, "walk": 0.8, "pseudo": 0.9},
+        {"class": "ant", "images": 4, "floods": 0, "eats": 3, "walk": 0.05, "pseudo": 0.0} | few,
+        {"class": "cow", "images": 4, "floods": 1, "eats": 0, "walk": 0.8, "pseudo": 0.9} | few,
     ]
     (said,) = judgements(rows, guarded=False)
     assert said == (
@@ -45,6 +46,17 @@ def test_areas_become_rows_and_sentences() -> None:
     (flood,) = judgements([rows[1] | {"floods": 2}], guarded=True)
     assert "the walk floods images with cow in 2 of 4" in flood
     assert [row["class"] for row in summarize(lost, ("ant", "bee", "cow"), failed=[0])] == ["cow"]
+
+
+def test_a_crf_that_takes_objects_away_is_named() -> None:
+    taken = [Areas((0, 1), (100, 100), (80, 80), (left, 70), 1000) for left in (0, 20, 40, 50, 80)]
+    # Where the guard keeps the seeds, the walk's area says nothing of the CRF.
+    eaten = [Areas((1,), (100,), (5,), (0,), 1000)] * 9
+    rows = summarize([*taken, *eaten], ("ant", "bee"), failed=())
+    assert [row["refined"] for row in rows] == [0.5, 0.875]
+    (said,) = crf_judgements(rows)
+    assert said.startswith("the dense CRF leaves 50% of the walk's area of ant in the middle image")
+    assert crf_judgements(summarize(taken[:4], ("ant", "bee"), failed=())) == []
 
 
 def parts(total: float, positive: float) -> dict[str, float]:

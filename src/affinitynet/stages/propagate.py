@@ -38,7 +38,14 @@ from affinitynet.run_folder.artifacts import (
 from affinitynet.run_folder.setting_types import is_imported
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, check_size, make_each
-from affinitynet.stages.judge_walk import Areas, judgements, measure, read_areas, summarize
+from affinitynet.stages.judge_walk import (
+    Areas,
+    crf_judgements,
+    judgements,
+    measure,
+    read_areas,
+    summarize,
+)
 from affinitynet.stages.regions import Vote, votes
 from affinitynet.stages.starting import classifier_to_start_from
 from affinitynet.walking import guarded, refined, seeds_of, walked
@@ -150,11 +157,11 @@ def _judge(
     context: Context, samples: Sequence[Sample], areas: dict[str, Areas], shown: Shown
 ) -> dict[str, Any]:
     """Hold the masks against the seeds; `areas` are those of the images made in this call."""
-    names, failed = context.manifest.classes, context.failed
+    names, failed, settings = context.manifest.classes, context.failed, context.recipe.walk
     found = (areas.get(sample.id) or read_areas(context, sample) for sample in samples)
     rows = summarize(found, names, failed)
     empty = empty_masks(samples, shown, names, failed)
-    said = judgements(rows, context.recipe.walk.guard)
+    said = judgements(rows, settings.guard) + (crf_judgements(rows) if settings.refine else [])
     said += say_empty(empty, "pseudo masks", "compare walk/ and pseudo/ with cams/ in the report")
     return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
 
