@@ -84,6 +84,8 @@ def test_the_segmenter_of_a_large_set_sees_each_image_less_than_five_times(tmp_p
     chosen = choose(open_recipe(tmp_path), Facts(5000, [(500, 375)], EVEN))
     assert chosen["segmenter.steps"] == (1770, "5000 training images: 2.8 times each")
     assert chosen["affinity.steps"].value == 990
+    few = choose(open_recipe(tmp_path), Facts(20, [(500, 375)], EVEN))
+    assert few["segmenter.steps"] == (300, "20 training images: 120 times each")
 
 
 def test_larger_batches_take_fewer_steps(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def _steps(recipe: Recipe, facts: Facts) -> dict[str, Choice]:
     for section, (factor, least, most) in STEPS.items():
         batch = getattr(recipe, section).batch_size
         steps = min(max(round(factor * math.sqrt(facts.images) * 8 / batch, -1), least), most)
-        epochs = steps * batch / max(facts.images, 1)
-        reason = f"{facts.images} training images: {epochs:.2g} times each"
+        epochs = float(f"{steps * batch / max(facts.images, 1):.2g}")
+        reason = f"{facts.images} training images: {epochs:g} times each"
         chosen[f"{section}.steps"] = Choice(int(steps), reason)
     return chosen
 
