@@ -50,6 +50,15 @@ def test_large_images_are_taken_in_parts(tmp_path: Path) -> None:
     assert an.Recipe.load("voc12_resnet38", out=tmp_path).tile == 0
 
 
+def test_a_large_image_among_small_ones_is_enlarged_in_parts(tmp_path: Path) -> None:
+    chosen = choose(open_recipe(tmp_path), Facts(3, [(120, 90), (120, 90), (1000, 900)], EVEN))
+    assert chosen["tile"].value == 256  # 1024 pixels as networks see it
+    assert "1000 pixels on its long side, 4000 as networks see it, more than" in chosen["tile"][1]
+    assert chosen["walk.block"].value == chosen["confident.block"].value == 0
+    alike = choose(open_recipe(tmp_path), Facts(3, [(120, 90)] * 3, EVEN))
+    assert alike["tile"].value == 0
+
+
 def test_small_images_are_enlarged_and_small_sets_seen_more_often(tmp_path: Path) -> None:
     found = values(open_recipe(tmp_path), Facts(30, [(64, 48), (48, 64), (90, 10)], EVEN))
     assert found["classifier.steps"] == found["affinity.steps"] == 150

@@ -146,9 +146,7 @@ def _sizes(facts: Facts) -> dict[str, Choice]:
     At their own size the deepest maps would have too few cells, so that CAMs cover all of an image
     and a walk of 256 steps mixes all of it.
     """
-    # Without a readable image the usual size.
-    sides = sorted(max(size) for size in facts.sizes) or [LONG_SIDE]
-    median = sides[len(sides) // 2]
+    median = _median_side(facts)
     reason = f"the median long side is {median} pixels"
     scales = tuple(round(LONG_SIDE / median * factor, 3) for factor in (0.5, 1.0, 1.5))
     enlarge = _enlargement(median)
@@ -164,6 +162,12 @@ def _sizes(facts: Facts) -> dict[str, Choice]:
     }
 
 
+def _median_side(facts: Facts) -> int:
+    # Without a readable image the usual size.
+    sides = sorted(max(size) for size in facts.sizes) or [LONG_SIDE]
+    return sides[len(sides) // 2]
+
+
 def _enlargement(side: int) -> int:
     """Return 1, 2 or 4, as affinity.scale may be: what brings a side nearest to LONG_SIDE."""
     return 1 << min(max(round(math.log2(LONG_SIDE / side)), 0), 2)
@@ -176,12 +180,20 @@ def _times(factor: int, values: tuple[float, ...]) -> tuple[float, ...]:
 def _tiles(facts: Facts) -> dict[str, Choice]:
     """Parts in which large images go through networks and dense CRF, which else take memory."""
     largest = max((max(size) for size in facts.sizes), default=0)
-    large = largest > LARGE
-    reason = f"the largest image has {largest} pixels on its long side, " + (
-        f"more than {LARGE}" if large else f"and up to {LARGE} go as a whole"
-    )
-    keys = ("tile", "confident.block", "walk.block", "relabel.block")
-    return {key: Choice(PART if large else 0, reason) for key in keys}
+    # Networks see all images enlarged where most are small; the dense CRF sees them as they are.
+    zoom = max(1.0, LONG_SIDE / _median_side(facts))
+    size = f"the largest image has {largest} pixels on its long side"
+    enlarged = f"{size}, {round(zoom * largest)} as networks see it" if zoom > 1 else size
+    chosen = {"tile": _part(round(zoom * largest), round(PART / zoom), enlarged)}
+    for key in ("confident.block", "walk.block", "relabel.block"):
+        chosen[key] = _part(largest, PART, size)
+    return chosen
+
+
+def _part(side: int, part: int, reason: str) -> Choice:
+    if side > LARGE:
+        return Choice(part, f"{reason}, more than {LARGE}")
+    return Choice(0, f"{reason}, and up to {LARGE} go as a whole")
 
 
 def _balance(facts: Facts) -> dict[str, Choice]:
