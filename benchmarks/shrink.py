@@ -12,18 +12,10 @@ import csv
 import random
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from affinitynet.data import (
-    Manifest,
-    Sample,
-    load_image,
-    load_truth,
-    read_dataset,
-    voc_palette,
-    write_labels,
-)
+from affinitynet.data import Manifest, Sample, load_image, load_truth, read_dataset, write_labels
+from affinitynet.report.pictures import fit, resize_image, resize_labels
 
 
 def shrink(manifest: Manifest, samples: list[Sample], out: Path, side: int) -> None:
@@ -36,13 +28,11 @@ def shrink(manifest: Manifest, samples: list[Sample], out: Path, side: int) -> N
         table.writerow(["image", "labels"])
         for sample in samples:
             name = sample.id.replace("/", "_") + ".png"
-            pixels = Image.fromarray(load_image(sample.image, sample.reading))
-            factor = side / max(pixels.size)
-            size = (max(1, round(pixels.width * factor)), max(1, round(pixels.height * factor)))
-            pixels.resize(size, Image.Resampling.LANCZOS).save(out / "images" / name)
-            truth = Image.fromarray(load_truth(manifest, sample))
-            small = np.asarray(truth.resize(size, Image.Resampling.NEAREST))
-            write_labels(out / "masks" / name, small, voc_palette())
+            pixels = load_image(sample.image, sample.reading)
+            size = fit(pixels.shape[0], pixels.shape[1], side)
+            Image.fromarray(resize_image(pixels, size)).save(out / "images" / name)
+            small = resize_labels(load_truth(manifest, sample), size)
+            write_labels(out / "masks" / name, small, manifest.palette)
             table.writerow([name, ";".join(manifest.classes[tag] for tag in sample.tags)])
 
 
