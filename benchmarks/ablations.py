@@ -1,4 +1,4 @@
-"""The paper's ablations on a run: beta, t, alpha, radius, with and without dense CRF, no walk.
+"""The paper's ablations on a run: beta, t, background, radius, dense CRF or PAR, no walk.
 
     python benchmarks/ablations.py RUN --split train_precise --out docs/figures/ablations.svg
     python benchmarks/ablations.py RUN --affinity OTHER_RUN="radius 7" --affinity THIRD="from truth"
@@ -8,13 +8,13 @@ read. Every variant walks on the same affinities; one setting changes at a time,
 recipe's. The mIoU comes from one confusion matrix a variant over the split. The image's tags are
 given, and ground truth is used to compare variants, never to choose one.
 
-The dense CRF is run for the recipe's own setting, for other affinity networks and without a walk;
-with --crf for every variant (about as many times slower). The radius is varied on the network as
-trained. Kept affinities reach as far as the trained radius; where they are not kept, or with
---network, the network is run again and gives larger ones too. A smaller radius only sees fewer of
-the pairs it was trained on, a larger one pairs it never saw; a fair comparison of larger ones needs
-networks trained with them, which --affinity adds (a run folder, or its affinity/, and a label; it
-walks with its own radius).
+The dense CRF is run for the recipe's own setting, for other affinity networks, constant
+backgrounds and without a walk; with --crf for every variant (about as many times slower). The
+radius is varied on the network as trained. Kept affinities reach as far as the trained radius;
+where they are not kept, or with --network, the network is run again and gives larger ones too. A
+smaller radius only sees fewer of the pairs it was trained on, a larger one pairs it never saw; a
+fair comparison of larger ones needs networks trained with them, which --affinity adds (a run
+folder, or its affinity/, and a label; it walks with its own radius).
 """
 
 import argparse
@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,45 +38,52 @@ from affinitynet.errors import UserError
 from affinitynet.hardware import inference
 from affinitynet.models.affinity_net import image_affinity, load_affinity_net
 from affinitynet.ops import (
-    background_map,
     enlarge_scores,
     label_scores,
     neighbor_offsets,
-    refine_scores,
-    walk_scores,
+    pixel_adaptive_refinement,
 )
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.artifacts import AFFINITIES, AFFINITY, CAMS
 from affinitynet.run_folder.folder import RECIPE
+from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import for_each
+from affinitynet.walking import refined, seeds_of, walked
 
 BETAS = (1.0, 2.0, 4.0, 8.0, 16.0)
 STEPS = (1, 16, 64, 256, 1024)
 ALPHAS = (4.0, 8.0, 16.0, 24.0, 32.0)
 RADII = (3, 5, 7)
+SCORES = (0.1, 0.15, 0.2, 0.25, 0.3)  # of a constant background
+CONSTANT = "constant background"
 NO_WALK = "alpha, no walk"
+Refine = Literal["crf", "par"]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to turn stored CAMs and affinities into masks; `steps` None: without a walk."""
+    """One way to turn stored CAMs and affinities into masks; `walks` false: of the CAMs alone."""
 
     group: str
     value: float | str
-    alpha: float
-    beta: float
-    steps: int | None
+    walk: WalkSettings
     radius: int
     source: int = 0
-    crf: bool = False
+    walks: bool = True
+    refine: Refine | None = None
 
     @property
     def name(self) -> str:
         """Say the setting as the table does."""
         value = f"{self.value:g}" if isinstance(self.value, int | float) else self.value
         return f"{self.group} = {value}" if self.group != "network" else value
+
+    def at(self, group: str, value: float, **settings: Any) -> "Variant":
+        """Give this one with other settings of the walk, in a group of the table."""
+        walk = self.walk.model_copy(update=settings)
+        return replace(self, group=group, value=value, walk=walk)
 
 
 @dataclass(frozen=True)
@@ -126,48 +134,57 @@ def load_source(
 
 def variants_of(context: Context, sources: Sequence[Source]) -> list[Variant]:
     """List the variants: one setting changes, the others are the recipe's."""
-    walk, own = context.recipe.walk, sources[0]
-    default = Variant("network", own.label, walk.alpha, walk.beta, walk.steps, own.radius)
+    walk, own = context.walk, sources[0]
+    default = Variant("network", own.label, walk, own.radius)
     alphas = sorted({*ALPHAS, walk.alpha})
     radii = [radius for radius in RADII if radius <= own.reach]
+    by_map = {"background": "alpha"}
     changed = [
-        *(replace(default, group="beta", value=b, beta=b) for b in sorted({*BETAS, walk.beta})),
-        *(replace(default, group="t", value=t, steps=t) for t in sorted({*STEPS, walk.steps})),
-        *(replace(default, group="alpha", value=a, alpha=a) for a in alphas),
+        *(default.at("beta", b, beta=b) for b in sorted({*BETAS, walk.beta})),
+        *(default.at("t", t, steps=t) for t in sorted({*STEPS, walk.steps})),
+        *(default.at("alpha", a, alpha=a, **by_map) for a in alphas),
+        *(
+            replace(
+                default.at(CONSTANT, c, background="constant", background_score=c), refine="crf"
+            )
+            for c in SCORES
+        ),
         *(
             replace(default, group="radius", value=r, radius=r)
             for r in sorted({*radii, own.radius})
         ),
     ]
-    plain = replace(default, steps=None, crf=True, group=NO_WALK)
+    plain = replace(default, walks=False, refine="crf")
     others = [
-        replace(default, value=source.label, radius=source.radius, source=index, crf=True)
+        replace(default, value=source.label, radius=source.radius, source=index, refine="crf")
         for index, source in enumerate(sources)
     ]
-    return [*others, *changed, *(replace(plain, value=a, alpha=a) for a in alphas)]
+    by_par = replace(default, value=f"{own.label}, PAR in place of the CRF", refine="par")
+    without = [plain.at(NO_WALK, a, alpha=a, **by_map) for a in alphas]
+    return [*others, by_par, *changed, *without]
 
 
 def scores_of(
     variant: Variant, cams: Tensor, affinities: Sequence[Tensor], sources: Sequence[Source]
 ) -> Tensor:
     """Score background and tags (K + 1, H, W) by a variant."""
-    if variant.steps is None:
-        return torch.cat([background_map(cams, variant.alpha), cams])
+    if not variant.walks:
+        return seeds_of(cams, variant.walk)
     source, affinity = sources[variant.source], affinities[variant.source]
     size = (cams.shape[1], cams.shape[2])
     stride = grid_stride((affinity.shape[1], affinity.shape[2]), size, source.stride)
     if stride is None:
         raise UserError(f"affinities {tuple(affinity.shape)} fit no image of {size[0]} x {size[1]}")
-    scores = walk_scores(
-        cams,
-        source.within(affinity, variant.radius),
-        alpha=variant.alpha,
-        beta=variant.beta,
-        steps=variant.steps,
-        radius=variant.radius,
-        stride=stride,
-    )
+    near = source.within(affinity, variant.radius)
+    scores = walked(cams, near, variant.walk, radius=variant.radius, stride=stride)
     return enlarge_scores(scores.half().float(), stride, size)  # rounded to what a run keeps
+
+
+def refine_by(refine: Refine, image: Tensor, scores: Tensor, walk: WalkSettings) -> Tensor:
+    """Refine scores (K + 1, H, W) by the dense CRF of these settings, or by PAR."""
+    if refine == "crf":
+        return refined(image, scores, walk)
+    return pixel_adaptive_refinement(image, scores)
 
 
 class Tally:
@@ -178,14 +195,16 @@ class Tally:
         side = len(context.manifest.classes) + 1
         self.context, self.sources = context, sources
         self.variants = variants_of(context, sources)
-        self.refined = [index for index, v in enumerate(self.variants) if crf or v.crf]
+        if crf:
+            self.variants = [replace(v, refine=v.refine or "crf") for v in self.variants]
+        self.refined = [index for index, v in enumerate(self.variants) if v.refine]
         self.before: list[Confusion] = [np.zeros((side, side), np.int64) for _ in self.variants]
         self.after = {index: np.zeros((side, side), np.int64) for index in self.refined}
         self._lock = threading.Lock()
 
     def count(self, sample: Sample, image: Tensor, affinities: Sequence[Tensor]) -> None:
         """Make one image's masks by every variant and compare them with its ground truth."""
-        manifest, crf = self.context.manifest, self.context.recipe.walk.crf.model_dump()
+        manifest = self.context.manifest
         classes, stored = load_cams(
             self.context.file(CAMS, sample), classes=len(manifest.classes), size=image.shape[:2]
         )
@@ -199,8 +218,9 @@ class Tally:
 
         for index, variant in enumerate(self.variants):
             scores = scores_of(variant, cams, affinities, self.sources)
-            before = confusion(scores)
-            after = confusion(refine_scores(image, scores, **crf)) if index in self.after else None
+            before, after = confusion(scores), None
+            if variant.refine:
+                after = confusion(refine_by(variant.refine, image, scores, variant.walk))
             with self._lock:
                 self.before[index] += before
                 if after is not None:
@@ -257,9 +277,9 @@ def draw(figures: list[tuple[Variant, float, float | None]], out: Path) -> None:
         places = range(len(rows))
         style = "o-" if group != "network" else "o"
         axis.plot(places, [row[1] for row in rows], style, label="without CRF")
-        refined = [(place, row[2]) for place, row in zip(places, rows, strict=True) if row[2]]
-        if refined:
-            axis.plot(*zip(*refined, strict=True), style.replace("o", "s"), label="with CRF")
+        after = [(place, row[2]) for place, row in zip(places, rows, strict=True) if row[2]]
+        if after:
+            axis.plot(*zip(*after, strict=True), style.replace("o", "s"), label="with CRF")
         axis.set_xticks(places, names)
         axis.set_title(group if group != "network" else "affinity network", fontsize=10)
         axis.grid(alpha=0.3)
@@ -297,11 +317,12 @@ def main() -> None:
         sources.append(load_source(Path(folder), label or folder, samples))
     figures = measure(context, samples, sources, crf=arguments.crf, workers=arguments.workers)
 
-    radius, reach = sources[0].radius, sources[0].reach
+    radius, reach, walk = sources[0].radius, sources[0].reach, context.walk
+    background = "alpha" if walk.background == "alpha" else "background_score"
     print(
-        f"{recipe.name}, split {split}, {len(samples)} images, tags given; alpha "
-        f"{recipe.walk.alpha:g}, beta {recipe.walk.beta:g}, t {recipe.walk.steps}, radius "
-        f"{radius} where not said otherwise.\n"
+        f"{recipe.name}, split {split}, {len(samples)} images, tags given; {walk.background} "
+        f"background ({background} {getattr(walk, background):g}), beta {walk.beta:g}, t "
+        f"{walk.steps}, radius {radius} where not said otherwise; no guard of the walk.\n"
         "Ground truth is used to compare the settings, not to choose one."
     )
     if reach > radius:

@@ -29,11 +29,12 @@ from affinitynet.data.scoring import (
 from affinitynet.hardware import Hardware, inference
 from affinitynet.models.affinity_net import image_affinity, load_affinity_net
 from affinitynet.models.classifier import Classifier
-from affinitynet.ops import enlarge_scores, label_scores, walk_scores
+from affinitynet.ops import enlarge_scores, label_scores
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.artifacts import AFFINITY, CLASSIFIER
 from affinitynet.stages.compute_cams import multi_scale_cams
 from affinitynet.stages.context import Context
+from affinitynet.walking import walked
 
 THRESHOLDS = np.arange(0.1, 0.4, 0.01)
 
@@ -71,15 +72,8 @@ class Precision:
         self.seconds["CAMs"] += middle - began
         self.seconds["affinities"] += time.perf_counter() - middle
         stride = self.affinity_net.stride
-        scores = walk_scores(
-            cams,
-            affinity,
-            alpha=recipe.walk.alpha,
-            beta=recipe.walk.beta,
-            steps=recipe.walk.steps,
-            radius=self.affinity_net.radius,
-            stride=stride,
-        )
+        walk, radius = self.context.walk, self.affinity_net.radius
+        scores = walked(cams, affinity, walk, radius=radius, stride=stride)
         spread = enlarge_scores(scores, stride, (image.shape[0], image.shape[1]))
         local = label_scores(spread).numpy()
         tags = np.array(sample.tags, np.int64)

@@ -16,10 +16,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -155,29 +158,56 @@ def throughput(pictures: list[np.ndarray], repeats: int) -> None:
 
 
 def steps(pictures: list[np.ndarray], repeats: int) -> None:
-    """Print what the bilateral lattice and the first softmax take, and what each iteration does."""
-    print("\n| our low and high alpha | no iteration | each of ten |\n|---|---|---|")
-    for widths in ((80, 13), (50, 5)):
-        for labels in (2, 4):
-            taken = []
-            for picture in pictures:
-                sets = torch.stack([maps(labels, *picture.shape[:2])] * 2)
-                runs = {
-                    str(iterations): partial(
-                        dense_crf,
-                        torch.from_numpy(picture),
-                        sets,
-                        iterations=iterations,
-                        bilateral_sxy=widths[0],
-                        bilateral_srgb=widths[1],
-                    )
-                    for iterations in (0, 10)
-                }
-                spent = alternate(runs, dict.fromkeys(runs, repeats))
-                none, ten = (statistics.median(times) for times in spent.values())
-                taken.append((1e3 * none, 1e2 * (ten - none)))
-            middle = np.median(taken, 0)
-            print(f"| widths {widths}, {labels} labels | {middle[0]:.1f} ms | {middle[1]:.2f} ms |")
+    """Print what comes before the iterations, what each takes, and would with all points nearby."""
+    print("\n| ours | no iteration | each of ten | the same, points in the nearest cache |")
+    print("|---|---|---|---|")
+    for widths, alphas, labels in (
+        ((80, 13), 2, 2),
+        ((80, 13), 2, 4),
+        ((80, 13), 1, 21),
+        ((50, 5), 2, 2),
+        ((50, 5), 2, 4),
+    ):
+        taken = []
+        for picture in pictures:
+            sets = torch.stack([maps(labels, *picture.shape[:2])] * alphas)
+            run = partial(
+                dense_crf,
+                torch.from_numpy(picture),
+                sets,
+                bilateral_sxy=widths[0],
+                bilateral_srgb=widths[1],
+            )
+            none, each = without_and_each(run, repeats)
+            with points_nearby():
+                taken.append((none, each, without_and_each(run, repeats)[1]))
+        cells = " | ".join(f"{1e3 * value:.2f} ms" for value in np.median(taken, 0))
+        print(f"| widths {widths}, {alphas} x {labels} labels | {cells} |", flush=True)
+
+
+def without_and_each(run: Callable[..., Tensor], repeats: int) -> tuple[float, float]:
+    """Give the seconds of a call without iterations, and of each of ten."""
+    runs = {str(count): partial(run, iterations=count) for count in (0, 10)}
+    spent = alternate(runs, dict.fromkeys(runs, repeats))
+    none, ten = (statistics.median(times) for times in spent.values())
+    return none, (ten - none) / 10
+
+
+@contextmanager
+def points_nearby() -> Iterator[None]:
+    """Let all pixels have the same 60 lattice points around them, so that no cache is missed."""
+    make, row = _crf_cpu._kernel, 6  # its argument: floats of a point
+
+    def nearby(*arguments: Any) -> Any:
+        kernel = make(*arguments)
+        points = np.arange(1, 61, dtype=np.uint32) * arguments[row]
+        kernel.corners[:] = np.resize(points, kernel.corners.shape)
+        return kernel
+
+    with patch.object(_crf_cpu, "_kernel", nearby):
+        _crf_cpu._layout.cache_clear()
+        yield
+    _crf_cpu._layout.cache_clear()
 
 
 def scaling(largest: int) -> None:

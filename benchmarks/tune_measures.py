@@ -63,7 +63,7 @@ def probabilities_of(run: Run, folder: Path | None) -> tuple[Probabilities, int]
 
 def table(run: Run, images: int, folder: Path | None) -> dict[tuple[str, Any], Row]:
     """Return the means over the images for each setting and value."""
-    recipe, manifest = run.recipe, run.manifest
+    recipe, manifest, own_walk = run.recipe, run.manifest, run.context.walk
     classifier = probabilities_of(run, folder)
 
     def more(case: Case, decision: Any) -> Row:
@@ -75,11 +75,11 @@ def table(run: Run, images: int, folder: Path | None) -> dict[tuple[str, Any], R
     samples = find_samples(recipe, manifest, images)
     for number, sample in enumerate(samples, 1):
         case, truth = load_case(recipe, manifest, sample), load_truth(manifest, sample)
-        own = judge(case, recipe.walk, truth, more)
+        own = judge(case, own_walk, truth, more)
         for tunable in TUNABLE:
-            now = value_of(recipe.walk, tunable.name)
-            for value in values_to_try(recipe.walk, tunable):
-                walk = with_value(recipe.walk, tunable.name, value)
+            now = value_of(own_walk, tunable.name)
+            for value in values_to_try(own_walk, tunable):
+                walk = with_value(own_walk, tunable.name, value)
                 row = own if value == now else judge(case, walk, truth, more)
                 rows.setdefault((tunable.name, value), []).append(row)
         print(f"{number} of {len(samples)} images", flush=True)
@@ -100,7 +100,7 @@ def main() -> None:
     means = table(run, arguments.images, arguments.classifier)
     names = list(next(iter(means.values())))
     by_setting = {
-        t.name: [(v, means[t.name, v]) for v in values_to_try(run.recipe.walk, t)] for t in TUNABLE
+        t.name: [(v, means[t.name, v]) for v in values_to_try(run.context.walk, t)] for t in TUNABLE
     }
     print("\n| measure | over all | within a setting | gain, mean | worst |\n|---|---|---|---|---|")
     iou = [row[IOU] for row in means.values()]
@@ -110,7 +110,7 @@ def main() -> None:
         for setting, rows in by_setting.items():
             values, truths = [row[name] for _, row in rows], [row[IOU] for _, row in rows]
             within.append(spearman(values, truths))
-            own = next(row for v, row in rows if v == value_of(run.recipe.walk, setting))
+            own = next(row for v, row in rows if v == value_of(run.context.walk, setting))
             gains.append(truths[int(np.argmax(values))] - own[IOU])
         cells = f"{np.mean(within):.2f} | {100 * np.mean(gains):+.1f} | {100 * min(gains):+.1f}"
         print(f"| {name} | {pooled:.2f} | {cells} |")

@@ -18,6 +18,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "restarts": {"walk.method": "restart", "walk.restart": 0.2, "walk.guard": True},
     "constant background": {"walk.background": "constant", "walk.background_score": 0.3},
     "relative background": {"walk.background": "relative", "walk.background_score": 0.3},
+    "background by the maps": {
+        "cams.source": "auto",
+        "contrast.long_side": 64,
+        "walk.background": "auto",
+        "walk.background_score": 0.3,
+    },
     "blocks": {"walk.block": 64, "walk.crf.bilateral_sxy": 2, "walk.crf.gaussian_sxy": 1},
 }
 
@@ -31,7 +37,7 @@ def test_tune_and_page_decide_as_the_stage_does(
     run = an.run(
         an.Recipe.load(tiny_recipe, data=toy, out=out, **fast, **changes), until="propagate"
     )
-    walk, viewed = run.recipe.walk, Viewed(out)
+    walk, viewed = run.context.walk, Viewed(out)
     decider = Decider(viewed)
     shown = set()
     for index, sample in enumerate(viewed.samples):
@@ -41,7 +47,8 @@ def test_tune_and_page_decide_as_the_stage_does(
         shown.update(np.unique(made).tolist())
         case = load_case(run.recipe, run.manifest, sample)
         np.testing.assert_array_equal(in_data_set(case, decide(case, walk).mask), made)
-        np.testing.assert_array_equal(decider.decide(index, walk, draft=False), made)
+        own = decider.decide(index, run.recipe.walk, draft=False)
+        np.testing.assert_array_equal(own, made)
     assert len(shown) > 1
 
 

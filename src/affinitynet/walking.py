@@ -31,6 +31,8 @@ def score_key(settings: WalkSettings) -> tuple[Any, ...]:
 
 def threshold_of(settings: WalkSettings) -> float | None:
     """Return the constant score of the background, None where it is a map."""
+    if settings.background == "auto":
+        raise ValueError("walk.background: auto says nothing before `settled` has decided it")
     return None if settings.background == "alpha" else settings.background_score
 
 

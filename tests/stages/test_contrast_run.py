@@ -181,6 +181,29 @@ def test_auto_goes_on_where_there_is_nothing_to_contrast(tiny_recipe: Path, tmp_
         np.testing.assert_allclose(cams, before**1.25, atol=1 / 255)
 
 
+def test_the_background_that_the_maps_decide_is_the_one_named(
+    tiny_recipe: Path, small: Path, tmp_path: Path
+) -> None:
+    """`auto` makes the masks of the setting it becomes, whichever that is."""
+    auto = {"walk.background": "auto", "affinity.steps": 1, "walk.crf.iterations": 1}
+    root = tmp_path / "run"
+    run = an.run(load(tiny_recipe, small, root, "auto", **auto), until="propagate")
+    for source, background in (("classifier", "constant"), ("contrast", "alpha")):
+        for kept in (root / "cams").glob("*.npz"):
+            kept.unlink()
+        (root / "cams" / "stage.json").unlink()
+        chosen = {name: {"source": source} for name in run.manifest.classes}
+        (root / "cams" / "choice.json").write_text(json.dumps(chosen), encoding="utf-8")
+        made = []
+        for walk in ("auto", background):
+            changed = load(tiny_recipe, small, root, "auto", **auto | {"walk.background": walk})
+            again = an.run(changed, redo="mine_confident", until="propagate")
+            assert again.metrics("propagate")["background"] == background
+            masks = sorted((root / "pseudo").glob("*.png"))
+            made.append([file.read_bytes() for file in masks])
+        assert made[0] == made[1]
+
+
 def test_cams_measured_by_images_without_the_tag(
     tiny_recipe: Path, small: Path, tmp_path: Path
 ) -> None:

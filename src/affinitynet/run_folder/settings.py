@@ -240,10 +240,11 @@ class WalkSettings(Settings):
     alpha: float = Field(
         16, gt=0, description="exponent of the background map that walks with the classes"
     )
-    background: Literal["alpha", "constant", "relative"] = Field(
+    background: Literal["alpha", "constant", "relative", "auto"] = Field(
         "alpha",
         description="alpha: a map that walks with the classes (the paper); constant: "
-        "background_score everywhere; relative: the same once the largest score is 1 (IRN)",
+        "background_score everywhere; relative: the same once the largest score is 1 (IRN); auto: "
+        "constant where choose_cams took the classifier's maps for all classes, else alpha",
     )
     background_score: float = Field(
         0.25, ge=0, le=1, description="of the background, where that is not by alpha"

@@ -6,7 +6,7 @@ the better one (`ops/deletion.py`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from affinitynet.data import Sample, load_image
 from affinitynet.data.cams import load_cams, save_cams
+from affinitynet.data.chosen_maps import STAGE, MapSource, read_choice
 from affinitynet.data.transforms import resize_long_side
 from affinitynet.data.verdicts import failed_classes
 from affinitynet.hardware import inference
@@ -32,12 +33,11 @@ from affinitynet.run_folder.artifacts import (
     CLASSIFIER,
     Artifact,
 )
-from affinitynet.run_folder.folder import damaged, read_json, write_json
-from affinitynet.run_folder.records import StageFolder, checked
+from affinitynet.run_folder.folder import write_json
+from affinitynet.run_folder.records import StageFolder
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import check_size, for_each, make_each
 
-NAME = "choose_cams"
 IMAGES = 30  # of a class that are looked at
 SHARE = 0.02  # of an image's pixels that are painted over
 # A map by contrast is calibrated, a classifier's is divided by its own maximum, and is wide where
@@ -53,8 +53,7 @@ _FEWEST = 8  # images with which a class may decide against the others
 _ERRORS = 2.0  # standard errors that make a difference of one class a clear one
 _CLEAR = 0.75  # of the two drops, that of the map which one class takes against the others
 
-Source = Literal["classifier", "contrast"]
-ARTIFACTS: dict[Source, Artifact] = {"classifier": CAMS_CLASSIFIER, "contrast": CAMS_CONTRAST}
+ARTIFACTS: dict[MapSource, Artifact] = {"classifier": CAMS_CLASSIFIER, "contrast": CAMS_CONTRAST}
 
 
 class Drops(NamedTuple):
@@ -68,13 +67,13 @@ class Loaded(NamedTuple):
     """An image (3, H, W) with both sources' maps (K, H, W) of its tags."""
 
     image: Tensor
-    maps: dict[Source, Tensor]
+    maps: dict[MapSource, Tensor]
 
 
 class Choice(NamedTuple):
     """The source of one class's maps, and why."""
 
-    source: Source
+    source: MapSource
     reason: str
 
 
@@ -85,11 +84,9 @@ def work(context: Context) -> dict[str, Any]:
     context.let_lead(file)
     if not file.is_file():  # a stage that was interrupted goes on with what it chose
         write_json(file, _choose(context))
-    chosen = checked(read_json(file, NAME), dict[str, dict[str, Any]], file, NAME)
     classes = context.manifest.classes
-    if wrong := [c for c in classes if chosen.get(c, {}).get("source") not in ARTIFACTS]:
-        raise damaged(file, NAME, f"names no source for the class {wrong[0]}")
-    sources: list[Source] = [chosen[name]["source"] for name in classes]
+    chosen = read_choice(context.root, classes)
+    sources: list[MapSource] = [chosen[name]["source"] for name in classes]
 
     def finish(sample: Sample, _: None) -> None:
         maps = {source: _on_one_scale(context, sample, source) for source in dict.fromkeys(sources)}
@@ -101,7 +98,7 @@ def work(context: Context) -> dict[str, Any]:
 
     counts = make_each(
         context,
-        NAME,
+        STAGE,
         CAMS,
         context.samples(*context.recipe.cams.splits, "figures"),
         load=lambda sample: None,
@@ -111,12 +108,12 @@ def work(context: Context) -> dict[str, Any]:
     return {**counts, "choice": chosen}
 
 
-def _maps(context: Context, sample: Sample, source: Source) -> NDArray[np.float32]:
+def _maps(context: Context, sample: Sample, source: MapSource) -> NDArray[np.float32]:
     file = context.file(ARTIFACTS[source], sample)
     return load_cams(file, classes=len(context.manifest.classes))[1]
 
 
-def _on_one_scale(context: Context, sample: Sample, source: Source) -> NDArray[np.float32]:
+def _on_one_scale(context: Context, sample: Sample, source: MapSource) -> NDArray[np.float32]:
     """Return a source's maps (K, H, W) such that the border of a class is where contrast has it."""
     maps = _maps(context, sample, source)
     power = POWER[context.recipe.cams.threshold] if source == "classifier" else 1.0
@@ -130,7 +127,7 @@ def _choose(context: Context) -> dict[str, Any]:
     contrasted = [label for label in drops if classes[label] in _contrasted(context)]
     choices = choose(drops, contrasted, failed_classes(context.root))
     for label, choice in choices.items():
-        say(f"{NAME}: {classes[label]}: {choice.source}, {choice.reason}")
+        say(f"{STAGE}: {classes[label]}: {choice.source}, {choice.reason}")
     return {
         classes[label]: {
             **choice._asdict(),
@@ -172,7 +169,7 @@ def choose(
     able = drops.keys() if contrasted is None else contrasted
     shares = {label: _share(drops[label]) for label in able if label not in unlearned}
     heard = [share for share in shares.values() if share is not None]
-    common: Source = "contrast" if heard and np.mean(heard) > _COMMON else "classifier"
+    common: MapSource = "contrast" if heard and np.mean(heard) > _COMMON else "classifier"
     return {
         label: _choice(drops[label], shares.get(label), common, learned=label not in unlearned)
         if label in able
@@ -189,7 +186,7 @@ def _share(drops: Drops) -> float | None:
     return contrast / (contrast + classifier) if max(contrast, classifier) >= _MOVED else None
 
 
-def _choice(drops: Drops, share: float | None, common: Source, *, learned: bool) -> Choice:
+def _choice(drops: Drops, share: float | None, common: MapSource, *, learned: bool) -> Choice:
     if not drops.contrast:
         return Choice(common, "as the other classes: no image of it to look at")
     if not learned:
@@ -201,7 +198,7 @@ def _choice(drops: Drops, share: float | None, common: Source, *, learned: bool)
     )
     if share is None:
         return Choice(common, f"as the other classes: {said}")
-    own: Source = "contrast" if share > 0.5 else "classifier"
+    own: MapSource = "contrast" if share > 0.5 else "classifier"
     if own == common:
         return Choice(common, said)
     if max(share, 1 - share) > _CLEAR and _is_clear(drops):
@@ -259,7 +256,7 @@ def _measure(context: Context) -> dict[int, Drops]:
                 getattr(drops[tag], source).append(drop)
 
         for_each(
-            f"{NAME}, deletion",
+            f"{STAGE}, deletion",
             [sample for sample in samples if sample.id in looked_at],
             load=lambda sample: _load(context, sample),
             compute=compute,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from affinitynet.data import Manifest, Sample
+from affinitynet.data.chosen_maps import read_sources, settled
 from affinitynet.data.judgements import failed_seeds, read_seeds
 from affinitynet.data.labels import read_made
 from affinitynet.data.roles import samples_of
@@ -16,10 +17,11 @@ from affinitynet.data.verdicts import failed_classes
 from affinitynet.engine.leading import wait_for
 from affinitynet.errors import UserError
 from affinitynet.hardware import Hardware
-from affinitynet.run_folder.artifacts import CAMS, CHOICE, Artifact
-from affinitynet.run_folder.folder import atomic_write, output_path, read_json
+from affinitynet.run_folder.artifacts import Artifact
+from affinitynet.run_folder.folder import atomic_write, output_path
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import BY_CLASSIFIER
+from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.run_folder.stages import Stage, find_stage, stages_of
 
 # An image (H, W, 3) uint8 and its K tags by name -> K maps, as an array or tensor (K, H, W).
@@ -58,6 +60,11 @@ class Context:
         seeds = read_seeds(self.root) if mined else []
         return self.unlearned if not seeds else failed_seeds(seeds)
 
+    @cached_property
+    def walk(self) -> WalkSettings:
+        """The settings of the walk, `background: auto` decided by the maps."""
+        return settled(self.recipe.walk, self.recipe, self.root, self.manifest.classes)
+
     @property
     def unlearnt(self) -> tuple[int, ...]:
         """The classes that the segmenter of the run whose networks are used does not find."""
@@ -77,8 +84,8 @@ class Context:
         if source in BY_CLASSIFIER:
             return failed
         # Maps by contrast don't ask the classifier.
-        chosen = read_json(self.folder(CAMS) / CHOICE, "choose_cams")
-        return tuple(c for c in failed if _comes_from_classifier(chosen, self.manifest.classes[c]))
+        sources = read_sources(self.root, self.manifest.classes)
+        return tuple(c for c in failed if sources[c] == "classifier")
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name."""
@@ -144,8 +151,3 @@ class Context:
     def file(self, artifact: Artifact, sample: Sample) -> Path:
         """Return where an artifact's file of an image lies."""
         return output_path(self.folder(artifact), sample.id, artifact.suffix)
-
-
-def _comes_from_classifier(chosen: Any, name: str) -> bool:
-    entry = chosen.get(name) if isinstance(chosen, dict) else None
-    return not isinstance(entry, dict) or entry.get("source") != "contrast"

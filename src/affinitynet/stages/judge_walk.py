@@ -52,7 +52,7 @@ def measure(
 def read_areas(context: Context, sample: Sample) -> Areas:
     """Measure an image that was finished before, from its files."""
     classes, cams = load_cams(context.file(CAMS, sample), classes=len(context.manifest.classes))
-    seeds = label_scores(seeds_of(torch.from_numpy(cams), context.recipe.walk))
+    seeds = label_scores(seeds_of(torch.from_numpy(cams), context.walk))
     masks = (context.labels(artifact, sample) for artifact in (WALK, PSEUDO))
     return measure(classes.tolist(), seeds, *masks)
 

@@ -27,6 +27,7 @@ from affinitynet.models.affinity_net import AnyAffinityNet, image_affinity, load
 from affinitynet.models.feature_net import FeatureNet, build_feature_net
 from affinitynet.ops.affinity import cropped_pairs
 from affinitynet.ops.propagation import enlarge_scores, label_scores
+from affinitynet.progress import say
 from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     AFFINITY,
@@ -50,6 +51,11 @@ from affinitynet.stages.regions import Vote, votes
 from affinitynet.stages.starting import classifier_to_start_from
 from affinitynet.walking import guarded, refined, seeds_of, walked
 
+_BACKGROUNDS = {  # that `auto` can become
+    "constant": "a constant background, as choose_cams took the classifier's maps for all classes",
+    "alpha": "the background walks with the classes, as not all maps are the classifier's",
+}
+
 
 class Walkable(NamedTuple):
     """An image (H, W, 3) with its affinities (P, h, w), their radius and their grid's stride."""
@@ -63,6 +69,8 @@ class Walkable(NamedTuple):
 def work(context: Context) -> dict[str, Any]:
     """Write the walk's and the refined masks of every training image."""
     source = context.recipe.affinity.source
+    if context.recipe.walk.background == "auto":
+        say(f"propagate: {_BACKGROUNDS[context.walk.background]}")
     if source == "none":
         return _without_walk(context)
     if is_imported(source):
@@ -114,7 +122,7 @@ def _without_walk(context: Context) -> dict[str, Any]:
 
     def finish(sample: Sample, image: Tensor) -> None:
         classes, cams = _load_cams(context, sample, image)
-        settings = context.recipe.walk
+        settings = context.walk
         seeds = seeds_of(torch.from_numpy(cams), settings)
         local = label_scores(refined(image, seeds, settings) if settings.refine else seeds)
         shown.write(sample, vote(sample, _labels(context, sample, local, classes)))
@@ -157,13 +165,19 @@ def _judge(
     context: Context, samples: Sequence[Sample], areas: dict[str, Areas], shown: Shown
 ) -> dict[str, Any]:
     """Hold the masks against the seeds; `areas` are those of the images made in this call."""
-    names, failed, settings = context.manifest.classes, context.failed, context.recipe.walk
+    names, failed, settings = context.manifest.classes, context.failed, context.walk
     found = (areas.get(sample.id) or read_areas(context, sample) for sample in samples)
     rows = summarize(found, names, failed)
     empty = empty_masks(samples, shown, names, failed)
     said = judgements(rows, settings.guard) + (crf_judgements(rows) if settings.refine else [])
     said += say_empty(empty, "pseudo masks", "compare walk/ and pseudo/ with cams/ in the report")
-    return {"walk": rows, "empty": empty, "judgements": said, "warnings": said}
+    return {
+        "walk": rows,
+        "background": settings.background,
+        "empty": empty,
+        "judgements": said,
+        "warnings": said,
+    }
 
 
 def _votes(context: Context, samples: Sequence[Sample]) -> Vote:
@@ -174,7 +188,7 @@ def _finish(
     context: Context, sample: Sample, walkable: Walkable, shown: Shown, vote: Vote
 ) -> Areas:
     image, affinity, radius, stride = walkable
-    settings = context.recipe.walk
+    settings = context.walk
     classes, cams = _load_cams(context, sample, image)
     # float16 as in the file: masks decided again from the file must be the same.
     maps = torch.from_numpy(cams)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from affinitynet.data import Manifest, Sample
+from affinitynet.data.chosen_maps import settled
 from affinitynet.data.labels import Labels
 from affinitynet.data.of_run import manifest_of
 from affinitynet.data.sample import evenly
@@ -53,9 +54,7 @@ def sweep_run(
             f"{len(combinations) if values else 0} combinations to try: give 1 to {MOST}, "
             "as in --walk.beta 4 8 16"
         )
-    walks = [
-        Recipe.load(recipe.out / RECIPE, out=recipe.out, **found).walk for found in combinations
-    ]
+    walks = [_walk(recipe, manifest, found) for found in combinations]
     samples, judged = _samples(recipe, manifest, images)
     rows = [dict(found) for found in combinations]
     totals: list[Any] = [0] * len(walks)
@@ -75,6 +74,11 @@ def sweep_run(
         else:
             row |= dict(zip(MEASURES, (total / len(samples)).tolist(), strict=True))
     return {"images": len(samples), "by": "truth" if judged else "measures", "rows": rows}
+
+
+def _walk(recipe: Recipe, manifest: Manifest, values: Mapping[str, Any]) -> WalkSettings:
+    changed = Recipe.load(recipe.out / RECIPE, out=recipe.out, **values)
+    return settled(changed.walk, changed, recipe.out, manifest.classes)
 
 
 def check_setting(key: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinitynet.data import Manifest, Sample, read_labels
+from affinitynet.data.chosen_maps import settled
 from affinitynet.data.of_run import manifest_of
 from affinitynet.data.trust import agreement
 from affinitynet.data.truth import check_unturned, is_binary
@@ -66,6 +67,8 @@ def tune_run(
     """
     recipe = Recipe.load(Path(run) / RECIPE, out=Path(run))
     manifest = manifest_of(recipe.out)
+    walk = settled(recipe.walk, recipe, recipe.out, manifest.classes)
+    recipe = recipe.model_copy(update={"walk": walk})
     place = output_path(recipe.out, f"{TUNE}/tune", ".json")  # before the work: no link leads out
     if masks is None:
         cases, judge = _without_truth(recipe, manifest, images, measure or DEFAULT)

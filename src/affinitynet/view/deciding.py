@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from affinitynet.data.chosen_maps import settled
 from affinitynet.data.labels import to_labels
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
@@ -77,7 +78,7 @@ class Decider:
             UserError: an unknown setting, or a value that does not fit.
         """
         own = self.viewed.recipe.walk.model_dump()
-        known = {"alpha", "beta", "steps", "refine"}
+        known = {"alpha", "background_score", "beta", "steps", "refine"}
         crf = changes.get("crf", {})
         if not isinstance(crf, dict) or changes.keys() - known - {"crf"} or crf.keys() - own["crf"]:
             raise UserError("the page sent a setting that the walk does not have")
@@ -96,11 +97,13 @@ class Decider:
 
         draft: quickly, with few iterations of the CRF on some of the pixels.
         """
+        viewed, manifest = self.viewed, self.viewed.manifest
+        settings = settled(settings, viewed.recipe, viewed.root, manifest.classes)
         with self._lock:
             ready = self._get(index)
             local = _label(ready.case, settings, draft, _walk(ready, settings))
             failed = self._failed
-        manifest, sample = self.viewed.manifest, self.viewed.samples[index]
+        sample = viewed.samples[index]
         labels = to_labels(local, np.array(ready.case.classes), manifest.ignore_index)
         return without_failed(labels, failed, manifest.ignore_index, sample.tags)
 

@@ -1,7 +1,9 @@
 // The sliders of the walk: their ranges, what they show, and the settings they stand for.
 
 const KNOBS = [
-  { name: "alpha", title: "Alpha", low: 1, high: 1000, scale: "log" },
+  // Of these two the one that the walk's background reads is there.
+  { name: "alpha", title: "Alpha", low: 1, high: 1000, scale: "log", reads: (walk) => walk.background === "alpha" },
+  { name: "background_score", title: "Background", low: 0, high: 1, step: 0.01, reads: (walk) => walk.background !== "alpha" },
   { name: "beta", title: "Beta", low: 0.5, high: 40, step: 0.5 },
   { name: "steps", title: "Steps", low: 1, high: 4096, scale: "log", whole: true },
   { name: "refine", title: "CRF", kind: "switch" },
@@ -32,7 +34,7 @@ export class Settings {
         row.append(knob.title, input, output);
       }
       box.append(row);
-      this.inputs.set(knob.name, { knob, input, output, value: null });
+      this.inputs.set(knob.name, { knob, row, input, output, value: null });
       input.addEventListener("input", () => {
         this.#read(knob.name);
         changed(knob.kind !== "switch");
@@ -45,6 +47,7 @@ export class Settings {
     for (const [name, entry] of this.inputs) {
       const value = name.split(".").reduce((section, key) => section[key], walk);
       entry.value = value;
+      entry.row.hidden = entry.knob.reads?.(walk) === false;
       if (entry.knob.kind === "switch") entry.input.checked = value;
       else entry.input.value = toSlider(entry.knob, value);
       this.#show(entry);
@@ -65,7 +68,7 @@ export class Settings {
     for (const { input } of this.inputs.values()) input.disabled = off;
   }
 
-  focus() { this.inputs.get("alpha").input.focus(); }
+  focus() { [...this.inputs.values()].find(({ row }) => !row.hidden).input.focus(); }
 
   #read(name) {
     const entry = this.inputs.get(name);

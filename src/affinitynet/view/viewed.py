@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from affinitynet.data import Sample, load_truth, read_labels
 from affinitynet.data.cams import load_cams
+from affinitynet.data.chosen_maps import settled
 from affinitynet.data.corrections import (
     correct_labels,
     corrected_samples,
@@ -36,6 +37,7 @@ from affinitynet.run_folder.folder import RECIPE, output_path
 from affinitynet.run_folder.freshness import Freshness
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.setting_types import is_imported
+from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.run_folder.stages import final_masks, stages_of
 from affinitynet.run_folder.store import is_there
 
@@ -80,6 +82,13 @@ class Viewed:
             "affinities" in self.recipe.walk.keep or is_imported(self.recipe.affinity.source)
         )
 
+    @property
+    def walk(self) -> WalkSettings:
+        """The recipe's settings of the walk, `background: auto` decided by the maps."""
+        if not self.walks:  # nothing is there to decide it by, or to decide
+            return self.recipe.walk
+        return settled(self.recipe.walk, self.recipe, self.root, self.manifest.classes)
+
     def facts(self) -> dict[str, Any]:
         """Say what the page shows of the run and its images."""
         trust = read_trust(self.root)
@@ -92,7 +101,7 @@ class Viewed:
             "neutral": self.manifest.ignore_index,
             "layers": [{"name": name, "title": title} for name, title in self.layers],
             "final": self.final.folder,
-            "walk": self.recipe.walk.model_dump(mode="json"),
+            "walk": self.walk.model_dump(mode="json"),
             "walks": self.walks,
             "trust": bool(trust),
             "images": [

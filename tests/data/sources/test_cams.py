@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from affinitynet.data.cams import load_cams, save_cams
 from affinitynet.data.sources import read_cams
 from affinitynet.data.sources.enlarge import enlarge, grid_stride
 from affinitynet.data.voc import VOC_CLASSES
@@ -82,6 +83,20 @@ def test_numbers_of_voc_in_a_part_of_voc(tmp_path):
     found = read(path, VOC_CLASSES, ("bird", "cat"), (1,))
     check(found, MAPS[:1], (1,))
     assert found.ignored == ("person",)
+
+
+def test_maps_of_another_run(tmp_path):
+    """Its numbers are those of the data set's classes, whatever the order of other files'."""
+    save_cams(tmp_path / "a.npz", TAGS, MAPS)
+    _, kept = load_cams(tmp_path / "a.npz")
+    check(read(tmp_path / "a.npz", names=VOC_CLASSES), kept)
+    with pytest.raises(UserError, match="a map of cow, which the image is not tagged with"):
+        read(tmp_path / "a.npz", tags=(1,))
+    with pytest.raises(UserError, match="holds 3, which is none of the classes"):
+        read(tmp_path / "a.npz", classes=NAMES[:3])
+    save_cams(tmp_path / "a.npz", TAGS, 2 * MAPS)
+    with pytest.raises(UserError, match="values above 1"):
+        read(tmp_path / "a.npz")
 
 
 def test_rounding_may_pass_one(tmp_path):

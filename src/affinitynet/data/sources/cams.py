@@ -1,9 +1,10 @@
-"""Class activation maps that another program made: psa's, IRN's or your own.
+"""Class activation maps that another program made, psa's, IRN's or your own, or another run.
 
     psa   <id>.npy: {class number: (H, W)}
     IRN   <id>.npy: {keys: (K,), cam: (K, ceil(H / 4), ceil(W / 4)), high_res: (K, H, W)}
     npz   <id>.npz: an array (H, W) a class, by its name; or keys (K,) and cams (K, H, W)
     PNG   <id>/<class>.png: 8 or 16 bits of gray for 0 to 1
+    run   <id>.npz, `cams/` of another run of the same data set: as data/cams.py writes it
 
 Class numbers count from 0, without background.
 """
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from affinitynet.data.cams import load_cams
 from affinitynet.data.images import open_image
 from affinitynet.data.names import spellings
 from affinitynet.data.npz import open_npz
@@ -25,6 +27,7 @@ from affinitynet.data.unpickle import load_dictionary
 from affinitynet.errors import UserError, did_you_mean
 
 _ADVICE = "write it again"
+_OF_A_RUN = {"classes", "cams", "scale"}
 _STACKS = ("high_res", "cams", "cam")  # the best first: IRN's cam is high_res at stride 4
 Array = npt.NDArray[Any]
 _Key = str | int
@@ -66,7 +69,7 @@ def read_cams(
     found: dict[int, Array] = {}
     ignored = []
     # 8 bytes a pixel and class: nothing larger can be maps of this image.
-    for key, values in _entries(path, 8 * max(len(names), 1) * size[0] * size[1]):
+    for key, values in _entries(path, 8 * max(len(names), 1) * size[0] * size[1], classes):
         name = _class_name(path, key, names, classes)
         if name not in classes:
             ignored.append(name)
@@ -91,11 +94,17 @@ def read_cams(
     )
 
 
-def _entries(path: Path, limit: int) -> list[tuple[_Key, Array]]:
-    """Each class (its number or name) with its map, whatever the form; limit: bytes an array."""
+def _entries(path: Path, limit: int, classes: Sequence[str]) -> list[tuple[_Key, Array]]:
+    """Each class (its number or name) with its map, whatever the form; limit: bytes an array.
+
+    The numbers of another run are those of the data set's classes, not of the files' order.
+    """
     if path.is_dir():
         return [(file.stem, _read_png(file, path)) for file in sorted(path.glob("[!.]*.png"))]
     content = load_dictionary(path) if path.suffix == ".npy" else _read_npz(path, limit)
+    if path.suffix == ".npz" and content.keys() == _OF_A_RUN:
+        numbers, cams = load_cams(path, classes=len(classes))
+        return [(classes[number], cam) for number, cam in zip(numbers, cams, strict=True)]
     if "keys" not in content:
         return [(_number(path, key), _array(path, key, content[key])) for key in content]
     stack = next((name for name in _STACKS if name in content), None)
