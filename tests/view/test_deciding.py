@@ -1,5 +1,6 @@
 """The walk decided again gives the stage's own masks; what it ties to a pixel is the walk's."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from affinitynet.errors import UserError
 from affinitynet.ops.random_walk import random_walk
 from affinitynet.run_folder.artifacts import AFFINITIES, PSEUDO
 from affinitynet.view import deciding
+from affinitynet.view.applying import apply_settings
 from affinitynet.view.deciding import Decider
 from affinitynet.view.viewed import Viewed
 
@@ -27,6 +29,19 @@ def test_the_recipes_settings_give_the_stages_masks(viewed: Viewed) -> None:
         made = read_labels(viewed.file(PSEUDO, viewed.samples[index]))
         decided = decider.decide(index, viewed.recipe.walk, draft=False)
         assert np.array_equal(decided, made)
+
+
+def test_a_background_that_the_maps_decide_is_shown_as_what_it_became(root: Path) -> None:
+    file = root / "recipe.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert text.count("  background: alpha\n") == 1
+    file.write_text(text.replace("  background: alpha\n", "  background: auto\n"), "utf-8")
+    viewed = Viewed(root)
+    assert viewed.facts()["walk"]["background"] == "alpha"  # no maps were chosen
+    done = apply_settings(viewed, Decider(viewed).settings({"beta": 3, "background_score": 0.5}))
+    assert done["changed"] == {"walk.beta": 3.0, "walk.background_score": 0.5}
+    assert viewed.recipe.walk.background == "auto"
+    viewed.close()
 
 
 def test_other_settings_give_other_masks(viewed: Viewed) -> None:
