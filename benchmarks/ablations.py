@@ -159,7 +159,7 @@ def variants_of(context: Context, sources: Sequence[Source]) -> list[Variant]:
         replace(default, value=source.label, radius=source.radius, source=index, refine="crf")
         for index, source in enumerate(sources)
     ]
-    by_par = replace(default, value=f"{own.label}, PAR in place of the CRF", refine="par")
+    by_par = replace(default, group="refinement", value="PAR in place of the CRF", refine="par")
     without = [plain.at(NO_WALK, a, alpha=a, **by_map) for a in alphas]
     return [*others, by_par, *changed, *without]
 
@@ -197,9 +197,12 @@ class Tally:
         self.variants = variants_of(context, sources)
         if crf:
             self.variants = [replace(v, refine=v.refine or "crf") for v in self.variants]
-        self.refined = [index for index, v in enumerate(self.variants) if v.refine]
         self.before: list[Confusion] = [np.zeros((side, side), np.int64) for _ in self.variants]
-        self.after = {index: np.zeros((side, side), np.int64) for index in self.refined}
+        self.after = {
+            index: np.zeros((side, side), np.int64)
+            for index, variant in enumerate(self.variants)
+            if variant.refine
+        }
         self._lock = threading.Lock()
 
     def count(self, sample: Sample, image: Tensor, affinities: Sequence[Tensor]) -> None:

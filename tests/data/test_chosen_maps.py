@@ -40,21 +40,21 @@ def test_auto_is_constant_where_all_maps_are_the_classifiers(
 ) -> None:
     choose(tmp_path, *sources)
     own = recipe()
-    assert settled(own.walk, own, tmp_path, CLASSES).background == background
+    assert settled(own, tmp_path, CLASSES).background == background
     assert read_sources(tmp_path, CLASSES) == sources
 
 
 @pytest.mark.parametrize("source", ["classifier", "contrast", "files:maps"])
 def test_auto_is_the_papers_where_nothing_was_chosen(tmp_path: Path, source: str) -> None:
     own = recipe(source)
-    assert settled(own.walk, own, tmp_path, CLASSES).background == "alpha"
+    assert settled(own, tmp_path, CLASSES).background == "alpha"
 
 
 def test_what_was_set_stays(tmp_path: Path) -> None:
     choose(tmp_path, "classifier", "classifier")
     for background in ("alpha", "constant", "relative"):
         own = recipe(background=background)
-        assert settled(own.walk, own, tmp_path, CLASSES) is own.walk
+        assert settled(own, tmp_path, CLASSES) is own.walk
 
 
 @pytest.mark.parametrize(

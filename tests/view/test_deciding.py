@@ -44,6 +44,15 @@ def test_a_background_that_the_maps_decide_is_shown_as_what_it_became(root: Path
     viewed.close()
 
 
+def test_the_page_opens_before_the_maps_are_chosen(root: Path) -> None:
+    file = root / "recipe.yaml"
+    text = file.read_text(encoding="utf-8").replace("  background: alpha\n", "  background: auto\n")
+    file.write_text(text.replace("  source: classifier\n", "  source: auto\n"), "utf-8")
+    viewed = Viewed(root)
+    assert viewed.recipe.cams.source == viewed.facts()["walk"]["background"] == "auto"
+    viewed.close()
+
+
 def test_other_settings_give_other_masks(viewed: Viewed) -> None:
     decider = Decider(viewed)
 

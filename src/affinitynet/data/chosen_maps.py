@@ -43,10 +43,8 @@ def read_sources(root: Path, classes: Sequence[str]) -> tuple[MapSource, ...]:
     return tuple(chosen[name]["source"] for name in classes)
 
 
-def settled(
-    settings: WalkSettings, recipe: Recipe, root: Path, classes: Sequence[str]
-) -> WalkSettings:
-    """Return settings of a run's walk with `background: auto` decided: one of the others.
+def settled(recipe: Recipe, root: Path, classes: Sequence[str]) -> WalkSettings:
+    """Return a run's settings of the walk with `background: auto` decided: one of the others.
 
     A classifier's maps cover an object's breadth, and what is under a score is background. Those
     by contrast are of things a few cells wide: the walk thins them out below any such score, but
@@ -55,8 +53,9 @@ def settled(
     Raises:
         UserError: `choose_cams` chose the maps, and its file is missing or damaged.
     """
-    if settings.background != "auto":
-        return settings
+    walk = recipe.walk
+    if walk.background != "auto":
+        return walk
     sources = read_sources(root, classes) if recipe.cams.source == "auto" else ()
     covering = bool(sources) and set(sources) == {"classifier"}
-    return settings.model_copy(update={"background": "constant" if covering else "alpha"})
+    return walk.model_copy(update={"background": "constant" if covering else "alpha"})

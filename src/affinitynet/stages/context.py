@@ -63,7 +63,7 @@ class Context:
     @cached_property
     def walk(self) -> WalkSettings:
         """The settings of the walk, `background: auto` decided by the maps."""
-        return settled(self.recipe.walk, self.recipe, self.root, self.manifest.classes)
+        return settled(self.recipe, self.root, self.manifest.classes)
 
     @property
     def unlearnt(self) -> tuple[int, ...]:

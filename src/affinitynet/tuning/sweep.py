@@ -54,8 +54,9 @@ def sweep_run(
             f"{len(combinations) if values else 0} combinations to try: give 1 to {MOST}, "
             "as in --walk.beta 4 8 16"
         )
-    walks = [_walk(recipe, manifest, found) for found in combinations]
+    loaded = [Recipe.load(recipe.out / RECIPE, out=recipe.out, **found) for found in combinations]
     samples, judged = _samples(recipe, manifest, images)
+    walks = [settled(changed, recipe.out, manifest.classes) for changed in loaded]
     rows = [dict(found) for found in combinations]
     totals: list[Any] = [0] * len(walks)
     with ThreadPoolExecutor(max(1, recipe.workers)) as pool, task("sweep", len(samples)) as bar:
@@ -74,11 +75,6 @@ def sweep_run(
         else:
             row |= dict(zip(MEASURES, (total / len(samples)).tolist(), strict=True))
     return {"images": len(samples), "by": "truth" if judged else "measures", "rows": rows}
-
-
-def _walk(recipe: Recipe, manifest: Manifest, values: Mapping[str, Any]) -> WalkSettings:
-    changed = Recipe.load(recipe.out / RECIPE, out=recipe.out, **values)
-    return settled(changed.walk, changed, recipe.out, manifest.classes)
 
 
 def check_setting(key: str) -> None:

@@ -67,32 +67,31 @@ def tune_run(
     """
     recipe = Recipe.load(Path(run) / RECIPE, out=Path(run))
     manifest = manifest_of(recipe.out)
-    walk = settled(recipe.walk, recipe, recipe.out, manifest.classes)
-    recipe = recipe.model_copy(update={"walk": walk})
     place = output_path(recipe.out, f"{TUNE}/tune", ".json")  # before the work: no link leads out
     if masks is None:
         cases, judge = _without_truth(recipe, manifest, images, measure or DEFAULT)
     else:
         cases, judge = _with_truth(recipe, manifest, Path(masks))
+    walk = settled(recipe, recipe.out, manifest.classes)
     by = (measure or DEFAULT) if masks is None else TRUTH
     score = _Score(cases, judge, recipe.workers)
-    with task("tune", sum(len(values_to_try(recipe.walk, t)) for t in TUNABLE)) as progress:
+    with task("tune", sum(len(values_to_try(walk, t)) for t in TUNABLE)) as progress:
         score.after = progress.advance
-        found = curves(recipe.walk, score)
+        found = curves(walk, score)
         score.after = None
     safe = masks is not None or measure is not None
-    chosen = choose(recipe.walk, score) if safe else recipe.walk
-    validation = validate(recipe.walk, score, len(cases)) if masks is not None else None
+    chosen = choose(walk, score) if safe else walk
+    validation = validate(walk, score, len(cases)) if masks is not None else None
     unproven: dict[str, Any] = {}
     if validation and validation.chosen <= validation.now:
         # No better on masks that had no part in the choice: it fits these masks alone.
-        unproven, chosen = changes(recipe.walk, chosen), recipe.walk
+        unproven, chosen = changes(walk, chosen), walk
     document: dict[str, Any] = {
         "by": by,
         "images": len(cases),
-        "now": {f"walk.{t.name}": value_of(recipe.walk, t.name) for t in TUNABLE},
-        "chosen": changes(recipe.walk, chosen),
-        "gain": float((score(chosen) - score(recipe.walk)).mean()),
+        "now": {f"walk.{t.name}": value_of(walk, t.name) for t in TUNABLE},
+        "chosen": changes(walk, chosen),
+        "gain": float((score(chosen) - score(walk)).mean()),
         "unproven": unproven,
         "validation": validation._asdict() if validation else None,
         "curves": {c.name: {**c._asdict()} for c in found},

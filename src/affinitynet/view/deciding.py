@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from affinitynet.data.chosen_maps import settled
 from affinitynet.data.labels import to_labels
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
@@ -97,13 +96,13 @@ class Decider:
 
         draft: quickly, with few iterations of the CRF on some of the pixels.
         """
-        viewed, manifest = self.viewed, self.viewed.manifest
-        settings = settled(settings, viewed.recipe, viewed.root, manifest.classes)
+        if settings.background == "auto":
+            settings = settings.model_copy(update={"background": self._background})
         with self._lock:
             ready = self._get(index)
             local = _label(ready.case, settings, draft, _walk(ready, settings))
             failed = self._failed
-        sample = viewed.samples[index]
+        manifest, sample = self.viewed.manifest, self.viewed.samples[index]
         labels = to_labels(local, np.array(ready.case.classes), manifest.ignore_index)
         return without_failed(labels, failed, manifest.ignore_index, sample.tags)
 
@@ -146,6 +145,10 @@ class Decider:
             )[0, 0].clamp(min=0)
         reach = (walked / walked.max().clamp(min=1e-12)).numpy()
         return Spread(near, reach, case.stride)
+
+    @cached_property
+    def _background(self) -> str:
+        return self.viewed.walk.background
 
     @cached_property
     def _failed(self) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from affinitynet.run_folder.artifacts import (
     AFFINITIES,
     ARTIFACTS,
     CAMS,
+    CHOICE,
     CORRECTIONS,
     MASKS,
     PSEUDO,
@@ -84,10 +85,11 @@ class Viewed:
 
     @property
     def walk(self) -> WalkSettings:
-        """The recipe's settings of the walk, `background: auto` decided by the maps."""
-        if not self.walks:  # nothing is there to decide it by, or to decide
-            return self.recipe.walk
-        return settled(self.recipe.walk, self.recipe, self.root, self.manifest.classes)
+        """The recipe's settings of the walk, `background: auto` decided once maps are chosen."""
+        chosen = self.root / CAMS.folder / CHOICE
+        if self.recipe.cams.source == "auto" and not chosen.is_file():
+            return self.recipe.walk  # the run has not come so far
+        return settled(self.recipe, self.root, self.manifest.classes)
 
     def facts(self) -> dict[str, Any]:
         """Say what the page shows of the run and its images."""

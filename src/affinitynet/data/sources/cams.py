@@ -95,16 +95,10 @@ def read_cams(
 
 
 def _entries(path: Path, limit: int, classes: Sequence[str]) -> list[tuple[_Key, Array]]:
-    """Each class (its number or name) with its map, whatever the form; limit: bytes an array.
-
-    The numbers of another run are those of the data set's classes, not of the files' order.
-    """
+    """Each class (its number or name) with its map, whatever the form; limit: bytes an array."""
     if path.is_dir():
         return [(file.stem, _read_png(file, path)) for file in sorted(path.glob("[!.]*.png"))]
-    content = load_dictionary(path) if path.suffix == ".npy" else _read_npz(path, limit)
-    if path.suffix == ".npz" and content.keys() == _OF_A_RUN:
-        numbers, cams = load_cams(path, classes=len(classes))
-        return [(classes[number], cam) for number, cam in zip(numbers, cams, strict=True)]
+    content = load_dictionary(path) if path.suffix == ".npy" else _read_npz(path, limit, classes)
     if "keys" not in content:
         return [(_number(path, key), _array(path, key, content[key])) for key in content]
     stack = next((name for name in _STACKS if name in content), None)
@@ -119,15 +113,17 @@ def _entries(path: Path, limit: int, classes: Sequence[str]) -> list[tuple[_Key,
     return list(zip(keys.tolist(), maps, strict=True))
 
 
-def _read_npz(path: Path, limit: int) -> dict[str, Array]:
-    content = {}
+def _read_npz(path: Path, limit: int, classes: Sequence[str]) -> dict[str, Array]:
     with open_npz(path, _ADVICE) as archive:
         for name in archive.names:
             # Before its memory is taken: a small file can hold a large array.
             if archive.header(name).bytes > limit:
                 raise archive.error(name, "is larger than maps of the image can be")
-            content[name] = archive.array(name)
-    return content
+        if set(archive.names) != _OF_A_RUN:
+            return {name: archive.array(name) for name in archive.names}
+    # Its numbers are those of the data set's classes, not of the files' order.
+    numbers, cams = load_cams(path, classes=len(classes))
+    return {classes[number]: cam for number, cam in zip(numbers, cams, strict=True)}
 
 
 def _read_png(file: Path, folder: Path) -> Array:
