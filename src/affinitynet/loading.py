@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +38,9 @@ from affinitynet.errors import UserError
 End = Any  # of a pipe: Windows has a class of its own for it
 SHARED = "/dev/shm"  # where torch puts what processes share, on Linux
 PATIENCE = 0.3  # seconds that a process which loads has for the image it is at, when all end
+
+# Of more processes than cores, as on one core of the usual two: their number is the user's.
+warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 
 class EpochDataset(Protocol):

@@ -1,26 +1,31 @@
 """Several processes on one run folder end with the files of one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import affinitynet as an
 from affinitynet.cli import main
 from affinitynet.command_line.seeds import summarize
-from affinitynet.data import contents
+from affinitynet.data import Sample, contents
 from affinitynet.engine.place import Place, placed
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.compare import compare_runs
-from affinitynet.run_folder.folder import atomic_write
+from affinitynet.run_folder.folder import atomic_write, remove_tree
 from affinitynet.run_folder.origin import read_origin
+from affinitynet.stages.context import Context
+from affinitynet.stages.counting import count_together
 
 Begin = Callable[[Run, Path, str], None]
 
@@ -89,6 +94,42 @@ def test_what_a_helper_left_half_written_is_gone_at_the_end(
     monkeypatch.setattr(contents, "record_files", leave)
     an.run(whole.recipe.model_copy(update={"out": out}), anyway=True)
     check_same(whole, out)
+
+
+def test_who_counts_late_revives_no_folder(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affinitynet.run_folder.records.SHARD_IMAGES", 2)
+    helper = Context(whole.recipe, whole.manifest, tmp_path, leads=False)
+    folder, asked = tmp_path / "evaluation" / "counts", []
+    folder.mkdir(parents=True)
+
+    def count(samples: Sequence[Sample]) -> tuple[NDArray[np.int64], ...]:
+        asked.append(samples)
+        if len(asked) == 2:  # meanwhile the leading process has added all up
+            remove_tree(folder)
+        return (np.zeros(1, np.int64),)
+
+    assert count_together(helper, "train-cams", whole.manifest.samples, count) == ()
+    assert len(asked) == 2
+    assert not folder.exists()
+
+
+def test_a_tree_is_deleted_though_another_takes_files_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, deleted = tmp_path / "counts", shutil.rmtree
+    for name in ("first", "second"):
+        (folder / name).mkdir(parents=True)
+
+    def meanwhile(path: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", deleted)
+        (path / "first").rmdir()
+        raise FileNotFoundError(path / "first")
+
+    monkeypatch.setattr(shutil, "rmtree", meanwhile)
+    remove_tree(folder)
+    assert not folder.exists()
 
 
 @pytest.mark.slow

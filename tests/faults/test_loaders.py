@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing import reduction
 from multiprocessing.resource_sharer import _ResourceSharer
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,9 @@ from affinitynet.errors import UserError
 from affinitynet.loading import Order, loading
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Numbers:
@@ -78,3 +83,22 @@ def test_a_hand_over_that_ctrl_c_breaks_off_says_nothing(
         next(batches)
     assert not multiprocessing.active_children()
     assert capfd.readouterr().err == ""
+
+
+# The usual two, on one core.
+ONE_CORE = """
+import os, torch
+from tests.faults.test_loaders import Numbers
+from affinitynet.loading import Order, loading
+os.sched_getaffinity, os.cpu_count = lambda process: {0}, lambda: 1
+order = Order(4, 2, 0, range(1), lambda epoch: 2)
+with loading("train", Numbers(), order, 2, torch.device("cpu")) as batches:
+    print(len(list(batches)))
+"""
+
+
+def test_more_processes_than_cores_are_no_warning() -> None:
+    """In a program of its own, as pytest has filters of its own."""
+    command = [sys.executable, "-c", ONE_CORE]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("2\n", "")

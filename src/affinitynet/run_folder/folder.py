@@ -70,13 +70,14 @@ def output_path(folder: Path, sample_id: str, suffix: str = ".png") -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, record: bool = False, make_folder: bool = True) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to; rename it to `path` when all went well.
 
     The temporary name keeps the suffix, so that writers which look at it still work. The content is
     on the disk before the name is, so that a power cut leaves the old file or the new one. The name
     of a `record`, which vouches for files written before it, is brought to the disk as well: for
-    every image's file that would cost as much as its arithmetic.
+    every image's file that would cost as much as its arithmetic. Without `make_folder` a folder
+    that another process has deleted stays so.
 
     Raises:
         UserError: the disk is full, the file can't be written there, or a folder is in its place.
@@ -85,7 +86,8 @@ def atomic_write(path: Path, *, record: bool = False) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder, where a file belongs; move it away")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         temporary.replace(path)
@@ -143,7 +145,8 @@ def remove_tree(path: Path) -> None:
         else:
             shutil.rmtree(path)
     except FileNotFoundError:
-        pass
+        if os.path.lexists(path):  # another process took a file out of it meanwhile
+            remove_tree(path)
     except OSError as error:
         raise UserError(
             f"{error.filename or path}: can't be deleted ({error.strerror or error})"

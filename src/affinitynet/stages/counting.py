@@ -53,15 +53,15 @@ def count_together(context: Context, name: str, samples: Sequence[Sample], count
         f"{EVALUATION.folder}-{name}",
         [[number] for number in range(len(shards))],
         place=here(),
-        is_there=lambda number: files[number].is_file(),
+        # The folder goes when all is added up: who comes late must not count once more.
+        is_there=lambda number: files[number].is_file() or not counts.is_dir(),
         is_recorded=lambda number: True,
         record=lambda number: None,
     ) as claims:
         for _ in rounds(claims, f"evaluate {name}", leads=context.leads, last=False):
             for number in claims.take():
                 found = count(samples[starts[number] : starts[number + 1]])
-                with atomic_write(files[number]) as temporary:
-                    np.savez(temporary, *found)
+                _write(files[number], found, needed=context.leads)
                 claims.settle(number)
     return _sum([_read(file) for file in files]) if context.leads else ()
 
@@ -84,6 +84,15 @@ def forget_counts(context: Context) -> None:
             return remove_tree(folder)
         time.sleep(_PAUSE)
     return remove_tree(folder)
+
+
+def _write(file: Path, numbers: Numbers, *, needed: bool) -> None:
+    try:
+        with atomic_write(file, make_folder=False) as temporary:
+            np.savez(temporary, *numbers)
+    except UserError:
+        if needed or file.parent.is_dir():
+            raise
 
 
 def _read(file: Path) -> Numbers:
