@@ -105,6 +105,16 @@ def test_a_missing_recipe_names_the_shipped_ones() -> None:
         Recipe.load("demmo")
 
 
+def test_a_wrong_value_is_blamed_on_the_file_only_if_it_stands_there(tmp_path: Path) -> None:
+    file = write(tmp_path, "walk: {beta: x}")
+    with pytest.raises(UserError, match=r"mine\.yaml: walk\.beta = 'x'"):
+        Recipe.load(file, **{"walk.alpha": 4})
+    with pytest.raises(UserError, match=r"^walk\.beta = 'y'"):
+        Recipe.load(file, **{"walk.beta": "y"})
+    with pytest.raises(UserError, match=r"^segmenter\.scales\.0 = '0\.75,1'"):
+        Recipe.load("demo", **{"segmenter.scales": ["0.75,1"]})
+
+
 def test_an_override_of_an_unknown_setting_is_refused() -> None:
     with pytest.raises(UserError, match=r"unknown setting walk\.betta"):
         Recipe.load("demo", **{"walk.betta": 1})

@@ -106,6 +106,7 @@ def test_without_a_walk_the_crf_goes_on_from_the_cams(
     names = [stage.name for stage in run.stages]
     assert not {"mine_confident", "train_affinity"} & set(names)
     assert not any((own.out / name).exists() for name in ("walk", "affinities", "scores"))
+    assert run.metrics("propagate")["background"] == "alpha"
     sample = run.manifest.split("train")[0]
     classes, cams = load_cams(own.out / "cams" / f"{sample.id}.npz")
     seeds = seed_scores(torch.from_numpy(cams), own.walk.alpha)

@@ -1,5 +1,6 @@
 """A recipe: all settings of a run, read from YAML and flags; a mistake is one line."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -176,7 +177,8 @@ class Recipe(Settings):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(f"{path}: {_first_complaint(cls, error)}") from error
+            place = "" if _is_of(error, overrides) else f"{path}: "
+            raise UserError(f"{place}{_first_complaint(cls, error)}") from error
 
     def dump(self) -> str:
         """Return the recipe as YAML, every setting written out."""
@@ -238,11 +240,22 @@ def _close(values: dict[str, Any]) -> None:
         values["choose"] = [key for key in values["choose"] if not is_set(key)]
 
 
+def _is_of(error: ValidationError, overrides: Iterable[str]) -> bool:
+    """Tell whether pydantic's first complaint is of a value that an override gave."""
+    where = _place(error.errors(include_url=False)[0]["loc"])
+    parts = (key.split(".") for key in overrides)
+    return any(where[: len(key)] == key for key in parts)
+
+
+def _place(location: tuple[int | str, ...]) -> list[str]:
+    # pydantic puts the names of its validators among the parts.
+    return [str(part) for part in location if not str(part).startswith("function-")]
+
+
 def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     """Turn the first of pydantic's complaints into one line, with the nearest known name."""
     first = error.errors(include_url=False)[0]
-    # pydantic puts the names of its validators among the parts.
-    place = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+    place = _place(first["loc"])
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         hint = nearest_settings(model, where) or f"known here: {_names_beside(model, place)}"

@@ -68,9 +68,14 @@ class Walkable(NamedTuple):
 
 def work(context: Context) -> dict[str, Any]:
     """Write the walk's and the refined masks of every training image."""
-    source = context.recipe.affinity.source
+    background = context.walk.background
     if context.recipe.walk.background == "auto":
-        say(f"propagate: {_BACKGROUNDS[context.walk.background]}")
+        say(f"propagate: {_BACKGROUNDS[background]}")
+    return {**_masks(context), "background": background}
+
+
+def _masks(context: Context) -> dict[str, Any]:
+    source = context.recipe.affinity.source
     if source == "none":
         return _without_walk(context)
     if is_imported(source):
@@ -173,7 +178,6 @@ def _judge(
     said += say_empty(empty, "pseudo masks", "compare walk/ and pseudo/ with cams/ in the report")
     return {
         "walk": rows,
-        "background": settings.background,
         "empty": empty,
         "judgements": said,
         "warnings": said,
