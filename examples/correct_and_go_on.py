@@ -28,7 +28,7 @@ def main(folder: Path, drawn: Path | None = None) -> None:
         return
     corrected = an.import_corrections(folder, drawn, replace=True)
     print(f"{len(corrected)} images corrected; the segmenter learns from them")
-    run.go(redo="train_segmenter")
+    run.go(redo="train_segmenter")  # with relabel.rounds above 1: train_segmenter_1
     print(f"trained with {run.metrics('train_segmenter')['corrected']} corrected masks")
     # Figures say how good the method is, so they leave the drawings out.
     for row in run.figures():

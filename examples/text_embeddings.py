@@ -7,7 +7,8 @@ needs the file that this writes, and the image tower of the same weights from ti
     pip install open_clip_torch
     python examples/text_embeddings.py photos texts.safetensors ViT-B-16-quickgelu openai
     affinitynet run own_images --data photos --out runs/text --cams.source text \
-        --cams.text texts.safetensors --backbone.name vit_base_patch16_clip_quickgelu_224.openai
+        --cams.text texts.safetensors --backbone.name vit_base_patch16_clip_quickgelu_224.openai \
+        --affinity.output_stride null
 """
 
 import sys

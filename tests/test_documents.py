@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def test_the_site_has_every_document() -> None:
 def test_the_site_loads_nothing_from_elsewhere() -> None:
     assert SITE["theme"]["font"] is False
     assert not {"extra_javascript", "extra_css", "repo_url"} & SITE.keys()
+
+
+def test_the_page_of_settings_is_as_its_script_writes_it() -> None:
+    made = runpy.run_path(str(ROOT / ".ci" / "settings_page.py"))["page"]()
+    said = "python .ci/settings_page.py"
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == made, said
 
 
 def described() -> list[str]:

@@ -349,7 +349,7 @@ def run(
 
     anyway: go on where held-out images say that the classifier has learned no class.
     cams: a source of class activation maps of your own: given an image (H, W, 3) uint8 and the
-        names of its K tags it returns K maps (K, H, W), finite and not negative, in that order. No
+        names of its K tags it returns K maps (K, H, W), from 0 to 1, in that order. No
         classifier is trained. Its name and `cams_version` stand in the fingerprint: give another
         version when it gives other maps, else those of before are kept.
 

@@ -28,8 +28,8 @@ _COUNTED = 30  # classes whose numbers of images are written down
 
 
 def write_recipe(
-    data: Path,
-    out: Path = Path("recipe.yaml"),
+    data: str | Path,
+    out: str | Path = "recipe.yaml",
     *,
     format: str = "auto",
     tags: str = "auto",
@@ -44,6 +44,7 @@ def write_recipe(
     Raises:
         UserError: the file is there already, or the data set can't be read or learned from.
     """
+    data, out = Path(data), Path(out)
     if out.exists():
         raise UserError(f"{out}: is there already; name another file by --out")
     # As written, but from anywhere: symbolic links are kept.

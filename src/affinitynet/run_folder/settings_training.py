@@ -112,7 +112,9 @@ class AffinitySettings(TrainingSettings):
         None, description="the same for the pairs of the training; null: radius, with boundary 10"
     )
     stride: Literal[4, 8] | None = Field(
-        None, description="side of the walk's cells in pixels; null: 8 / scale, with boundary 4"
+        None,
+        description="side of the walk's cells in pixels; null: 8 / scale, with boundary 4 / "
+        "scale, at least 2",
     )
     gamma: float = Field(1.0, gt=0, description="with source features: exponent of the cosine")
     padding: Literal["mean", "black"] = Field(
@@ -124,7 +126,8 @@ class AffinitySettings(TrainingSettings):
     )
     distance: Literal["mean", "sum"] = Field(
         "mean",
-        description="of |f_i - f_j| over channels: mean (the paper's code) or sum (its text)",
+        description="of |f_i - f_j| over channels: mean (the paper's code) or sum (its text, by "
+        "which nothing is learned)",
     )
     pairs: Literal["grid", "cropped"] = Field(
         "grid",
@@ -175,7 +178,8 @@ class SegmenterSettings(TrainingSettings):
         0.0,
         ge=0,
         description="once the cross entropy is below this, that of a pixel is at most the mean "
-        "around it, as labels that nothing around supports are often wrong (WeakTr: 1.2); 0: never",
+        "of its patch or of the batch, as labels that nothing around supports are often wrong "
+        "(WeakTr: 1.2); 0: never",
     )
     ema: float = Field(
         0.0,
