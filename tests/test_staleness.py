@@ -20,7 +20,7 @@ from affinitynet.export import export_run
 from affinitynet.pipeline import Run
 from affinitynet.report import write_report
 from affinitynet.run_folder.folder import _HOST
-from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.freshness import Freshness, difference, without_later
 from affinitynet.run_folder.records import Plan, StageFolder
 
 DONE = ["done"] * 7
@@ -345,6 +345,7 @@ def test_masks_of_some_images_are_not_measured_in_silence(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (home / "run" / "predictions" / f"{first(home, 'val').id}.png").unlink()
+    (home / "run" / "segmenter" / "contents.json").unlink()  # as of an earlier version
     rows = Run.open(home / "run").evaluate()
     assert "segmenter" not in {row["stage"] for row in rows}
     assert "predictions holds 2 of 3 files of val: not measured" in capsys.readouterr().err
@@ -394,3 +395,80 @@ def test_a_folder_that_can_not_be_deleted_is_said(
     monkeypatch.setattr("shutil.rmtree", refuse)
     with pytest.raises(UserError, match="can't be deleted"):
         start(home, redo="evaluate")
+
+
+def ingredients(home: Path, **changes: object) -> dict[str, dict[str, object]]:
+    own = recipe(home, **changes)
+    return Freshness(own, Lookup(own, Run.create(own).manifest)).ingredients
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting", "of"),
+    [
+        ("propagate", {"affinity.pairs": "cropped"}, {"affinity.source": "features"}),
+        ("propagate", {"walk.block": 512}, {"affinity.source": "none"}),
+        ("propagate", {"dataset.page": 1}, {"cams.source": "files:c", "affinity.source": "none"}),
+        ("mine_confident", {"classifier.hold_out": 0.1}, {"cams.source": "contrast"}),
+        ("propagate", {"classifier.hold_out": 0.1}, {"cams.source": "contrast"}),
+    ],
+)
+def test_a_setting_that_a_stage_reads_is_one_of_its_ingredients(
+    home: Path, stage: str, setting: dict[str, object], of: dict[str, object]
+) -> None:
+    before, after = ingredients(home, **of), ingredients(home, **of, **setting)
+    assert before[stage] != after[stage]
+    # A plan of before it was noted says nothing of it, where it changes nothing.
+    known = {key: value for key, value in before[stage].items() if key not in setting}
+    assert without_later(before[stage], known) == known
+
+
+def test_groups_are_an_ingredient_where_they_choose_who_is_held_out(home: Path) -> None:
+    held, table = {"classifier.hold_out": 0.3, "dataset.val": None}, home / "data" / "groups.csv"
+    alone = ingredients(home, **held)["train_classifier"]
+    assert alone["groups"] == "none"
+    image = first(home, "train").image.name
+    table.write_text(f"image,group\nimages/{image},plant\n")
+    grouped = ingredients(home, **held)["train_classifier"]
+    assert difference(alone, grouped) == "the groups of images changed"
+    before = {key: value for key, value in alone.items() if key != "groups"}
+    assert without_later(grouped, before) == before  # of a run whose plan did not note them
+    # The tags of val judge it, and without hold_out nothing does.
+    assert "groups" not in ingredients(home, **{"classifier.hold_out": 0.3})["train_classifier"]
+    assert "groups" not in ingredients(home)["train_classifier"]
+
+
+def test_a_record_of_another_plan_finishes_nothing(home: Path) -> None:
+    folder = StageFolder(home / "run" / "evaluation", "evaluate")
+    plan = folder.plan()
+    assert plan is not None
+    folder.start(Plan(fingerprint=plan.fingerprint, settings=plan.settings))
+    assert states(home) == DONE
+    record = folder.record()
+    assert record is not None
+    folder.finish(record.model_copy(update={"fingerprint": "of an earlier one"}))
+    assert states(home)[-1] == "partial"
+    start(home)
+    assert states(home) == DONE
+
+
+def test_a_kill_before_the_recipe_loses_no_reason(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = an.Recipe.load("own_images", data=home / "data", out=tmp_path / "own")
+    run = Run.create(own)
+    monkeypatch.setattr("affinitynet.pipeline.atomic_write", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run._write_inputs()
+    assert (own.out / "choices.json").is_file()
+
+
+def test_corrections_are_an_ingredient_of_the_final_masks_of_an_applied_run(home: Path) -> None:
+    own = {"networks.run": home / "run", "relabel.enabled": True}
+    before = ingredients(home, **own)
+    write_labels(
+        home / "run" / "corrections" / f"{first(home, 'train').id}.png",
+        np.ones((64, 64), np.uint8),
+        voc_palette(),
+    )
+    changed = difference(before["relabel"], ingredients(home, **own)["relabel"])
+    assert changed == "the corrections changed: were none, are 1 image"

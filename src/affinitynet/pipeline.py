@@ -218,7 +218,7 @@ class Run:
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, CLEANED)
             freshness = self._look_up()
-            kept = [stage for stage in stages if stage not in redone]
+            kept = [stage for stage in self.stages if stage not in redone]
             states = [freshness.status(stage, self._count) for stage in kept]
             done = {status.name for status in states if status.finished}
             todo = [stage for stage in stages if stage.name not in done]
@@ -227,8 +227,10 @@ class Run:
             check_sources(self.recipe, todo)
             check_function(self.recipe, todo, self._cams)
             check_tools(self.recipe, self.manifest, names)
-            for state in states:
-                _refuse_stale(self.recipe.out, state)
+            for stage, state in zip(kept, states, strict=True):
+                if stage in stages:
+                    _refuse_stale(self.recipe.out, state)
+            # Of stages behind `until` as well: what is recorded of an image is its state of now.
             check_contents(self.recipe, self.manifest, kept, states)
             check_classes(self.manifest, names)
             check_truth(self.recipe, self.manifest, names)
@@ -261,6 +263,7 @@ class Run:
             remove_leftovers(self.recipe.out, CLEANED)
             freshness = self._look_up()
             states = [freshness.status(earlier, self._count) for earlier in before]
+            check_contents(self.recipe, self.manifest, before, states)
             if all(state.finished for state in states):
                 check_truth(self.recipe, self.manifest, {stage.name})
                 self._do(stage, freshness, stage.name, anew=True)
@@ -325,10 +328,11 @@ class Run:
             folder.start(plan)
 
     def _write_inputs(self) -> None:
-        with atomic_write(self.recipe.out / RECIPE) as temporary:
-            temporary.write_text(self.recipe.dump(), encoding="utf-8")
+        # Before the recipe, by which a run knows that nothing is to be chosen any more.
         if self.chosen:
             write_choices(self.recipe.out, self.chosen)
+        with atomic_write(self.recipe.out / RECIPE) as temporary:
+            temporary.write_text(self.recipe.dump(), encoding="utf-8")
         self.manifest.write(self.recipe.out)
 
 

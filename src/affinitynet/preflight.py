@@ -276,7 +276,8 @@ def check_contents(
         UserError: which, and what to do.
     """
     for stage, state in zip(kept, states, strict=True):
-        if state.state != "to do" and (images := changed_images(recipe, manifest, stage)):
+        images = changed_images(recipe, manifest, stage, finished=state.finished)
+        if state.state != "to do" and images:
             raise UserError(
                 f"{recipe.out}: these images were replaced since {stage.name} began: "
                 f"{say_some(images)}; put the old ones back, or make all that saw them again with "

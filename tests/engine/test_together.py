@@ -115,6 +115,15 @@ def test_who_counts_late_revives_no_folder(
     assert not folder.exists()
 
 
+def test_a_split_may_be_named_as_a_folder_in_a_folder(whole: Run, tmp_path: Path) -> None:
+    leader = Context(whole.recipe, whole.manifest, tmp_path, leads=True)
+    with placed(Place(0, 2)):
+        sums = count_together(
+            leader, "site/b-cams", whole.manifest.samples, lambda part: (np.array([len(part)]),)
+        )
+    assert sums == (np.array([len(whole.manifest.samples)]),)
+
+
 def test_a_tree_is_deleted_though_another_takes_files_out_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageOps
@@ -11,10 +12,11 @@ import affinitynet as an
 from affinitynet.data.manifest import Manifest
 from affinitynet.errors import UserError
 from affinitynet.pipeline import Run
+from affinitynet.stages.evaluate import measure
 
 
-def recipe(home: Path) -> an.Recipe:
-    return an.Recipe.load(home / "tiny.yaml", data=home / "data", out=home / "run")
+def recipe(home: Path, **settings: Any) -> an.Recipe:
+    return an.Recipe.load(home / "tiny.yaml", data=home / "data", out=home / "run", **settings)
 
 
 def states(home: Path) -> dict[str, str]:
@@ -54,6 +56,33 @@ def test_an_image_replaced_by_one_of_its_size_is_noticed(home: Path, split: str,
     assert set(states(home).values()) == {"done"}
 
 
+def test_a_run_to_an_earlier_stage_forgets_no_replaced_image(home: Path) -> None:
+    later = {"cams.splits": ["train"]}  # so that only the last two stages see val
+    an.run(recipe(home, **later), redo="compute_cams")
+    mirror(Manifest.of_run(home / "run").split("val")[1].image)
+    for until in ("propagate", None):
+        with pytest.raises(UserError, match="replaced since train_segmenter began"):
+            an.run(recipe(home, **later), until=until)
+
+
+def test_figures_of_edited_masks_are_not_kept_as_the_runs_own(home: Path) -> None:
+    edit(sorted((home / "run" / "pseudo").glob("*.png"))[0])
+    before = (home / "run" / "evaluation" / "figures.json").read_bytes()
+    with pytest.raises(UserError, match="changed since propagate made them"):
+        an.evaluate_run(home / "run")
+    assert (home / "run" / "evaluation" / "figures.json").read_bytes() == before
+
+
+def test_another_val_that_the_segmenter_has_not_seen_is_said(home: Path) -> None:
+    """Its training does not depend on val, so that it is not stale."""
+    for file in (home / "run" / "predictions").glob("*.png"):
+        file.unlink()
+    rows, warnings = measure(Run.open(home / "run").context)
+    assert "segmenter" not in {row["stage"] for row in rows}
+    said = "predictions holds 0 of 3 files of val: not measured; --redo train_segmenter makes them"
+    assert warnings == [said]
+
+
 def test_an_image_may_be_mended_that_no_stage_has_read(home: Path) -> None:
     for folder in (home / "run").iterdir():
         if folder.is_dir() and folder.name != "classifier":
@@ -66,11 +95,17 @@ def test_an_image_may_be_mended_that_no_stage_has_read(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "stage"),
-    [("confident", "mine_confident"), ("pseudo", "propagate"), ("walk", "propagate")],
+    [
+        ("confident", "mine_confident"),
+        ("pseudo", "propagate"),
+        ("walk", "propagate"),
+        ("predictions", "train_segmenter"),
+    ],
 )
 @pytest.mark.parametrize("how", ["edited", "deleted"])
 def test_a_mask_changed_by_hand_is_noticed(home: Path, folder: str, stage: str, how: str) -> None:
-    mask = home / "run" / folder / f"{Manifest.of_run(home / 'run').split('train')[1].id}.png"
+    split = "val" if folder == "predictions" else "train"
+    mask = home / "run" / folder / f"{Manifest.of_run(home / 'run').split(split)[1].id}.png"
     before = mask.read_bytes()
     edit(mask) if how == "edited" else mask.unlink()
     with pytest.raises(UserError, match=rf"changed since {stage} made them: {folder}/.*--redo"):

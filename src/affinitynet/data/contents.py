@@ -26,12 +26,16 @@ def record_images(recipe: Recipe, manifest: Manifest) -> None:
     _record(recipe.out / IMAGES, _images(recipe, manifest, ("train", "val", "figures")))
 
 
-def changed_images(recipe: Recipe, manifest: Manifest, stage: Stage) -> list[str]:
+def changed_images(
+    recipe: Recipe, manifest: Manifest, stage: Stage, *, finished: bool
+) -> list[str]:
     """Name the images that hold something else than when a stage that reads them began.
 
     Others may change: an image of val that was damaged can be mended while train is worked on.
     """
-    return _changed(recipe.out / IMAGES, _images(recipe, manifest, stage.roles), gone=False)
+    seen = (role for artifact in stage.artifacts for role in artifact.roles if finished)
+    images = _images(recipe, manifest, (*stage.roles, *seen))
+    return _changed(recipe.out / IMAGES, images, gone=False)
 
 
 def record_files(recipe: Recipe, manifest: Manifest, stage: Stage) -> None:
@@ -69,14 +73,13 @@ def _kept(stage: Stage) -> set[str]:
 
 
 def _made(recipe: Recipe, manifest: Manifest, stage: Stage) -> dict[str, Path]:
-    samples = samples_of(recipe, manifest, *stage.roles)
     return {
         f"{artifact.folder}/{sample.id}{artifact.suffix}": output_path(
             recipe.out / artifact.folder, sample.id, artifact.suffix
         )
         for artifact in stage.artifacts
         if artifact.suffix
-        for sample in samples
+        for sample in samples_of(recipe, manifest, *(artifact.roles or stage.roles))
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from affinitynet.data.sample import Sample
 from affinitynet.data.text import read_text
 from affinitynet.errors import UserError
+from affinitynet.run_folder.folder import fingerprint
 
 GROUPS = "groups.csv"  # columns image,group, beside labels.csv
 
@@ -32,6 +33,28 @@ def read_groups(root: Path) -> dict[Path, str]:
     named = {row["image"].strip(): (row["group"] or "").strip() for row in rows}
     folders = (root, root / "images")
     return {folder / image: group for image, group in named.items() if group for folder in folders}
+
+
+def name_groups(root: Path, samples: Sequence[Sample]) -> str:
+    """Fingerprint which of the samples show the same thing, "none" where no group is given.
+
+    Raises:
+        UserError: as `read_groups`.
+    """
+    given = read_groups(root)
+    groups = {sample.id: given.get(sample.image) or sample.group for sample in samples}
+    named = {sample_id: group for sample_id, group in groups.items() if group}
+    return fingerprint(named) if named else "none"
+
+
+def judges(train: Sequence[Sample], val: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples of val that can judge what was learned from train; () without tags.
+
+    An image of both splits is learned from, so it can judge nothing.
+    """
+    known = {sample.id for sample in train}
+    others = tuple(sample for sample in val if sample.id not in known)
+    return others if any(sample.tags for sample in others) else ()
 
 
 def hold_out(

@@ -4,10 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from affinitynet.data.holdout import judges, name_groups
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import file_name, fingerprint, folder_name
+from affinitynet.run_folder.freshness import GROUPS
 from affinitynet.run_folder.recipe import Recipe, find_files, find_weights
 from affinitynet.run_folder.records import StageFolder
 from affinitynet.run_folder.setting_types import FUNCTION
@@ -38,6 +40,15 @@ class Lookup:
         """Fingerprint the ground truth of a role's split."""
         truth = self._manifest.truth_fingerprint
         return self._once("truth", role, lambda: truth(self._split(role)))
+
+    def groups(self, stage: Stage) -> str | None:
+        """Fingerprint which images show the same thing, where that chooses who is held out."""
+        train, val = (samples_of(self._recipe, self._manifest, role) for role in ("train", "val"))
+        if judges(train, val):
+            return None
+        if not self._manifest.root.is_dir():
+            return self._recorded(stage, GROUPS)
+        return self._once("groups", "train", lambda: name_groups(self._manifest.root, train))
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
         """Fingerprint weights by their content: a moved file changes nothing, a new one does."""

@@ -15,17 +15,19 @@ def verified(freshness: Freshness, manifest: Manifest, stage: Stage) -> StageSta
     """
     recipe = freshness.recipe
     state = freshness.status(stage, lambda stage: count_files(recipe, manifest, stage))
-    if state.state != "to do" and (images := contents.changed_images(recipe, manifest, stage)):
+    images = contents.changed_images(recipe, manifest, stage, finished=state.finished)
+    if state.state != "to do" and images:
         said = f"(these images were replaced: {contents.say_some(images)})"
         return StageStatus(stage.name, "stale", said)
-    if not state.finished or not stage.suffix:
+    if not state.finished:
         return state
-    done, total = count_files(recipe, manifest, stage)
-    if done == total and (masks := contents.changed_files(recipe, manifest, stage)):
-        said = f"(changed since they were made: {contents.say_some(masks)})"
+    # Images of val may lack what comes from files.
+    counted = stage.suffix and not stage.source
+    done, total = count_files(recipe, manifest, stage) if counted else (0, 0)
+    if done < total:
+        said = f"({total - done} of {total} files of {stage.folder} are gone)"
         return StageStatus(stage.name, "stale", said)
-    if done == total:
-        return state
-    return StageStatus(
-        stage.name, "stale", f"({total - done} of {total} files of {stage.folder} are gone)"
-    )
+    if files := contents.changed_files(recipe, manifest, stage):
+        said = f"(changed since they were made: {contents.say_some(files)})"
+        return StageStatus(stage.name, "stale", said)
+    return state

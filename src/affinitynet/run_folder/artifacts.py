@@ -30,7 +30,8 @@ class Artifact:
 
     suffix: of the files, "" where the folder holds one thing. title: heads its column of pictures.
     row: its name among the figures, and conditions: what such a row says of it; "" and None where
-    it isn't measured. labels: its files are label maps, which can be exported.
+    it isn't measured. roles: of the splits whose images have a file, where those are not the
+    stage's. labels: its files are label maps, which can be exported.
     """
 
     folder: str
@@ -38,6 +39,7 @@ class Artifact:
     title: str = ""
     row: str = ""
     conditions: Callable[[Recipe], Conditions] | None = None
+    roles: tuple[str, ...] = ()
 
     @property
     def labels(self) -> bool:
@@ -106,7 +108,9 @@ WALK = Artifact(
 )
 PSEUDO = Artifact("pseudo", ".png", "Pseudo mask", "pseudo", _pseudo_conditions)
 SEGMENTER = Artifact("segmenter")
-PREDICTIONS = Artifact("predictions", ".png", "Prediction", "segmenter", _segmenter_conditions)
+PREDICTIONS = Artifact(
+    "predictions", ".png", "Prediction", "segmenter", _segmenter_conditions, roles=("val",)
+)
 MASKS = Artifact("masks", ".png", "Final mask", "masks", _final_conditions)
 UNCORRECTED = Artifact("uncorrected", ".png")  # final masks before a correction, for `evaluate`
 EVALUATION = Artifact("evaluation")
@@ -143,6 +147,7 @@ def _earlier(number: int) -> Round:
             ".png",
             row=f"segmenter_{number}",
             conditions=_segmenter_conditions,
+            roles=("val",),
         ),
         Artifact(
             f"masks_{number}",

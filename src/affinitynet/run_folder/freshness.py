@@ -26,7 +26,9 @@ from affinitynet.run_folder.settings_base import LATER
 from affinitynet.run_folder.stages import Stage, stages_of
 
 # What the names of ingredients begin with that are no settings.
-IMAGES, TRUTH, AFTER = "images of ", "ground truth of ", "after "
+IMAGES, TRUTH, AFTER, GROUPS = "images of ", "ground truth of ", "after ", "groups"
+# Earlier versions did not note them: of a plan without one nothing is known.
+_UNNOTED = (GROUPS, "classifier.hold_out")
 
 State = Literal["done", "partial", "stale", "imported", "to do"]
 Count = Callable[[Stage], tuple[int, int]]  # of a per-image stage: images with a file, and all
@@ -63,6 +65,9 @@ class Outside(Protocol):
     def truth(self, stage: Stage, role: str) -> str | None:
         """Fingerprint the ground truth of a role's split."""
 
+    def groups(self, stage: Stage) -> str | None:
+        """Fingerprint which images show the same thing, where that chooses who is held out."""
+
     def weights(self, stage: Stage, key: str, weights: str) -> str:
         """Fingerprint the weights file that the setting `key` gives."""
 
@@ -88,6 +93,10 @@ class Recorded:
     def truth(self, stage: Stage, role: str) -> str | None:
         """Return the recorded fingerprint of the ground truth of a role's split."""
         return self._get(stage, TRUTH + role)
+
+    def groups(self, stage: Stage) -> str | None:
+        """Return the recorded fingerprint of the groups of images."""
+        return self._get(stage, GROUPS)
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
         """Return the weights' recorded fingerprint; a file of another name is another file."""
@@ -164,7 +173,8 @@ class Freshness:
             changes = difference(plan.settings, now)
             return StageStatus(stage.name, "stale", f"({changes})")
         record = folder.record()
-        if record is None:
+        # A record of another plan is of an evaluation that was to be replaced.
+        if record is None or record.fingerprint != plan.fingerprint:
             detail = "{} of {}".format(*count(stage)) if stage.suffix else ""
             return StageStatus(stage.name, "partial", detail)
         if stage.source:
@@ -192,6 +202,8 @@ class Freshness:
                 found[key] = outside.files(stage, key, str(value))
         if stage.corrections and (corrections := describe_corrections(self.root)):
             found[CORRECTIONS] = corrections
+        if stage.groups and (groups := outside.groups(stage)):
+            found[GROUPS] = groups
         for role in stage.roles:
             images = outside.images(stage, role)
             if images is None:
@@ -238,7 +250,7 @@ def without_later(found: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
     return {
         key: value
         for key, value in found.items()
-        if key in known or key not in defaults or value != defaults[key]
+        if key in known or (key not in _UNNOTED and (key not in defaults or value != defaults[key]))
     }
 
 
@@ -271,6 +283,8 @@ def _change(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return f"the images or tags of the {key.removeprefix(IMAGES)} split changed"
     if key.startswith(TRUTH):
         return f"the ground truth of the {key.removeprefix(TRUTH)} split changed"
+    if key == GROUPS:
+        return "the groups of images changed"
     if key == CORRECTIONS:
         before, after = (str(side.get(key) or "none").partition(" (")[0] for side in (was, now))
         return f"the corrections changed: were {before}, are {after}"

@@ -58,7 +58,16 @@ OF_FEATURES = (
     "backbone",
     *(
         f"affinity.{key}"
-        for key in ("source", "start", "output_stride", "scale", "stride", "radius", "gamma")
+        for key in (
+            "source",
+            "start",
+            "output_stride",
+            "scale",
+            "stride",
+            "radius",
+            "gamma",
+            "pairs",
+        )
     ),
 )
 # What masks without a walk depend on: the background of the CAMs, and the dense CRF.
@@ -66,7 +75,10 @@ WITHOUT_WALK = (
     "affinity.source",
     "networks.failed",
     "pseudo.regions",
-    *(f"walk.{key}" for key in ("alpha", "background", "background_score", "refine", "crf")),
+    *(
+        f"walk.{key}"
+        for key in ("alpha", "background", "background_score", "refine", "crf", "block")
+    ),
 )
 
 

@@ -47,8 +47,9 @@ class Stage:
     artifacts: the first holds the stage's records; of each image its file is written last.
     settings: sections of the recipe or single settings, with dots, that the files depend on.
     roles: of the splits (train, val, figures) whose images and tags it depends on; truth: whether
-    it depends on their ground truth too; corrections: on masks that people drew. source: where it
-    brings its files in from, "" where it makes them. borrows: files, by their place in a run
+    it depends on their ground truth too; groups: on which images show the same thing; corrections:
+    on masks that people drew. source: where it brings its files in from, "" where it makes them.
+    borrows: files, by their place in a run
     folder, that it takes from the run whose networks are used. round: that it belongs to, if any.
     """
 
@@ -58,6 +59,7 @@ class Stage:
     settings: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("train",)
     truth: bool = False
+    groups: bool = False
     corrections: bool = False
     source: str = ""
     borrows: tuple[str, ...] = ()
@@ -112,6 +114,7 @@ def _train_classifier(recipe: Recipe) -> Stage:
         (CLASSIFIER,),
         settings=(*settings, "dataset.val"),
         roles=("train", "val"),
+        groups=True,
     )
 
 
@@ -176,11 +179,23 @@ def _mine_confident(recipe: Recipe) -> Stage:
         "mine_confident",
         (CONFIDENT,),
         (makes_cams(recipe),) if source == "cams" else (),
-        ("confident.source", "cams.classes") if imported else ("confident", *READ),
+        ("confident.source", "cams.classes")
+        if imported
+        else ("confident", *READ, *_judged_by(recipe)),
         ("train", "figures"),
         truth=source == "truth",
         source=source if imported else "",
     )
+
+
+def _seen_first(recipe: Recipe) -> tuple[str, ...]:
+    # Where all before it comes from files, no stage but it has looked at the images.
+    return READ if is_imported(recipe.cams.source) else ()
+
+
+def _judged_by(recipe: Recipe) -> tuple[str, ...]:
+    # Whether classes whose seeds are empty are left out; a classifier's own stage holds it.
+    return () if trains_classifier(recipe) else ("classifier.hold_out",)
 
 
 def _start(start: str, recipe: Recipe) -> tuple[str, ...]:
@@ -216,7 +231,8 @@ def _propagate(recipe: Recipe) -> Stage:
             source=source,
         )
     if recipe.affinity.source == "none":
-        return Stage("propagate", (PSEUDO,), (makes_cams(recipe),), WITHOUT_WALK, roles)
+        settings = (*WITHOUT_WALK, *_seen_first(recipe), *_judged_by(recipe))
+        return Stage("propagate", (PSEUDO,), (makes_cams(recipe),), settings, roles)
     kept: tuple[Artifact, ...] = (SCORES,) if "scores" in recipe.walk.keep else ()
     # Those from files are there already, as the artifact of train_affinity.
     if "affinities" in recipe.walk.keep and not is_imported(recipe.affinity.source):
@@ -224,7 +240,7 @@ def _propagate(recipe: Recipe) -> Stage:
     frozen = recipe.affinity.source == "features"
     network = _start(recipe.affinity.start, recipe) if frozen else ("train_affinity",)
     own = ("walk", "tile", "pseudo.regions", "networks.failed")
-    settings = (*own, *(OF_FEATURES if frozen else ()))
+    settings = (*own, *(OF_FEATURES if frozen else ()), *_seen_first(recipe), *_judged_by(recipe))
     reads = (makes_cams(recipe), *network)
     return Stage("propagate", (PSEUDO, WALK, *kept), reads, settings, roles)
 
@@ -255,7 +271,16 @@ def _relabel(recipe: Recipe, this: Round) -> Stage:
     # A segmenter of this run has learned from its pseudo masks, another run's has not.
     reads = (this.stage("train_segmenter"), *(("propagate",) if recipe.networks.run else ()))
     roles = ("train", "figures")
-    return Stage(this.stage("relabel"), artifacts, reads, settings, roles, round=this)
+    return Stage(
+        this.stage("relabel"),
+        artifacts,
+        reads,
+        settings,
+        roles,
+        # In a run of its own they are ingredients of the training already.
+        corrections=bool(recipe.networks.run),
+        round=this,
+    )
 
 
 def _evaluate(recipe: Recipe) -> Stage:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +48,11 @@ def count_together(context: Context, name: str, samples: Sequence[Sample], count
         return ()
     shards = shards_of([sample.id for sample in samples])
     starts = np.cumsum([0, *map(len, shards)]).tolist()
-    files = [counts / f"{name}-{number:06d}.npz" for number in range(len(shards))]
+    plain = quote(name, safe="")  # a split may be named as a folder in a folder is
+    files = [counts / f"{plain}-{number:06d}.npz" for number in range(len(shards))]
     with Claims(
         context.root,
-        f"{EVALUATION.folder}-{name}",
+        f"{EVALUATION.folder}-{plain}",
         [[number] for number in range(len(shards))],
         place=here(),
         # The folder goes when all is added up: who comes late must not count once more.

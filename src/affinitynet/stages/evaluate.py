@@ -34,6 +34,7 @@ from affinitynet.run_folder.artifacts import (
 )
 from affinitynet.run_folder.choices import truth_chose
 from affinitynet.run_folder.folder import write_json
+from affinitynet.run_folder.records import StageFolder
 from affinitynet.run_folder.stages import provenance, with_all_behind
 from affinitynet.run_folder.store import is_there
 from affinitynet.stages.context import Context
@@ -87,14 +88,21 @@ def measure(context: Context, count: CountTogether = count_here) -> Findings:
             there = sum(is_there(context.file(artifact, sample)) for sample in samples)
             if there == len(samples):
                 rows += _rows(context, artifact, split, samples, count)
-            elif there:
+            elif there or (split == dataset.val and _should_be_there(context, artifact)):
                 warnings.append(
                     f"{artifact.folder} holds {there} of {len(samples)} files of {split}: "
-                    "not measured"
+                    f"not measured; --redo {context.maker(artifact)} makes them"
                 )
     if not rows and not warnings:
         warnings = ["no masks, or no ground truth: there are no figures to tell good from bad"]
     return Findings(rows, warnings)
+
+
+def _should_be_there(context: Context, artifact: Artifact) -> bool:
+    """Tell whether a finished stage makes such files of val: of another val it has made none."""
+    maker = context.stage(context.maker(artifact))
+    folder = StageFolder(context.folder(maker.artifacts[0]), maker.name)
+    return "val" in artifact.roles and folder.record() is not None
 
 
 def _measured(context: Context) -> Iterator[Artifact]:

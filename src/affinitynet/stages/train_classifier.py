@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from affinitynet.data import Sample, load_image
 from affinitynet.data.check import FEW_IMAGES
-from affinitynet.data.holdout import hold_out, read_groups
+from affinitynet.data.holdout import hold_out, judges, read_groups
 from affinitynet.data.transforms import (
     NO_JITTER,
     PAPER_JITTER,
@@ -136,10 +136,7 @@ def split_samples(context: Context) -> tuple[tuple[Sample, ...], tuple[Sample, .
     samples, settings = context.samples("train"), context.recipe.classifier
     if not settings.hold_out:
         return samples, (), []
-    # An image of both splits is learned from, so it can judge nothing.
-    known = {sample.id for sample in samples}
-    val = tuple(sample for sample in context.samples("val") if sample.id not in known)
-    if any(sample.tags for sample in val):
+    if val := judges(samples, context.samples("val")):
         return samples, val, []
     groups = read_groups(context.manifest.root)
     rest, held = hold_out(samples, settings.hold_out, context.recipe.seed, groups)
