@@ -34,10 +34,39 @@ def check_together(recipe: Recipe, redo: str | None) -> None:
         )
 
 
+class _Known:
+    """What a process that helps knows of the stages.
+
+    It looks again where a stage was begun with something else: people may have drawn corrections.
+    """
+
+    def __init__(self, look: Callable[[], Freshness]) -> None:
+        self._look, self._freshness = look, look()
+
+    def begun(self, stage: Stage, *, done: bool = False) -> bool:
+        """Tell whether the leading process has begun a stage as this one would, or has done it."""
+        folder = self._freshness.folder(stage)
+        plan = folder.plan()
+        if plan is None:
+            return False
+        if plan.fingerprint != self._freshness.fingerprints[stage.name]:
+            self._freshness = self._look()
+        if plan.fingerprint != self._freshness.fingerprints[stage.name]:
+            return False
+        return not done or folder.record() is not None
+
+
 def help_through(
-    context: "Context", freshness: Freshness, stages: Sequence[Stage], work: Work, *, anyway: bool
+    context: "Context",
+    look: Callable[[], Freshness],
+    stages: Sequence[Stage],
+    work: Work,
+    *,
+    anyway: bool,
 ) -> bool:
     """Help the process that leads through stages; False when none leads and there is work left.
+
+    look: says what the stages are made from now.
 
     Raises:
         UserError: an image fails, no class was learned, or rank 0 has gone.
@@ -48,38 +77,30 @@ def help_through(
     if place.linked and logger.isEnabledFor(logging.INFO):
         # All write to one terminal: rank 0 speaks for them.
         logger.setLevel(logging.WARNING)
+    known = _Known(look)
     for stage in stages:
-        if not _help(context, freshness, stage, work):
+        if not _help(context, known, stage, work):
             return False
         if stage != stages[-1] and not anyway:
             check_judged(context.recipe, stage.name)
     return True
 
 
-def _help(context: "Context", freshness: Freshness, stage: Stage, work: Work) -> bool:
+def _help(context: "Context", known: _Known, stage: Stage, work: Work) -> bool:
     watch = Watch(context.root, f"{stage.name}: waits for the process that leads this run")
     helped = not _can_help(stage)
-    while not _is(freshness, stage, done=True):
-        if not helped and _is(freshness, stage):
+    while not known.begun(stage, done=True):
+        if not helped and known.begun(stage):
             helped = True
             try:
                 work(stage)(context)
             except Helped:
                 continue
         elif not watch.step():
-            return _is(freshness, stage, done=True)
+            return known.begun(stage, done=True)
     return True
 
 
 def _can_help(stage: Stage) -> bool:
     """Tell whether a stage is one of images, or a training of processes that are linked."""
     return bool(stage.suffix) or stage.name == "evaluate" or here().linked
-
-
-def _is(freshness: Freshness, stage: Stage, *, done: bool = False) -> bool:
-    """Tell whether the leading process has begun a stage, or has done it."""
-    folder = freshness.folder(stage)
-    plan = folder.plan()
-    if plan is None or plan.fingerprint != freshness.fingerprints[stage.name]:
-        return False
-    return not done or folder.record() is not None

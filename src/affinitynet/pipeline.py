@@ -4,7 +4,8 @@ Loads no torch until a stage has work to do: what only looks at a run answers at
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,7 @@ from affinitynet.preflight import (
     check_classes,
     check_contents,
     check_corrected,
+    check_fresh,
     check_function,
     check_judged,
     check_networks,
@@ -217,7 +219,7 @@ class Run:
         """Check all that can be checked beforehand, and do what is to do."""
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, CLEANED)
-            freshness = self._look_up()
+            freshness = (look := self._look_up())()
             kept = [stage for stage in self.stages if stage not in redone]
             states = [freshness.status(stage, self._count) for stage in kept]
             done = {status.name for status in states if status.finished}
@@ -227,9 +229,7 @@ class Run:
             check_sources(self.recipe, todo)
             check_function(self.recipe, todo, self._cams)
             check_tools(self.recipe, self.manifest, names)
-            for stage, state in zip(kept, states, strict=True):
-                if stage in stages:
-                    _refuse_stale(self.recipe.out, state)
+            check_fresh(self.recipe, stages, states)
             # Of stages behind `until` as well: what is recorded of an image is its state of now.
             check_contents(self.recipe, self.manifest, kept, states)
             check_classes(self.manifest, names)
@@ -246,6 +246,9 @@ class Run:
                 write_origin(self.recipe, self.manifest.fingerprint(), here().count)
             contents.record_images(self.recipe, self.manifest)
             for number, stage in enumerate(stages, 1):
+                if stage.corrections:  # people may have drawn some while earlier stages worked
+                    freshness = look()
+                    check_fresh(self.recipe, [stage], [freshness.status(stage, self._count)])
                 title = f"[{number}/{len(self.stages)}] {stage.name}"
                 self._do(stage, freshness, title, anew=stage.name == anew)
                 if number < len(stages) and not anyway:
@@ -261,7 +264,7 @@ class Run:
         *before, stage = self.stages
         with locked(self.recipe.out):
             remove_leftovers(self.recipe.out, CLEANED)
-            freshness = self._look_up()
+            freshness = self._look_up()()
             states = [freshness.status(earlier, self._count) for earlier in before]
             check_contents(self.recipe, self.manifest, before, states)
             if all(state.finished for state in states):
@@ -275,8 +278,9 @@ class Run:
             _warn(warnings)
             return rows
 
-    def _look_up(self) -> Freshness:
-        return Freshness(self.recipe, Lookup(self.recipe, self.manifest))
+    def _look_up(self) -> Callable[[], Freshness]:
+        """Return what says how fresh the stages are; all but corrections is looked up once."""
+        return partial(Freshness, self.recipe, Lookup(self.recipe, self.manifest))
 
     def _count(self, stage: Stage) -> tuple[int, int]:
         return count_files(self.recipe, self.manifest, stage)
@@ -389,14 +393,6 @@ def evaluate_run(
     dataset = opened.recipe.dataset
     name = split or dataset.figures or dataset.train
     return [measure_folder(opened.manifest, name, Path(masks))]
-
-
-def _refuse_stale(out: Path, status: StageStatus) -> None:
-    if status.state == "stale":
-        raise UserError(
-            f"{out}: stage {status.name} was made with something else {status.detail}; "
-            f"make it and what follows again with --redo {status.name}, or choose another --out"
-        )
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -267,6 +267,21 @@ def check_classes(manifest: Manifest, todo: Set[str]) -> None:
         )
 
 
+def check_fresh(recipe: Recipe, stages: Iterable[Stage], states: Iterable[StageStatus]) -> None:
+    """Refuse to go on with a stage that was made with something else.
+
+    Raises:
+        UserError: which, what changed, and what to do.
+    """
+    wanted = {stage.name for stage in stages}
+    stale = (state for state in states if state.state == "stale" and state.name in wanted)
+    for state in stale:
+        raise UserError(
+            f"{recipe.out}: stage {state.name} was made with something else {state.detail}; "
+            f"make it and what follows again with --redo {state.name}, or choose another --out"
+        )
+
+
 def check_contents(
     recipe: Recipe, manifest: Manifest, kept: Sequence[Stage], states: Sequence[StageStatus]
 ) -> None:

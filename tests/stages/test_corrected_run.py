@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,11 @@ import affinitynet as an
 from affinitynet.data import read_labels
 from affinitynet.data.corrections import correction_file, write_correction
 from affinitynet.errors import UserError
+from affinitynet.helping import _Known
+from affinitynet.run_folder.freshness import Freshness
+from affinitynet.run_folder.stages import Stage, find_stage
+from affinitynet.stages.context import Context
+from affinitynet.stages.works import work_of
 
 SETTINGS = {"relabel.enabled": True}
 
@@ -79,3 +85,33 @@ def test_a_removed_correction_is_noticed(run: an.Run) -> None:
     an.run(run.recipe, redo="train_segmenter")
     correction_file(root, sample.id).unlink()
     assert "were 1 image, are none" in states(run)["train_segmenter"]
+
+
+def draw(run: an.Run) -> None:
+    sample = run.manifest.split("train")[0]
+    write_correction(run.recipe.out, run.manifest, sample, np.ones((64, 64), np.uint8))
+
+
+def test_what_is_drawn_before_the_training_begins_belongs_to_it(
+    finished: an.Run,
+    begin: Callable[[an.Run, Path, str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin(finished, tmp_path / "run", "propagate")
+    run = an.Run(finished.recipe.model_copy(update={"out": tmp_path / "run"}), finished.manifest)
+
+    def with_drawing(stage: Stage) -> Callable[[Context], dict[str, Any]]:
+        if stage.name == "propagate":  # on the page, meanwhile
+            draw(run)
+        return work_of(stage)
+
+    monkeypatch.setattr("affinitynet.pipeline.work_of", with_drawing)
+    run.go(anyway=True)
+    assert run.metrics("train_segmenter")["corrected"] == 1
+    assert set(states(run).values()) == {"done", "done (1 mask corrected by hand)"}
+    # One that joins, and had looked before it was drawn, sees that nothing is left to do.
+    look = iter([Freshness(finished.recipe), Freshness(run.recipe)])
+    known = _Known(lambda: next(look))
+    known._freshness.root = run.recipe.out
+    assert known.begun(find_stage("train_segmenter", run.stages), done=True)
