@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -132,12 +133,17 @@ def test_mistakes_are_one_line_each(
         ("run --walk.beta", "--walk.beta needs a value"),
         ("run demo --walk.beta -1", "walk.beta = -1: Input should be greater than 0"),
         ("settings demmo", "none of the package's own"),
+        (
+            "check ''",
+            "data: is empty; give a path (. is the working folder); see affinitynet check",
+        ),
+        ("run demo --out ''", "--out: is empty; give a path (. is the working folder)"),
     ],
 )
 def test_mistyped_words_get_the_nearest(
     capsys: pytest.CaptureFixture[str], words: str, said: str
 ) -> None:
-    assert said in fails(capsys, *words.split())
+    assert said in fails(capsys, *shlex.split(words))
 
 
 def test_settings_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +195,8 @@ def test_commands_on_a_finished_run(
     again = fails(capsys, "run", ran.parent / "tiny.yaml", "--data", toy, "--out", ran)
     assert again.endswith("or choose another --out")
     assert "walk" in prints("evaluate", ran, "--masks", ran / "walk", "--split", "train")
+    assert "goes with --masks" in fails(capsys, "evaluate", ran, "--split", "val")
+    assert "no such folder" in fails(capsys, "evaluate", ran, "--masks", tmp_path / "none")
     assert prints("report", ran).strip() == str(ran / "report" / "index.html")
     prints("export", ran, "--out", tmp_path / "voc")
     assert "9 different images" in prints("check", tmp_path / "voc")

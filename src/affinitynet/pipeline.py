@@ -383,9 +383,14 @@ def evaluate_run(
     split: that `masks` are measured on; None takes the recipe's split for figures.
 
     Raises:
-        UserError: no run, unknown split, no ground truth, or masks that don't fit.
+        UserError: no run, unknown split, no ground truth, masks that don't fit, or a split without
+            `masks`: a run's own are measured on its splits.
     """
     opened = opened if isinstance(opened, Run) else Run.open(opened)
+    if masks is None and split:
+        raise UserError(
+            f"--split {split}: goes with --masks; a run's own are measured on its splits"
+        )
     if masks is None:
         return opened.evaluate()
     from affinitynet.stages.evaluate import measure_folder

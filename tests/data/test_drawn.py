@@ -172,6 +172,12 @@ def test_png_folders_are_taken_as_they_are(run: Path, tmp_path: Path) -> None:
     assert np.array_equal(corrected(run, "two"), BOX)
 
 
+def test_a_png_may_be_found_by_its_images_path_or_its_name(run: Path, tmp_path: Path) -> None:
+    write_labels(tmp_path / "masks" / "copied" / "a" / "one.png", BOX, voc_palette())
+    write_labels(tmp_path / "masks" / "copied" / "two.png", BOX, voc_palette())
+    assert an.import_corrections(run, tmp_path / "masks") == ["a/one", "two"]
+
+
 def test_the_one_on_top_wins(run: Path, tmp_path: Path) -> None:
     below = '<box label="ant" xtl="0" ytl="0" xbr="20" ybr="12" z_order="1"/>'
     above = '<box label="bee" xtl="4" ytl="3" xbr="10" ybr="8" z_order="2"/>'
@@ -281,6 +287,16 @@ WRONG: dict[str, tuple[str, Any, str]] = {
             }
         ),
         r"shapes\[0\]: has a mask that is no PNG",
+    ),
+    "fractions": (
+        "c.json",
+        coco([[0.1, 0.1, 0.4, 0.1, 0.4, 0.4]]),
+        r"images\[0\]: no shape covers a pixel of the image of 20 x 12; are the coordinates fract",
+    ),
+    "outside of it": (
+        "a.xml",
+        cvat('<polygon label="bee" points="90,90;95,90;95,95"/>'),
+        r"entry 1 .*no shape covers a pixel",
     ),
     "other file": ("a.txt", "text", "is none of a folder, PNG, JSON and XML"),
 }

@@ -162,10 +162,11 @@ def test_missing_and_broken_masks_are_refused_or_named(run, tmp_path, capsys):
     assert "has the label 3, which is no class" in said
 
 
-def test_a_mask_of_another_size_than_its_image_is_refused(run, tmp_path):
+@pytest.mark.parametrize("format", ["voc", "png"])
+def test_a_mask_of_another_size_than_its_image_is_refused(run, tmp_path, format):
     write_labels(run / "pseudo" / f"{GREY}.png", np.zeros((5, 9), np.uint8), voc_palette())
     with pytest.raises(UserError, match=r"b_grey \(the mask is 5 x 9, but .* is 6 x 9\)"):
-        export_run(run, tmp_path / "out")
+        export_run(run, tmp_path / "out", format=format)
 
 
 def test_partial_takes_what_an_unfinished_stage_has_made(run, tmp_path):

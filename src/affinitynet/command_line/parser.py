@@ -20,7 +20,20 @@ class Argument(NamedTuple):
     options: dict[str, Any]
 
 
-def argument(name: str, help: str, kind: Callable[[str], Any] = Path, **options: Any) -> Argument:
+def read_path(word: str) -> Path:
+    """Read a path; an empty word, as of an unset variable, is not the working folder.
+
+    Raises:
+        ArgumentTypeError: it is empty.
+    """
+    if not word:
+        raise argparse.ArgumentTypeError("is empty; give a path (. is the working folder)")
+    return Path(word)
+
+
+def argument(
+    name: str, help: str, kind: Callable[[str], Any] = read_path, **options: Any
+) -> Argument:
     """Make an argument with a value: a flag if its name begins with `--`."""
     return Argument(name, {"help": help, "type": kind, **options})
 

@@ -53,7 +53,9 @@ def confusion_of_folder(
             if instead is not None and is_there(other := output_path(instead, sample.id)):
                 file = other
             if not is_there(file):
-                raise UserError(f"{file}: no mask for image {sample.id}")
+                raise UserError(
+                    f"{file}: no mask for image {sample.id}; all images of the split need one"
+                )
             read = partial(read_made, maker=maker) if maker else read_labels
             truth, mask = load_truth(manifest, sample), read(file).astype(np.int64)
             if mask.shape != truth.shape:

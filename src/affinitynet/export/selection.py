@@ -35,7 +35,8 @@ def find_masks(
 ) -> Found:
     """Return the samples whose mask in `folder` of the run is sound; warn if it is out of date.
 
-    partial_: leave the others out with a warning that names them. pictures: images must fit too.
+    partial_: leave the others out with a warning that names them. pictures: the images must be
+    there too; where they are, masks are of their size.
 
     Raises:
         UserError: no stage makes such masks, or it is not finished, or one is missing or broken.
@@ -78,7 +79,7 @@ def _maker(recipe: Recipe, folder: str) -> Stage:
     for stage in Freshness(recipe).stages:
         if folder in (artifact.folder for artifact in stage.artifacts):
             return stage
-    raise UserError(f"{recipe.out}: this run makes no {folder} masks; choose another --stage")
+    raise UserError(f"{recipe.out}: this run has no masks in {folder}/; choose another --stage")
 
 
 def _expected(recipe: Recipe, manifest: Manifest, stage: Stage, folder: str) -> list[Sample]:
@@ -100,7 +101,8 @@ def _check(masks: Path, sample: Sample, manifest: Manifest, pictures: bool) -> b
     strange = values[(values > len(manifest.classes)) & (values != manifest.ignore_index)]
     if strange.size:
         raise UserError(f"{file}: has the label {strange[0]}, which is no class")
-    if pictures and (size := read_size(sample.image, sample.reading)) != labels.shape:
+    asked = pictures or sample.image.is_file()
+    if asked and (size := read_size(sample.image, sample.reading)) != labels.shape:
         height, width = labels.shape
         raise UserError(
             f"the mask is {height} x {width}, but {sample.image} is {size[0]} x {size[1]}"

@@ -153,9 +153,11 @@ def measure_folder(manifest: Manifest, split: str, masks: Path) -> dict[str, Any
     """Measure a folder of masks whose making is unknown; neutral pixels count as wrong.
 
     Raises:
-        UserError: unknown split, no ground truth, or masks that don't fit.
+        UserError: no such folder, unknown split, no ground truth, or masks that don't fit.
     """
     samples = _with_truth(manifest.split(split))
+    if not masks.is_dir():
+        raise UserError(f"--masks {masks}: no such folder; name the one that holds the masks")
     if not samples:
         raise UserError(f"split {split!r} has no ground truth to compare with")
     confusion = confusion_of_folder(manifest, samples, masks, masks.name)

@@ -56,7 +56,7 @@ def read_coco(path: Path, manifest: Manifest, rest: int) -> list[Drawing]:
             where, size = f"{path}, images[{number}]", _size(entry, str(path))
             sample = owners.find(where, *endings(entry["file_name"]))
             regions = [region for region, _ in found[entry["id"]]]
-            paint = partial(_paint, regions, size, rest, len(manifest.classes))
+            paint = partial(_paint, regions, size, rest, len(manifest.classes), where)
             drawings.append(Drawing(sample, where, size, paint))
     return drawings
 
@@ -76,11 +76,11 @@ def _decode(segmentation: Any, size: Size, where: str) -> Mask:
         raise UserError(f"{where}: has {error}; correct it") from error
 
 
-def _paint(regions: list[Region], size: Size, rest: int, classes: int) -> Labels:
+def _paint(regions: list[Region], size: Size, rest: int, classes: int, where: str) -> Labels:
     # Sorted by size, so that what stands in front of something larger stays visible.
     drawn = [Region(region.label, partial(_same, region.mask())) for region in regions]
     drawn.sort(key=lambda region: -int(region.mask().sum()))
-    return paint_regions(drawn, size, rest, classes)
+    return paint_regions(drawn, size, rest, classes, where)
 
 
 def _same(mask: Mask) -> Mask:

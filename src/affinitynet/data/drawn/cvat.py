@@ -56,7 +56,7 @@ def read_cvat_masks(path: Path, manifest: Manifest, rest: int) -> list[Drawing]:
             label = label_of(shape.get("label") or "", classes, where)
             regions.append(Region(label, partial(_mask, shape, size, where)))
         sample = owners.find(where, *endings(image.get("name") or ""))
-        paint = partial(paint_regions, regions, size, rest, len(classes))
+        paint = partial(paint_regions, regions, size, rest, len(classes), where)
         drawings.append(Drawing(sample, where, size, paint))
     return drawings
 

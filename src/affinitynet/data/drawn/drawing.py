@@ -39,12 +39,26 @@ class Region:
     mask: Callable[[], Mask]
 
 
-def paint_regions(regions: Iterable[Region], size: Size, rest: int, classes: int) -> Labels:
-    """Paint regions in their order onto (H, W) of the label `rest`: the last one is on top."""
+def paint_regions(
+    regions: Iterable[Region], size: Size, rest: int, classes: int, where: str
+) -> Labels:
+    """Paint regions in their order onto (H, W) of the label `rest`: the last one is on top.
+
+    Raises:
+        UserError: there are regions, and none covers a pixel: the mask would say `rest` everywhere.
+    """
     labels: Labels = np.zeros(size, np.uint8) if classes < 255 else np.zeros(size, np.uint16)
     labels[:] = rest
+    covers = []
     for region in regions:
-        labels[region.mask()] = region.label
+        mask = region.mask()
+        covers.append(bool(mask.any()))
+        labels[mask] = region.label
+    if covers and not any(covers):
+        raise UserError(
+            f"{where}: no shape covers a pixel of the image of {size[1]} x {size[0]}; are the "
+            "coordinates fractions, or of an image of another size?"
+        )
     return labels
 
 

@@ -55,7 +55,7 @@ def read_label_studio_masks(path: Path, manifest: Manifest, rest: int) -> list[D
             regions.append(Region(label, partial(_mask, result, size, where)))
         assert size is not None
         sample = owners.find(where, *file_names(image_of(task["data"], where)))
-        paint = partial(paint_regions, regions, size, rest, len(classes))
+        paint = partial(paint_regions, regions, size, rest, len(classes), where)
         drawings.append(Drawing(sample, where, size, paint))
     return drawings
 

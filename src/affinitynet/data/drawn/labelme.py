@@ -65,7 +65,7 @@ def _read(file: Path, manifest: Manifest, owners: Owners, rest: int) -> Drawing:
         label = label_of(shape["label"], manifest.classes, where)
         regions.append(Region(label, partial(_mask, kind, shape, size, where)))
     sample = owners.find(str(file), *endings(str(content["imagePath"])), file.stem)
-    paint = partial(paint_regions, regions, size, rest, len(manifest.classes))
+    paint = partial(paint_regions, regions, size, rest, len(manifest.classes), str(file))
     return Drawing(sample, str(file), size, paint)
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from affinitynet.data.corrections import read_drawn
-from affinitynet.data.drawn.drawing import Drawing, Owners
+from affinitynet.data.drawn.drawing import Drawing, Owners, endings
 from affinitynet.data.images import read_size, walk_files
 from affinitynet.data.labels import Labels
 from affinitynet.data.manifest import Manifest
@@ -27,8 +27,11 @@ def read_png(path: Path, manifest: Manifest, rest: int) -> list[Drawing]:
     owners = Owners(manifest)
     drawings = []
     for file in files:
-        name = file.relative_to(folder).with_suffix("").as_posix()
-        sample = owners.find(str(file), name)
+        path_below = file.relative_to(folder)
+        names = [endings(path.as_posix()) for path in (path_below.with_suffix(""), path_below)]
+        sample = owners.find(
+            str(file), *(name for pair in zip(*names, strict=True) for name in pair)
+        )
         drawings.append(Drawing(sample, str(file), read_size(file), _reader(file, manifest)))
     return drawings
 
