@@ -2,9 +2,12 @@
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ import pytest
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import (
     _HOST,
+    _NAME,
     atomic_write,
     fingerprint,
+    is_temporary,
     locked,
     read_json,
     remove_leftovers,
@@ -103,9 +108,9 @@ def test_files_have_the_usual_rights_and_are_on_the_disk_before_their_name(
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    dead, lives = f".{_HOST}-{ended_process()}", f".{_HOST}-{os.getpid()}"
+    dead, lives = f".{_HOST}-{ended_process()}-0123abcd", f".{_HOST}-{os.getppid()}-0123abcd"
     kept = ["recipe.yaml", "cams/.a.png", "cams/deep/b.png", f"other/{dead}-3.part.png", ".lock"]
-    kept += [f"cams/{lives}-3.part.png", "cams/.0a1b2c-1-3.part.png"]  # another machine's
+    kept += [f"cams/{lives}-3.part.png", "cams/.0a1b2c0a1b2c-1-0123abcd-3.part.png"]
     kept += [".cams.discarded/stage.json"]  # its replacement is not complete
     gone = [f"{dead}-0.part.json", f"cams/deep/{dead}-31.part.npz"]
     for name in kept + gone:
@@ -119,7 +124,7 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Pa
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for what Linux calls a zombie")
 def test_leftovers_of_a_process_nobody_asked_for_are_removed(tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    file = tmp_path / f".{_HOST}-{killed.pid}-0.part.png"
+    file = tmp_path / f".{_HOST}-{killed.pid}-0123abcd-0.part.png"
     file.touch()
     remove_leftovers(tmp_path, ())
     assert file.exists()
@@ -128,6 +133,94 @@ def test_leftovers_of_a_process_nobody_asked_for_are_removed(tmp_path: Path) -> 
     remove_leftovers(tmp_path, ())
     assert not file.exists()
     killed.communicate()
+
+
+def test_no_two_processes_of_one_number_write_one_file(tmp_path: Path) -> None:
+    """As the first process of each container, where the containers have one host name."""
+    code = (
+        "import os, sys; os.getpid = lambda: 1\n"
+        "from pathlib import Path; from affinitynet.run_folder.folder import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.touch(); print(temporary.name)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    names = {subprocess.check_output(command, text=True) for _ in range(2)}
+    assert len(names) == 2
+    assert all(is_temporary(name) for name in names)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_forked_process_writes_no_file_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+
+    def name() -> str:
+        with atomic_write(tmp_path / "a.png") as temporary:
+            temporary.touch()
+        return temporary.name
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+        child = os.fork()
+    if child == 0:
+        (tmp_path / "child").write_text(name())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert name() != (tmp_path / "child").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "hours", "stays"),
+    [
+        ("{host}-{dead}-0123abcd", 0, False),
+        ("{host}-{self}-0123abcd", 0, False),  # of one that had this process's number before
+        # Of another container or clone, which may work on it; of before a restart, if nobody does.
+        ("{name}0a1b2c-{dead}-0123abcd", 23, True),
+        ("{name}0a1b2c-{dead}-0123abcd", 25, False),
+        ("{name}-{dead}", 23, True),  # as named before
+        ("{name}-{dead}", 25, False),
+        ("0a1b2c0a1b2c-{dead}-0123abcd", 9999, True),
+    ],
+)
+def test_whose_a_leftover_may_be_decides_whether_it_is_deleted(
+    tmp_path: Path, name: str, hours: int, stays: bool
+) -> None:
+    given = name.format(host=_HOST, name=_NAME, dead=ended_process(), self=os.getpid())
+    file = tmp_path / f".{given}-0.part.png"
+    file.touch()
+    os.utime(file, (time.time() - 3600 * hours,) * 2)
+    assert is_temporary(file.name)
+    remove_leftovers(tmp_path, ())
+    assert file.exists() == stays
+
+
+def test_what_this_process_writes_stays(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.png") as temporary:
+        temporary.touch()
+        remove_leftovers(tmp_path, ())
+        assert temporary.exists()
+
+
+def test_a_namespace_of_process_numbers_keeps_its_files(tmp_path: Path) -> None:
+    """A container's process has no number here, and lives."""
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("makes no namespaces")
+    code = (
+        "import os, sys; os.getpid = lambda: int(sys.argv[2])\n"
+        "from pathlib import Path; from affinitynet.run_folder.folder import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('whole'); print(flush=True); input()"
+    )
+    command = [*apart, sys.executable, "-c", code, str(tmp_path / "a.png"), str(ended_process())]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        remove_leftovers(tmp_path, ())
+        writer.communicate("\n")
+    assert (tmp_path / "a.png").read_text() == "whole"
 
 
 def test_a_folder_waits_beside_its_replacement_until_that_is_complete(tmp_path: Path) -> None:

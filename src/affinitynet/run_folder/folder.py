@@ -10,9 +10,11 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,42 @@ RECIPE = "recipe.yaml"
 LOCK = ".lock"
 
 _DRIVE = re.compile(r"[A-Za-z]:")
-# Host and process, so that processes that share a folder know whose a file is. Short, so that a
-# name as long as the file system takes can still be written under it.
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-_TEMPORARY = re.compile(r"\.([0-9a-f]{6})-(\d+)-\d+\.part")
+_DAY = 24 * 3600.0  # seconds
+
+
+def _place() -> str:
+    """Describe what process numbers are unique in, where Linux tells: a start, and a namespace."""
+    told = ""
+    with contextlib.suppress(OSError):
+        told += Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    with contextlib.suppress(OSError):
+        told += str(Path("/proc/self/ns/pid").stat().st_ino)
+    return told
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+# Host, place and process, so that processes that share a folder know whose a file is: containers
+# and cloned machines have names and numbers in common. Short, so that a name as long as the file
+# system takes can still be written under it.
+_NAME = _short(socket.gethostname())
+_HOST = _NAME + _short(_place())
+# Host, place, process, its token. Former names have neither place nor token.
+_TEMPORARY = re.compile(r"\.([0-9a-f]{6})([0-9a-f]{6}|)-(\d+)(?:-([0-9a-f]{8}))?-\d+\.part")
+# Random: where neither machines nor containers can be told apart, no two processes write one file.
+_token = secrets.token_hex(4)
 _numbers = itertools.count()
+
+
+def _draw_token() -> None:
+    global _token
+    _token = secrets.token_hex(4)
+
+
+if sys.platform != "win32":  # where nothing forks
+    os.register_at_fork(after_in_child=_draw_token)
 
 
 def check_relative(path: str, what: str) -> None:
@@ -82,7 +115,8 @@ def atomic_write(path: Path, *, record: bool = False, make_folder: bool = True) 
     Raises:
         UserError: the disk is full, the file can't be written there, or a folder is in its place.
     """
-    temporary = path.with_name(f".{_HOST}-{os.getpid()}-{next(_numbers)}.part{path.suffix}")
+    name = f".{_HOST}-{os.getpid()}-{_token}-{next(_numbers)}.part{path.suffix}"
+    temporary = path.with_name(name)
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder, where a file belongs; move it away")
@@ -157,10 +191,12 @@ def remove_leftovers(root: Path, folders: Iterable[str]) -> None:
     """Delete what ended processes left half written, here and in `folders`.
 
     Files of a process that still works, or of another machine, stay: no process deletes another's.
+    Those of this host's name, but from before it was started anew or from another container, may be
+    either's: they stay until nobody has written to them for a day.
     """
     inside = (file for folder in folders for file in (root / folder).rglob(".*"))
     for file in itertools.chain(root.glob(".*"), inside):
-        if _is_orphan(file.name):
+        if _is_orphan(file):
             with contextlib.suppress(OSError):
                 file.unlink()
 
@@ -170,14 +206,26 @@ def is_temporary(name: str) -> bool:
     return bool(_TEMPORARY.match(name))
 
 
-def _is_orphan(name: str) -> bool:
-    found = _TEMPORARY.match(name)
-    return bool(found) and found[1] == _HOST and not _lives(int(found[2]))  # type: ignore[index]
+def _is_orphan(file: Path) -> bool:
+    found = _TEMPORARY.match(file.name)
+    if not found or found[1] != _NAME:
+        return False
+    if found[1] + found[2] != _HOST:  # its number would mean another process here
+        return _is_old(file)
+    return not _lives(int(found[3]), found[4])
 
 
-def _lives(process: int) -> bool:
+def _is_old(file: Path) -> bool:
+    try:
+        return time.time() - file.lstat().st_mtime > _DAY
+    except OSError:  # gone since
+        return False
+
+
+def _lives(process: int, token: str | None) -> bool:
     if process == os.getpid():
-        return True
+        # Else it had this number before, as the first process of a container that starts again.
+        return token == _token
     if sys.platform == "win32":  # where `kill` would end it, and an open file can't be deleted
         return False
     try:
