@@ -6,11 +6,12 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from affinitynet.engine.place import ALONE
-from affinitynet.engine.shards import Claims, check_idle
+from affinitynet.engine.shards import Claims, check_idle, forget_locks
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import BusyError, locked
 from affinitynet.run_folder.locks import take
@@ -75,6 +76,38 @@ def test_a_lock_that_fails_otherwise_is_not_another_run(
     assert not isinstance(found.value, BusyError)
     with claims(tmp_path) as shards, pytest.raises(UserError, match=said):
         list(shards.take())
+
+
+@pytest.mark.parametrize("times", [1, 3, 1000])
+def test_a_folder_that_is_deleted_before_the_lock_is_taken_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As the leading process does when a stage is finished, while another still asks for a lock."""
+    really, left = Path.mkdir, times
+
+    def make_for_nothing(path: Path, *arguments: Any, **others: Any) -> None:
+        nonlocal left
+        really(path, *arguments, **others)
+        left -= 1
+        if left >= 0:
+            forget_locks(tmp_path)
+
+    monkeypatch.setattr(Path, "mkdir", make_for_nothing)
+    file = tmp_path / ".locks" / "cams-000000.lock"
+    if times == 1000:  # something else is wrong, which is said
+        with pytest.raises(UserError, match="can't be written"):
+            take(file)
+        return
+    lock = take(file)
+    assert lock is not None
+    assert file.is_file()
+    lock.release()
+
+
+def test_a_file_where_the_locks_belong_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".locks").touch()
+    with pytest.raises(UserError, match=r"cams-000000\.lock: can't be written"):
+        take(tmp_path / ".locks" / "cams-000000.lock")
 
 
 def test_what_is_forked_meanwhile_holds_no_lock(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ what it inherited. So what outlives a killed process keeps nobody out.
 
 import errno
 import os
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +15,10 @@ from affinitynet.errors import UserError
 
 # How file systems say that they lock no files: NFS without its lock service, FUSE, some clusters'.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+# How they say that the folder of the lock went away after it was made, as whoever finishes a stage
+# deletes it; the last one is NFS's word. It is made again, a few times: other causes stay.
+_GONE = {errno.ENOENT, errno.EEXIST, errno.ESTALE}
+_ATTEMPTS, _PAUSE = 10, 0.02  # to take a lock, seconds between
 
 
 def take(file: Path, patience: float = 0.0) -> FileLock | None:
@@ -25,15 +30,25 @@ def take(file: Path, patience: float = 0.0) -> FileLock | None:
     """
     if file.is_symlink():
         raise UserError(f"{file}: is a symbolic link; delete it")
+    left = _ATTEMPTS
+    while True:
+        try:
+            return _take(file, patience)
+        except (OSError, NotImplementedError) as error:
+            left -= 1
+            if not left or getattr(error, "errno", None) not in _GONE:
+                raise _refused(file, error) from error
+        time.sleep(_PAUSE)
+
+
+def _take(file: Path, patience: float) -> FileLock | None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Not its other kind of lock, a file that is there: a killed process would leave it behind.
+    lock = FileLock(file, fallback_to_soft=False)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Not its other kind of lock, a file that is there: a killed process would leave it behind.
-        lock = FileLock(file, fallback_to_soft=False)
         lock.acquire(timeout=patience, poll_interval=0.05)
     except Timeout:
         return None
-    except (OSError, NotImplementedError) as error:
-        raise _refused(file, error) from error
     return lock
 
 
