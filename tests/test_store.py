@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ import affinitynet as an
 from affinitynet.cli import main
 from affinitynet.data import Manifest, load_image
 from affinitynet.data.contents import CONTENTS, changed_images, record_images
+from affinitynet.engine.place import ALONE
+from affinitynet.engine.shards import Claims
 from affinitynet.errors import UserError
 from affinitynet.export.folders import export_run
 from affinitynet.pipeline import Run
@@ -193,6 +197,67 @@ def test_a_folder_that_was_made_anew_is_looked_at_again(masks: Path) -> None:
     (masks / "4.png").write_bytes(b"4")
     store.pack(masks, 0, NAMES)
     assert [store.is_there(masks / name) for name in NAMES] == [False] * 4 + [True]
+
+
+def pack_elsewhere(folder: Path) -> None:
+    """Pack as another process does: this one is told nothing."""
+    twin = folder.parent / "twin" / folder.name
+    shutil.copytree(folder, twin)
+    store.pack(twin, 0, NAMES)
+    (folder / "shards").mkdir(exist_ok=True)
+    (twin / "shards/000000.tar").replace(folder / "shards/000000.tar")
+    for name in loose(folder):
+        (folder / name).unlink()
+
+
+def test_what_another_process_packed_a_moment_ago_is_read(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_SETTLED", 1000.0)
+    (masks / "shards").mkdir()
+    assert not store.is_there(masks / NAMES[4])
+    pack_elsewhere(masks)
+    assert read(masks / NAMES[0]) == NAMES[0].encode() * 100
+
+
+def test_a_shard_that_another_process_packed_a_moment_ago_is_not_made_again(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_SETTLED", 1000.0)
+    recorded: list[int] = []
+    (masks / "shards").mkdir()
+    assert not store.is_there(masks / NAMES[4])
+    with Claims(
+        masks.parent,
+        masks.name,
+        [range(4)],
+        place=ALONE,
+        is_there=lambda number: store.is_there(masks / NAMES[number]),
+        is_recorded=lambda shard: True,
+        record=recorded.append,
+    ) as claims:
+        pack_elsewhere(masks)
+        assert list(claims.take()) == []
+    assert recorded == []
+    assert not claims.open
+
+
+def test_looking_at_many_files_lists_a_folder_once(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_SETTLED", 1000.0)
+    store.pack(masks, 0, NAMES)
+    listed, really = [], os.scandir
+
+    def scan(folder: Path) -> Any:
+        listed.append(folder)
+        return really(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    for number in range(64):
+        assert not store.is_there(masks / f"{number}.png")
+        (masks / "shards" / f"{number:06d}.json").touch()  # the folder changes meanwhile
+    assert len(listed) == 1
 
 
 @pytest.fixture

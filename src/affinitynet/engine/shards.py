@@ -18,6 +18,7 @@ from affinitynet.engine.place import Place
 from affinitynet.errors import UserError
 from affinitynet.run_folder.folder import output_path
 from affinitynet.run_folder.locks import take
+from affinitynet.run_folder.store import forget
 
 LISTED_EVERY = 30.0  # seconds
 LOCKS = ".locks"  # in a run folder, while a stage is worked on
@@ -31,7 +32,8 @@ class Claims:
     """The shards of a stage that this process takes, one after another.
 
     Args:
-        root: the run folder. name: of what is made, for the locks' names.
+        root: the run folder. name: of what is made, for the locks' names; also of its folder, where
+            tars may keep it.
         shards: the numbers of the items of each shard.
         is_there: tells whether an item is made.
         is_recorded, record: of a shard whose items are all made.
@@ -92,7 +94,9 @@ class Claims:
             if lock is None:
                 self.open.append(shard)
                 continue
-            # Again, as another may have made them meanwhile.
+            self._held[shard] = lock, set()  # let go of, whatever comes
+            # Again, as another may have made them meanwhile, and brought them into a tar.
+            forget(self._root / self._name)
             missing = self._missing(shard)
             self._held[shard] = lock, set(missing)
             self._shard_of |= dict.fromkeys(missing, shard)

@@ -52,6 +52,14 @@ def is_there(path: Path) -> bool:
     return path.is_file() or _find(path) is not None
 
 
+def forget(folder: Path) -> None:
+    """Look again which tars an artifact's folder has, as another process may have packed one.
+
+    A look lists the folder, so what it found is kept for a while, though the folder changes.
+    """
+    _tars(folder).forget()
+
+
 def source(path: Path) -> Path | BytesIO:
     """Return what to read a file from: its path, or its bytes where they are elsewhere.
 
@@ -137,7 +145,7 @@ def pack(folder: Path, number: int, names: Sequence[str], url: str = "") -> None
     loose = [name for name in names if (folder / name).is_file()]
     if not loose:
         return
-    _tars(folder).forget()
+    forget(folder)
     tar = output_path(folder, f"{TARS}/{number:06d}", REMOTE if url else TAR)
     with atomic_write(tar, record=True) as temporary:
         _write(temporary, folder, names)
@@ -147,7 +155,7 @@ def pack(folder: Path, number: int, names: Sequence[str], url: str = "") -> None
             inside = _tar_members(temporary)
             temporary.write_text(json.dumps({"url": place, "members": inside}), encoding="utf-8")
     tar.with_suffix(TAR if url else REMOTE).unlink(missing_ok=True)  # of the store before
-    _tars(folder).forget()
+    forget(folder)
     for name in loose:
         (folder / name).unlink()
 
@@ -236,10 +244,12 @@ def _tars(folder: Path) -> _Tars:
     return _Tars(folder / TARS)
 
 
-def _find(path: Path) -> tuple[Path, str] | None:
-    """Return the tar that holds a file, and the member's name."""
+def _find(path: Path, *, again: bool = False) -> tuple[Path, str] | None:
+    """Return the tar that holds a file, and the member's name; `again` looks at the folder anew."""
     for folder in path.parents:
         if folder.name in FOLDERS:
+            if again:
+                forget(folder)
             name = _in_tar(path.relative_to(folder).as_posix())
             if tar := _tars(folder).find(name):
                 return tar, name
@@ -247,7 +257,8 @@ def _find(path: Path) -> tuple[Path, str] | None:
 
 
 def _read(path: Path) -> bytes | None:
-    found = _find(path)
+    # What is read should be there: another process may have packed it a moment ago.
+    found = _find(path) or _find(path, again=True)
     if found is not None:
         with suppress(*_DAMAGE):
             return _member(*found)
