@@ -252,6 +252,21 @@ def test_settings_go_into_the_recipe(client: TestClient, viewed: Viewed) -> None
     assert (again["changed"], again["redo"]) == ({}, "")
 
 
+def test_what_the_recipe_changed_meanwhile_stays(client: TestClient, viewed: Viewed) -> None:
+    file = viewed.root / "recipe.yaml"
+    recipe = Recipe.load(file)
+    crf = recipe.walk.crf.model_copy(update={"iterations": 2})
+    walk = recipe.walk.model_copy(update={"guard": not recipe.walk.guard, "crf": crf})
+    file.write_text(recipe.model_copy(update={"walk": walk}).dump(), encoding="utf-8")
+    body = {"settings": {"beta": 4, "crf": {"bilateral_sxy": 44}}}
+    answer = client.post(f"/{TOKEN}/apply", json=body).json()
+    assert answer["changed"] == {"walk.beta": 4, "walk.crf.bilateral_sxy": 44}
+    crf = crf.model_copy(update={"bilateral_sxy": 44})
+    expected = walk.model_copy(update={"beta": 4, "crf": crf})
+    assert Recipe.load(file).walk == viewed.recipe.walk == expected
+    assert answer["walk"] == get(client, "/run.json").json()["walk"]  # the sliders follow it
+
+
 def test_masks_travel_compressed(client: TestClient, viewed: Viewed) -> None:
     with client.stream("GET", f"/{TOKEN}/layers/0/truth") as answer:
         raw = b"".join(answer.iter_raw())

@@ -137,12 +137,17 @@ def test_a_dragged_slider_changes_the_mask(opened: Page) -> None:
 
 def test_settings_are_written_into_the_recipe(opened: Page, root: Path) -> None:
     open_image(opened, "0001")
+    file = root / "recipe.yaml"
+    recipe = Recipe.load(file)
+    meanwhile = recipe.walk.model_copy(update={"guard": False, "steps": 9})
+    file.write_text(recipe.model_copy(update={"walk": meanwhile}).dump(), encoding="utf-8")
     opened.fill("#walk-beta", "3")
     opened.click("#apply")
     expect(opened.locator("#applied")).to_contain_text("walk.beta = 3")
     expect(opened.locator("#applied")).to_contain_text("--redo propagate")
     expect(opened.locator("#state")).to_contain_text("propagate: stale")
-    assert Recipe.load(root / "recipe.yaml").walk.beta == 3
+    assert Recipe.load(file).walk == meanwhile.model_copy(update={"beta": 3})
+    expect(opened.locator("#walk-steps + output")).to_have_text("9")
 
 
 def test_what_is_painted_is_there_after_a_reload(opened: Page, root: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_background_that_the_maps_decide_is_shown_as_what_it_became(root: Path
     file.write_text(text.replace("  background: alpha\n", "  background: auto\n"), "utf-8")
     viewed = Viewed(root)
     assert viewed.facts()["walk"]["background"] == "alpha"  # no maps were chosen
-    done = apply_settings(viewed, Decider(viewed).settings({"beta": 3, "background_score": 0.5}))
+    done = apply_settings(viewed, {"beta": 3, "background_score": 0.5})
     assert done["changed"] == {"walk.beta": 3.0, "walk.background_score": 0.5}
     assert viewed.recipe.walk.background == "auto"
     viewed.close()

@@ -112,7 +112,7 @@ def make_app(viewed: Viewed, decider: Decider) -> "Starlette":
 
     async def apply(request: Request) -> Response:
         sent = await _read_json(request)
-        done = apply_settings(viewed, decider.settings(sent.get("settings", {})))
+        done = apply_settings(viewed, sent.get("settings", {}))
         return JSONResponse({**done, "state": viewed.state()})
 
     def complain(request: Request, error: Exception) -> Response:

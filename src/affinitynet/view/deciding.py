@@ -17,6 +17,7 @@ from affinitynet.data.labels import to_labels
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
 from affinitynet.run_folder.settings import WalkSettings
+from affinitynet.view.applying import with_changes
 from affinitynet.view.viewed import Viewed
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from affinitynet.tuning.decide import Case
 
-MOST_STEPS = 100_000  # of the walk on the page: more would take seconds
 _KEPT = 4  # images whose maps and affinities are kept in memory
 # Of the CRF while a slider is dragged: on every second pixel, and of a large image on fewer.
 DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 100_000
@@ -76,20 +76,7 @@ class Decider:
         Raises:
             UserError: an unknown setting, or a value that does not fit.
         """
-        own = self.viewed.recipe.walk.model_dump()
-        known = {"alpha", "background_score", "beta", "steps", "refine"}
-        crf = changes.get("crf", {})
-        if not isinstance(crf, dict) or changes.keys() - known - {"crf"} or crf.keys() - own["crf"]:
-            raise UserError("the page sent a setting that the walk does not have")
-        merged = own | changes | {"crf": own["crf"] | crf}
-        try:
-            settings = WalkSettings.model_validate(merged)
-        except ValueError as error:
-            first = str(error).splitlines()[1:3]
-            raise UserError(f"settings of the walk: {': '.join(map(str.strip, first))}") from error
-        if settings.steps > MOST_STEPS:
-            raise UserError(f"walk.steps = {settings.steps}: on the page at most {MOST_STEPS:,}")
-        return settings
+        return with_changes(self.viewed.recipe.walk, changes)
 
     def decide(self, index: int, settings: WalkSettings, draft: bool) -> NDArray[np.integer]:
         """Return the labels (H, W) that the walk makes of an image with these settings.

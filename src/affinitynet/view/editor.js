@@ -118,7 +118,11 @@ export class Editor {
   }
 
   async apply() {
-    const answer = await postJson("apply", { settings: this.settings.get() });
+    // What nobody moved here may have changed in the recipe meanwhile, and stays as it is there.
+    const answer = await postJson("apply", { settings: this.settings.get(this.run.walk) });
+    this.run.walk = answer.walk;
+    this.settings.set(answer.walk);
+    if (this.layer === DECIDED) this.decide(false);
     const parts = Object.entries(answer.changed).map(([key, value]) => `${key} = ${value}`);
     const said = find("applied");
     if (!parts.length) {
@@ -127,7 +131,6 @@ export class Editor {
     }
     const command = Object.assign(document.createElement("code"), { textContent: answer.command });
     said.replaceChildren(`Written: ${parts.join(", ")}. Now do the stage ${answer.redo} again: `, command);
-    this.run.walk = { ...this.run.walk, ...this.settings.get() };
     return answer;
   }
 

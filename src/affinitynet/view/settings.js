@@ -45,7 +45,7 @@ export class Settings {
 
   set(walk) {
     for (const [name, entry] of this.inputs) {
-      const value = name.split(".").reduce((section, key) => section[key], walk);
+      const value = lookUp(walk, name);
       entry.value = value;
       entry.row.hidden = entry.knob.reads?.(walk) === false;
       if (entry.knob.kind === "switch") entry.input.checked = value;
@@ -54,9 +54,11 @@ export class Settings {
     }
   }
 
-  get() {
+  // Those that differ from the settings `known`; without it all.
+  get(known) {
     const walk = { crf: {} };
     for (const [name, { value }] of this.inputs) {
+      if (known && value === lookUp(known, name)) continue;
       const [first, second] = name.split(".");
       if (second) walk.crf[second] = value;
       else walk[first] = value;
@@ -82,6 +84,10 @@ export class Settings {
     output.textContent = knob.whole ? value : Number(value.toPrecision(3));
     input.setAttribute("aria-valuetext", output.textContent);
   }
+}
+
+function lookUp(walk, name) {
+  return name.split(".").reduce((section, key) => section[key], walk);
 }
 
 function toSlider({ scale, low, high }, value) {
