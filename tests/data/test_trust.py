@@ -1,6 +1,7 @@
 """Trust: how the agreement of the stages becomes a score, and the table of it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from affinitynet.data.trust import (
 )
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.stages import find_stage, stages_of
+from affinitynet.run_folder.tables import write_table
 
 SIZE = (6, 8)
 
@@ -115,6 +117,31 @@ def test_the_file_speaks_of_finished_masks_only(run: tuple[Recipe, Manifest]) ->
     assert read_trust(recipe) == measure_trust(recipe, manifest)
     (recipe.out / TRUST).write_text("image,trust\na,b\n")
     assert read_trust(recipe) == {}
+
+
+def test_a_file_of_other_masks_is_written_anew(run: tuple[Recipe, Manifest]) -> None:
+    recipe, manifest = run
+    (recipe.out / "pseudo" / "stage.json").write_text("{}")
+    propagate = find_stage("propagate", stages_of(recipe))
+    rank_masks(recipe, manifest, propagate, missing=True)
+    own = read_trust(recipe)
+    assert own == measure_trust(recipe, manifest)
+
+    def kept(table: dict[str, list[Any]]) -> bool:
+        write_table(recipe.out / TRUST, table)
+        rank_masks(recipe, manifest, propagate, missing=True)
+        assert list(read_trust(recipe)) == list(own)
+        return read_trust(recipe) == table
+
+    assert kept(own | {"trust": [0.5] * 4})
+    # With `relabel.enabled` it ranked final masks that the recipe makes no longer.
+    before = {name: own[name] for name in ("image", "trust", "cams_walk", "walk_pseudo")}
+    assert not kept(before | {"pseudo_masks": [1.0] * 4} | own)
+    files = recipe.model_copy(
+        update={"pseudo": recipe.pseudo.model_copy(update={"source": "files:x"})}
+    )
+    rank_masks(files, manifest, find_stage("propagate", stages_of(files)), missing=True)
+    assert not (recipe.out / TRUST).exists()  # nothing could agree
 
 
 def test_a_recipe_tells_the_steps(tmp_path: Path) -> None:

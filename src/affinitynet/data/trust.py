@@ -208,14 +208,21 @@ def measure_trust(
 def rank_masks(recipe: Recipe, manifest: Manifest, stage: Stage, *, missing: bool = False) -> None:
     """Write `trust.csv` once the stage that makes the final masks has made them all.
 
-    missing: only where there is none yet. A run whose masks come from files alone has none: there
-    is nothing that could agree.
+    missing: only where there is none yet of what this recipe makes: one with other columns is of
+    other masks, as after `relabel.enabled` was turned off. A run whose masks come from files alone
+    has none: there is nothing that could agree.
 
     Raises:
         UserError: a file of the run is missing or can't be read.
     """
     file = recipe.out / TRUST
-    if final_masks(recipe) not in stage.artifacts or (missing and file.is_file()):
+    if final_masks(recipe) not in stage.artifacts:
+        return
+    if missing and list(read_table(file, text=("image",))) == [
+        "image",
+        "trust",
+        *columns_of(recipe),
+    ]:
         return
     if steps_of(recipe):
         write_table(file, measure_trust(recipe, manifest))
