@@ -41,7 +41,8 @@ def predict_folder(
     scores: also write ``<name>.scores.npz``: `probabilities`, (C + 1, H, W) float16, background
         first, and `classes`.
 
-    `out` is a new folder, or one that an earlier call made, whose masks are overwritten.
+    `out` is a new folder, or one that an earlier call made: what that made of an image of this
+    call (mask, overlay, scores) is deleted before the image is segmented.
 
     Raises:
         UserError: no trained network, no images, `out` is the folder of the images or holds other

@@ -1,6 +1,7 @@
 """Predictions belong to the network and the images of this call, and never replace an image."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,38 @@ def test_masks_of_an_older_network_or_image_are_replaced(model: Path) -> None:
     picture(images / "a.png", (20, 10))
     predict_folder(model / "two", images, out)
     assert read_labels(out / "a.png").shape == (10, 20)
+
+
+def test_no_file_of_an_earlier_call_stays_beside_a_new_one(model: Path) -> None:
+    images, out = model / "images", model / "masks"
+    for name in ("deep/a.png", "b.png", "other.png"):
+        picture(images / name)
+    predict_folder(model / "one", images, out, overlay=True, scores=True)
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    (images / "other.png").unlink()
+    (images / "b.png").write_bytes(b"no picture")
+    with pytest.raises(FailedImagesError):
+        predict_folder(model / "two", images, out)
+    made = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    other = {"other.png", "other.overlay.jpg", "other.scores.npz"}  # no image of this call
+    assert made == {"predict.json", "notes.txt", "deep/a.png", *other}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_an_image_that_lies_among_the_masks_is_not_deleted(model: Path) -> None:
+    out = predict_folder(model / "one", picture(model / "first" / "b.png"), model / "masks")
+    image = out / "a.png"
+    image.write_bytes(b"no picture")
+    (model / "images").mkdir()
+    (model / "images" / "a.png").symlink_to(image)
+    (out / "b.png").unlink()
+    (out / "b.png").symlink_to(picture(model / "images" / "b.png"))
+    (model / "images" / "b.png").write_bytes(b"no picture")
+    given = [model / "images" / "a.png", model / "images" / "b.png"]
+    with pytest.raises(FailedImagesError, match="2 of 2 images failed"):
+        predict_folder(model / "two", given, out)
+    assert all(path.read_bytes() == b"no picture" for path in (image, *given))
+    assert not (out / "b.png").is_symlink()  # of a link among the masks the link is deleted
 
 
 def test_masks_inside_the_images_folder_are_not_segmented(model: Path) -> None:

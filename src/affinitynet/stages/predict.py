@@ -1,6 +1,6 @@
 """Masks of photographs outside the data set, by a trained segmenter."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from affinitynet.report.pictures import draw_labels
 from affinitynet.run_folder.folder import atomic_write, output_path
 from affinitynet.run_folder.settings_base import InputSettings
 from affinitynet.stages.images import for_each
+
+MASK, OVERLAY, SCORES = ".png", ".overlay.jpg", ".scores.npz"  # what an image's files end with
 
 
 class Predicted(NamedTuple):
@@ -39,7 +41,10 @@ def predict(
     overlay: bool = False,
     scores: bool = False,
 ) -> Predicted:
-    """Write a palette PNG into `out` for each image, over what is there; go on after a bad image.
+    """Write a palette PNG into `out` for each image; go on after a bad image.
+
+    What an earlier call made of an image goes first, so that all files beside its mask are of it,
+    and a bad image has none.
 
     overlay: also ``<id>.overlay.jpg``. scores: also ``<id>.scores.npz``.
 
@@ -49,8 +54,10 @@ def predict(
     segmenter = Segmenter.load(model)
     hardware = Hardware(device, fold=segmenter.settings.norm == "trained")
     faults: dict[str, str] = {}
+    inputs = {sample.image.resolve() for sample in samples}
 
     def load(sample: Sample) -> Tensor | None:
+        _remove_earlier(out, sample, inputs)
         try:
             return torch.from_numpy(load_image(sample.image, segmenter.reading))
         except UserError as error:
@@ -75,16 +82,33 @@ def predict(
             faults[sample.id] = f"{sample.image}: {error}"
             return
         if overlay:
-            _write_overlay(output_path(out, sample.id, ".overlay.jpg"), result[0], labels)
+            _write_overlay(output_path(out, sample.id, OVERLAY), result[0], labels)
         if scores:
-            _write_scores(output_path(out, sample.id, ".scores.npz"), result[1], segmenter.classes)
-        write_labels(output_path(out, sample.id), labels, voc_palette())
+            _write_scores(output_path(out, sample.id, SCORES), result[1], segmenter.classes)
+        write_labels(output_path(out, sample.id, MASK), labels, voc_palette())
 
     with inference(segmenter.net, hardware) as place:
         for_each("predict", samples, load=load, compute=compute, finish=finish, workers=2)
     done = tuple(sample for sample in samples if sample.id not in faults)
     in_order = [faults[sample.id] for sample in samples if sample.id in faults]
     return Predicted(done, in_order, segmenter.classes, segmenter.reading)
+
+
+def _remove_earlier(out: Path, sample: Sample, inputs: Set[Path]) -> None:
+    """Delete the files that an earlier call wrote of an image, but none that is an image to read.
+
+    Raises:
+        UserError: one can't be deleted, or a symbolic link leads out of `out`.
+    """
+    for suffix in (MASK, OVERLAY, SCORES):
+        file = output_path(out, sample.id, suffix)
+        # An image that is given by a symbolic link may lie here. Of a link here the link goes.
+        if file.is_dir() or file.parent.resolve() / file.name in inputs:
+            continue
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{file}: can't be deleted ({error.strerror or error})") from error
 
 
 def _write_overlay(file: Path, image: Tensor, labels: np.ndarray[Any, Any]) -> None:
