@@ -12,6 +12,7 @@ import pytest
 
 from affinitynet.data import read_labels
 from affinitynet.data.corrections import correction_file
+from affinitynet.data.trust import read_trust
 from affinitynet.run_folder.artifacts import PSEUDO
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.view.deciding import Decider
@@ -148,11 +149,20 @@ def test_facts_layers_and_pictures(client: TestClient, viewed: Viewed) -> None:
 
 
 def test_trust_is_read_where_it_is(root: Path) -> None:
-    (root / "trust.csv").write_text("image,trust,why\n0001,0.25,x\n", encoding="utf-8")
+    (root / "trust.csv").write_text("image,trust,cams_walk\n0001,0.25,0.5\n", encoding="utf-8")
     with client_of(Viewed(root)) as client:
         facts = get(client, "/run.json").json()
     assert facts["trust"]
     assert {i["id"]: i["trust"] for i in facts["images"]}["0001"] == 0.25
+
+
+def test_masks_that_are_made_again_have_no_trust_yet(root: Path) -> None:
+    (root / "masks" / "stage.json").unlink()  # as while the final masks are made
+    viewed = Viewed(root)
+    facts = viewed.facts()
+    assert read_trust(viewed.recipe) == {}
+    assert not facts["trust"]
+    assert {image["trust"] for image in facts["images"]} == {None}
 
 
 def test_measures_tell_empty_masks_and_disagreement(client: TestClient, viewed: Viewed) -> None:

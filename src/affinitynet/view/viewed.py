@@ -1,6 +1,5 @@
 """A run folder as the page sees it: its images, what is known of each, and its layers."""
 
-import csv
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -21,6 +20,7 @@ from affinitynet.data.corrections import (
 )
 from affinitynet.data.of_run import manifest_of
 from affinitynet.data.roles import count_files, samples_of
+from affinitynet.data.trust import read_trust
 from affinitynet.errors import UserError
 from affinitynet.report.pictures import class_color
 from affinitynet.run_folder.artifacts import (
@@ -42,7 +42,6 @@ from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.run_folder.stages import final_masks, stages_of
 from affinitynet.run_folder.store import is_there
 
-TRUST = "trust.csv"
 TRUTH = "truth"
 Planes = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -93,7 +92,9 @@ class Viewed:
 
     def facts(self) -> dict[str, Any]:
         """Say what the page shows of the run and its images."""
-        trust = read_trust(self.root)
+        table = read_trust(self.recipe)
+        # Without a table the page sorts by name, and says so.
+        trust = dict(zip(table["image"], table["trust"], strict=True)) if table else {}
         corrected = {s.id for s in corrected_samples(self.root, self.samples)}
         names, palette = self.manifest.classes, self._colors()
         return {
@@ -218,16 +219,6 @@ class Viewed:
 
     def _colors(self) -> list[tuple[int, int, int]]:
         return [class_color(label) for label in range(1, len(self.manifest.classes) + 1)]
-
-
-def read_trust(root: Path) -> dict[str, float]:
-    """Return the trust of each image by `trust.csv`; {} where there is none, or a bad one."""
-    file = root / TRUST
-    try:
-        with file.open(encoding="utf-8", newline="") as handle:
-            return {row["image"]: float(row["trust"]) for row in csv.DictReader(handle)}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        return {}  # the page then sorts by name, and says so
 
 
 def _strongest(classes: NDArray[np.int64], cams: NDArray[np.float32]) -> Planes:
