@@ -1,5 +1,6 @@
 """The walk decided again gives the stage's own masks; what it ties to a pixel is the walk's."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from affinitynet.data import read_labels
+from affinitynet.data import Manifest, Sample, read_labels
+from affinitynet.data.cams import load_cams, save_cams
 from affinitynet.data.grids import load_affinity
 from affinitynet.errors import UserError
 from affinitynet.ops.random_walk import random_walk
-from affinitynet.run_folder.artifacts import AFFINITIES, PSEUDO
+from affinitynet.run_folder.artifacts import AFFINITIES, CAMS, PSEUDO
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.records import RECORD
+from affinitynet.stages.context import Context
+from affinitynet.tuning.decide import Case, load_case
 from affinitynet.view import deciding
 from affinitynet.view.applying import apply_settings
 from affinitynet.view.deciding import Decider
@@ -77,6 +83,46 @@ def test_a_draft_is_close_to_the_mask(
         exact = decider.decide(index, settings, draft=False)
         assert draft.shape == exact.shape
         assert (draft == exact).mean() > least
+
+
+def test_what_was_made_again_is_read_again(viewed: Viewed, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def load(recipe: Recipe, manifest: Manifest, sample: Sample) -> Case:
+        read.append(sample.id)
+        return load_case(recipe, manifest, sample)
+
+    monkeypatch.setattr("affinitynet.tuning.decide.load_case", load)
+    index, decider, settings = train(viewed)[0], Decider(viewed), viewed.recipe.walk
+    sample = viewed.samples[index]
+    before = [decider.decide(index, settings, draft=False) for _ in range(2)][-1]
+    assert (before > 0).any()
+    assert read == [sample.id]
+    file = viewed.file(CAMS, sample)
+    classes, maps = load_cams(file)
+    save_cams(file, classes, 0 * maps)
+    record = viewed.root / CAMS.folder / RECORD
+    stat = record.stat()
+    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))  # as --redo writes it anew
+    decided = decider.decide(index, settings, draft=False)
+    assert not (decided > 0).any()
+    assert read == 2 * [sample.id]
+
+
+@pytest.mark.parametrize("folder", ["classifier", "cams", "confident", "pseudo"])
+def test_which_classes_fail_is_read_again(
+    viewed: Viewed, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, decider, settings = train(viewed)[0], Decider(viewed), viewed.recipe.walk
+    tags = viewed.samples[index].tags
+    before = decider.decide(index, settings, draft=False)
+    monkeypatch.setattr(Context, "failed", tags)
+    assert np.array_equal(decider.decide(index, settings, draft=False), before)
+    (viewed.root / folder / RECORD).unlink()  # the stage is made again
+    decided = decider.decide(index, settings, draft=False)
+    shown = {tag + 1 for tag in tags}
+    assert set(np.unique(before)) & shown
+    assert not set(np.unique(decided)) & shown
 
 
 def test_a_pixel_is_tied_to_what_the_walk_reaches(viewed: Viewed) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from affinitynet.data.labels import to_labels
 from affinitynet.data.verdicts import without_failed
 from affinitynet.errors import UserError
+from affinitynet.run_folder.artifacts import AFFINITIES, CAMS, CLASSIFIER, CONFIDENT, PSEUDO
+from affinitynet.run_folder.recipe import Recipe
+from affinitynet.run_folder.records import PLAN, RECORD
 from affinitynet.run_folder.settings import WalkSettings
 from affinitynet.view.applying import with_changes
 from affinitynet.view.viewed import Viewed
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
 
     from affinitynet.tuning.decide import Case
 
+Stamps = tuple[tuple[int, int] | None, ...]
 _KEPT = 4  # images whose maps and affinities are kept in memory
+# The stages whose files decide: the maps, the affinities, and which classes fail.
+_READ = tuple(a.folder for a in (CLASSIFIER, CAMS, CONFIDENT, AFFINITIES, PSEUDO))
 # Of the CRF while a slider is dragged: on every second pixel, and of a large image on fewer.
 DRAFT_ITERATIONS, DRAFT_PIXELS = 3, 100_000
 
@@ -50,13 +57,59 @@ class Ready:
     scores: dict[Any, "Tensor"] = field(default_factory=dict)
 
 
+class Kept:
+    """What is kept in memory of the stages before the walk's decision, while they stay the same."""
+
+    def __init__(self, viewed: Viewed) -> None:
+        """Have read nothing yet."""
+        self._viewed = viewed
+        self._ready: OrderedDict[int, Ready] = OrderedDict()
+
+    @cached_property
+    def background(self) -> str:
+        """The kind of background that the maps decide."""
+        return self._viewed.walk.background
+
+    @cached_property
+    def failed(self) -> tuple[int, ...]:
+        """The classes whose maps are no use."""
+        from affinitynet.stages.context import Context
+
+        viewed = self._viewed
+        return Context(viewed.recipe, viewed.manifest, viewed.root).failed
+
+    def ready(self, index: int) -> Ready:
+        """Return an image with all that the walk needs.
+
+        Raises:
+            UserError: its affinities were not kept, or a file is damaged.
+        """
+        if index in self._ready:
+            self._ready.move_to_end(index)
+            return self._ready[index]
+        from affinitynet.tuning.decide import load_case
+
+        viewed, sample = self._viewed, self._viewed.sample(index)
+        if not viewed.has_affinities(sample):
+            raise UserError(
+                f"{sample.id}: its affinities were not kept; set walk.keep = [affinities, scores] "
+                "and run with --redo propagate"
+            )
+        ready = Ready(load_case(viewed.recipe, viewed.manifest, sample))
+        self._ready[index] = ready
+        while len(self._ready) > _KEPT:
+            self._ready.popitem(last=False)
+        return ready
+
+
 class Decider:
     """Decides the walk again for the images of a run; keeps those of the last ones in memory."""
 
     def __init__(self, viewed: Viewed) -> None:
         """Decide for the images of this run."""
         self.viewed = viewed
-        self._ready: OrderedDict[int, Ready] = OrderedDict()
+        self._of: tuple[Recipe, Stamps] | None = None  # what `_last` was read of
+        self._last = Kept(viewed)
         # One call at a time: the kernels keep their memory, and two threads that import torch for
         # the first time get in each other's way.
         self._lock = threading.Lock()
@@ -83,12 +136,13 @@ class Decider:
 
         draft: quickly, with few iterations of the CRF on some of the pixels.
         """
-        if settings.background == "auto":
-            settings = settings.model_copy(update={"background": self._background})
         with self._lock:
-            ready = self._get(index)
+            kept = self._kept()
+            if settings.background == "auto":
+                settings = settings.model_copy(update={"background": kept.background})
+            ready = kept.ready(index)
             local = _label(ready.case, settings, draft, _walk(ready, settings))
-            failed = self._failed
+            failed = kept.failed
         manifest, sample = self.viewed.manifest, self.viewed.samples[index]
         labels = to_labels(local, np.array(ready.case.classes), manifest.ignore_index)
         return without_failed(labels, failed, manifest.ignore_index, sample.tags)
@@ -105,7 +159,7 @@ class Decider:
             from affinitynet.ops.affinity import displacements
             from affinitynet.ops.random_walk import random_walk
 
-            case = self._get(index).case
+            case = self._kept().ready(index).case
             height, width = case.image.shape[:2]
             if not (0 <= x < width and 0 <= y < height):
                 raise UserError(f"the pixel {x}, {y} lies outside of {width} x {height}")
@@ -133,34 +187,30 @@ class Decider:
         reach = (walked / walked.max().clamp(min=1e-12)).numpy()
         return Spread(near, reach, case.stride)
 
-    @cached_property
-    def _background(self) -> str:
-        return self.viewed.walk.background
+    def _kept(self) -> Kept:
+        """Return what is kept, nothing yet where a stage was made again or the recipe changed."""
+        # Looked at before anything is read: what changes after that is seen the next time.
+        now = self.viewed.recipe, _stamps(self.viewed.root)
+        if now != self._of:
+            self._of, self._last = now, Kept(self.viewed)
+        return self._last
 
-    @cached_property
-    def _failed(self) -> tuple[int, ...]:
-        from affinitynet.stages.context import Context
 
-        viewed = self.viewed
-        return Context(viewed.recipe, viewed.manifest, viewed.root).failed
+def _stamps(root: Path) -> Stamps:
+    """Return the time and size of the plan and the record of each stage that is read here.
 
-    def _get(self, index: int) -> Ready:
-        if index in self._ready:
-            self._ready.move_to_end(index)
-            return self._ready[index]
-        from affinitynet.tuning.decide import load_case
-
-        viewed, sample = self.viewed, self.viewed.sample(index)
-        if not viewed.has_affinities(sample):
-            raise UserError(
-                f"{sample.id}: its affinities were not kept; set walk.keep = [affinities, scores] "
-                "and run with --redo propagate"
-            )
-        ready = Ready(load_case(viewed.recipe, viewed.manifest, sample))
-        self._ready[index] = ready
-        while len(self._ready) > _KEPT:
-            self._ready.popitem(last=False)
-        return ready
+    A stage that is made again loses its record, and writes both anew. Their content is not read:
+    a slider that is dragged asks often.
+    """
+    found: list[tuple[int, int] | None] = []
+    for folder in _READ:
+        for name in (PLAN, RECORD):
+            try:
+                stat = (root / folder / name).stat()
+                found.append((stat.st_mtime_ns, stat.st_size))
+            except OSError:
+                found.append(None)
+    return tuple(found)
 
 
 def _walk(ready: Ready, settings: WalkSettings) -> "Tensor":
