@@ -1,11 +1,12 @@
 """Shards under locks: nothing is done twice, and nothing is left undone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from affinitynet.engine.place import Place
-from affinitynet.engine.shards import LOCKS, Claims, check_idle, forget_locks
+from affinitynet.engine.shards import LOCKS, Claims, Helped, check_idle, forget_locks
 from affinitynet.errors import UserError
 
 SHARDS = [range(0, 2), range(2, 4), range(4, 6), range(6, 7)]
@@ -19,7 +20,9 @@ class Work:
         self.made: list[int] = []
         self.recorded: list[int] = []
 
-    def claims(self, index: int, count: int = 2) -> Claims:
+    def claims(
+        self, index: int, count: int = 2, is_current: Callable[[], bool] = lambda: True
+    ) -> Claims:
         return Claims(
             self.root,
             "cams",
@@ -28,11 +31,16 @@ class Work:
             is_there=lambda item: item in self.made,
             is_recorded=lambda shard: shard in self.recorded,
             record=self.recorded.append,
+            is_current=is_current,
         )
 
     def make(self, claims: Claims, item: int) -> None:
         self.made.append(item)
         claims.settle(item)
+
+    def make_all(self, claims: Claims) -> None:
+        for item in claims.take():
+            self.make(claims, item)
 
 
 def test_a_process_takes_its_own_shards_first_and_then_what_nobody_works_on(tmp_path: Path) -> None:
@@ -79,6 +87,25 @@ def test_a_shard_with_all_files_is_recorded_if_it_was_not(tmp_path: Path) -> Non
     with work.claims(0) as claims:
         assert list(claims.take()) == [0, 1, 4, 5, 6]
     assert work.recorded == [1]
+
+
+def test_a_stage_that_was_begun_anew_is_left_alone(tmp_path: Path) -> None:
+    work, asked = Work(tmp_path), 0
+
+    def is_current() -> bool:
+        nonlocal asked
+        asked += 1
+        with pytest.raises(UserError, match="another process works on cams"):
+            check_idle(tmp_path)  # so nobody begins it anew from here on
+        return asked < 3
+
+    work.made, work.recorded = [0, 1], [0]  # not asked for, as it is done
+    with work.claims(0, 1, is_current) as claims:
+        with pytest.raises(Helped):
+            work.make_all(claims)
+        check_idle(tmp_path)  # let go of
+    assert asked == 3
+    assert work.made == [0, 1, 2, 3, 4, 5]
 
 
 def test_files_in_use_are_not_made_room_for(tmp_path: Path) -> None:

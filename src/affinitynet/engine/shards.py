@@ -40,6 +40,8 @@ class Claims:
         recorded: lists the shards that are, where no more is to be asked: a look at each image of a
             large set, by each of many processes, is more than a shared disk answers in an hour.
             None looks at the items of a recorded shard.
+        is_current: tells, with a shard's lock held, whether its items are still to be made as this
+            process makes them. Another one may have begun the stage anew, with other settings.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Claims:
         is_recorded: Callable[[int], bool],
         record: Callable[[int], None],
         recorded: Callable[[], Container[int]] | None = None,
+        is_current: Callable[[], bool] = lambda: True,
     ) -> None:
         """Look at nothing yet."""
+        self._is_current = is_current
         self._recorded, self._listed = recorded, -LISTED_EVERY
         self._known: Container[int] = ()
         self._root, self._name, self._shards = root, name, shards
@@ -85,6 +89,9 @@ class Claims:
         """Yield the items to make of every shard that no other process works on now.
 
         At the end `open` are the shards that others still work on.
+
+        Raises:
+            Helped: the stage is no longer the one that this process began.
         """
         coming, self.open = self.open, []
         for shard in coming:
@@ -95,6 +102,10 @@ class Claims:
                 self.open.append(shard)
                 continue
             self._held[shard] = lock, set()  # let go of, whatever comes
+            # Not before: who begins a stage anew asks that no lock is held.
+            if not self._is_current():
+                self._held.pop(shard)[0].release()
+                raise Helped
             # Again, as another may have made them meanwhile, and brought them into a tar.
             forget(self._root / self._name)
             missing = self._missing(shard)
