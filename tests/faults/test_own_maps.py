@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from PIL import Image
 
 import affinitynet as an
 from affinitynet.data import Manifest, Sample, read_dataset
+from affinitynet.data.cams import save_cams
 from affinitynet.data.label_statistics import LabelCounts, judge_segmenter
 from affinitynet.data.readings import settle_reading
 from affinitynet.data.sources import find_source, read_cams, read_labels_source
 from affinitynet.data.sources.regions import read_regions
+from affinitynet.engine.shards import Helped
 from affinitynet.errors import UserError
+from affinitynet.stages import import_files
 
 SIZE = (64, 64)
 Values = Callable[[Sample], np.ndarray[Any, Any]]
@@ -160,23 +164,59 @@ def test_regions_that_are_none_are_refused(
         an.run(recipe, until="propagate" if key.startswith("pseudo") else "mine_confident")
 
 
-def test_maps_of_images_that_exif_turns_are_warned_of(tiny_recipe: Path, tmp_path: Path) -> None:
-    """Programs that look at no EXIF make maps that fit the image as it is stored."""
+@pytest.fixture
+def half_turned(tiny_recipe: Path, tmp_path: Path) -> Callable[[str], an.Recipe]:
+    """Four images, two of them turned by EXIF, whose files hold a map of a class more."""
     data, own = tmp_path / "data", tmp_path / "own"
     (data / "images").mkdir(parents=True)
     own.mkdir()
     for number in range(4):
         pixels = Image.new("RGB", SIZE, (number, 0, 0))
         file = data / "images" / f"{number}.png"
-        pixels.save(file, exif=turned(3 if number == 2 else 1))
-        np.savez(own / f"{number}.npz", **{"ab"[number % 2]: np.full(SIZE, 0.5, np.float32)})
+        pixels.save(file, exif=turned(3 if number in (1, 2) else 1))
+        half = np.full(SIZE, 0.5, np.float32)
+        np.savez(own / f"{number}.npz", **{"ab"[number % 2]: half, "c": half})
     rows = "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(4))
     (data / "labels.csv").write_text(f"image,labels\n{rows}", encoding="utf-8")
-    recipe = an.Recipe.load(
-        tiny_recipe, data=data, out=tmp_path / "run", **{"cams.source": f"files:{own}"}
-    )
-    said = an.run(recipe, until="compute_cams").metrics("compute_cams")["warnings"]
-    assert [line.partition(":")[0] for line in said] == ["1 images are turned by EXIF (2 first)"]
+    settings = {"cams.source": f"files:{own}", "cams.classes": ["a", "b", "c"], "workers": 1}
+    return lambda name: an.Recipe.load(tiny_recipe, data=data, out=tmp_path / name, **settings)
+
+
+def say(recipe: an.Recipe) -> Any:
+    return an.run(recipe, until="compute_cams").metrics("compute_cams")["warnings"]
+
+
+def test_maps_of_images_that_exif_turns_are_warned_of(
+    half_turned: Callable[[str], an.Recipe],
+) -> None:
+    """Programs that look at no EXIF make maps that fit the image as it is stored."""
+    left_out, line = say(half_turned("run"))
+    assert left_out == "4 maps of c, a class that the data set lacks, were left out"
+    assert line.partition(":")[0] == "2 images are turned by EXIF (1 first)"
+
+
+@pytest.mark.parametrize("helped", [False, True])
+def test_what_is_said_of_maps_is_of_all_whoever_brought_them_in(
+    half_turned: Callable[[str], an.Recipe], monkeypatch: pytest.MonkeyPatch, helped: bool
+) -> None:
+    expected, recipe = say(half_turned("once")), half_turned("run")
+
+    def save(*given: Any) -> None:
+        if given[0].stem == "2":
+            raise OSError("killed")
+        save_cams(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_files, "save_cams", save)
+        with pytest.raises(OSError, match="killed"):
+            an.run(recipe, until="compute_cams")
+    if helped:  # by another process, which made the other half
+        context = replace(an.Run.open(recipe.out).context, leads=False)
+        with pytest.raises(Helped):
+            import_files.work(context, context.stage("compute_cams"))
+    there = len(list((recipe.out / "cams").glob("*.npz")))
+    assert there == 4 if helped else 0 < there < 4
+    assert say(recipe) == expected
 
 
 def test_masks_that_are_neutral_everywhere_teach_nothing(home: Path) -> None:

@@ -17,6 +17,7 @@ from affinitynet.data.cams import save_cams
 from affinitynet.data.grids import save_affinity
 from affinitynet.data.images import fits_unturned, read_size
 from affinitynet.data.sources import (
+    SourceCams,
     by_last_part,
     find_source,
     read_affinity_source,
@@ -32,19 +33,22 @@ from affinitynet.run_folder.setting_types import FILES
 from affinitynet.run_folder.stages import Stage
 from affinitynet.stages.context import Context
 from affinitynet.stages.images import Shown, make_each
-from affinitynet.stages.import_notes import Notes, check_classes, judge_labels, say_missing
+from affinitynet.stages.import_notes import Note, Notes, check_classes, judge_labels, say_missing
 
 Files = dict[str, Path]  # by image id
 SHOWN = 3
 
 
 class Importer(NamedTuple):
-    """How the files of one stage come in: `bring` reads, checks and writes that of one image."""
+    """How the files of one stage come in: `bring` reads, checks and writes that of one image.
+
+    It returns the classes in the file that the data set lacks.
+    """
 
     setting: str
     kind: Kind
     artifact: Artifact
-    bring: Callable[[Context, Files, Notes, Sample], None]
+    bring: Callable[[Context, Files, Shown, Sample], tuple[str, ...]]
 
 
 def work(context: Context, stage: Stage) -> dict[str, Any]:
@@ -58,17 +62,25 @@ def work(context: Context, stage: Stage) -> dict[str, Any]:
     source, judged = f"{importer.setting} = {stage.source!r}", dict[str, Any]()
     if importer.kind == "labels":
         check_classes(stage.name, source, samples, files, len(_numbered(context)))
-    notes = Notes(Shown(context, importer.artifact))
+    shown = Shown(context, importer.artifact)
+
+    def look(sample: Sample) -> Note:
+        maps = importer.kind == "cams" and sample.id in files
+        return Note(_read_cams(context, files, sample).ignored if maps else (), turned(sample))
+
+    def turned(sample: Sample) -> bool:
+        size = read_size(sample.image, sample.reading)
+        return sample.id in files and fits_unturned(sample.image, size)
 
     def bring(sample: Sample) -> None:
-        importer.bring(context, files, notes, sample)
-        size = read_size(sample.image, sample.reading)
-        if sample.id in files and fits_unturned(sample.image, size):
-            notes.turned.append(sample.id)
+        ignored = importer.bring(context, files, shown, sample)
+        notes.add(sample, Note(ignored, turned(sample)))
 
+    notes = Notes(look)
     counts = _bring(context, stage, importer, samples, bring)
+    notes.complete(stage.name, samples, context.recipe.workers)
     if importer.kind == "labels":
-        judged = judge_labels(context, importer.setting, samples, notes.shown)
+        judged = judge_labels(context, importer.setting, samples, shown)
     warnings = [
         *notes.say(folder),
         *say_missing(importer.setting, samples, context.samples(*stage.roles)),
@@ -130,15 +142,19 @@ def _numbered(context: Context) -> tuple[str, ...]:
     return given or class_numbers(context.manifest)
 
 
-def _bring_cams(context: Context, files: Files, notes: Notes, sample: Sample) -> None:
+def _read_cams(context: Context, files: Files, sample: Sample) -> SourceCams:
     size, classes = read_size(sample.image, sample.reading), context.manifest.classes
-    maps = np.zeros((0, *size), np.float32)
-    if sample.id in files:
-        names = _numbered(context)
-        found = read_cams(files[sample.id], names, classes, sample.tags, size)
-        maps = found.cams
-        notes.ignored += found.ignored
-    save_cams(context.file(CAMS, sample), sample.tags, maps)
+    return read_cams(files[sample.id], _numbered(context), classes, sample.tags, size)
+
+
+def _bring_cams(context: Context, files: Files, shown: Shown, sample: Sample) -> tuple[str, ...]:
+    if sample.id not in files:
+        maps = np.zeros((0, *read_size(sample.image, sample.reading)), np.float32)
+        save_cams(context.file(CAMS, sample), sample.tags, maps)
+        return ()
+    found = _read_cams(context, files, sample)
+    save_cams(context.file(CAMS, sample), sample.tags, found.cams)
+    return found.ignored
 
 
 def _bring_cams_of_function(context: Context, sample: Sample) -> None:
@@ -165,7 +181,7 @@ def _checked_maps(made: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return maps
 
 
-def _bring_labels(context: Context, files: Files, notes: Notes, sample: Sample) -> None:
+def _bring_labels(context: Context, files: Files, shown: Shown, sample: Sample) -> tuple[str, ...]:
     manifest = context.manifest
     labels = read_labels_source(
         files[sample.id],
@@ -174,14 +190,18 @@ def _bring_labels(context: Context, files: Files, notes: Notes, sample: Sample) 
         sample.tags,
         read_size(sample.image, sample.reading),
     )
-    notes.shown.write(sample, labels)
+    shown.write(sample, labels)
+    return ()
 
 
-def _bring_affinities(context: Context, files: Files, notes: Notes, sample: Sample) -> None:
+def _bring_affinities(
+    context: Context, files: Files, shown: Shown, sample: Sample
+) -> tuple[str, ...]:
     affinity = read_affinity_source(
         files[sample.id], read_size(sample.image, sample.reading)
     ).affinity
     save_affinity(context.file(AFFINITIES, sample), affinity)
+    return ()
 
 
 IMPORTERS = {

@@ -1,10 +1,9 @@
 """What is noted and judged of files that come from elsewhere, beside each file's own mistakes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,30 +12,63 @@ from affinitynet.data.emptiness import empty_masks, say_empty
 from affinitynet.data.labels import ignore_index
 from affinitynet.errors import UserError
 from affinitynet.stages.context import Context
-from affinitynet.stages.images import Shown, blaming
+from affinitynet.stages.images import Shown, blaming, for_each
 
 
-@dataclass
+class Note(NamedTuple):
+    """What is noted of an image's file.
+
+    ignored: classes in it that the data set lacks; turned: EXIF turns the image, and the file would
+    fit it unturned as well.
+    """
+
+    ignored: tuple[str, ...] = ()
+    turned: bool = False
+
+
 class Notes:
     """What is noted of the files while they come in, and said once all are there.
 
-    ignored: classes in files that the data set lacks; turned: images that EXIF turns, whose files
-    would fit unturned as well; shown: the labels of each mask.
+    Files of an earlier call, or of another process, are looked at again: what is said has to be of
+    all of them, whoever brought them in.
     """
 
-    shown: Shown
-    ignored: list[str] = field(default_factory=list)
-    turned: list[str] = field(default_factory=list)
+    def __init__(self, look: Callable[[Sample], Note]) -> None:
+        """Know of no file yet; `look` finds out what is to be noted of an image's."""
+        self._look = look
+        self._found: dict[str, Note] = {}
+
+    def add(self, sample: Sample, note: Note) -> None:
+        """Note something of an image's file."""
+        self._found[sample.id] = note
+
+    def complete(self, stage: str, samples: Iterable[Sample], workers: int) -> None:
+        """Look at the files that others brought in.
+
+        Raises:
+            UserError: one can't be read any more.
+            Stopped: SIGTERM came.
+        """
+        if missing := [sample for sample in samples if sample.id not in self._found]:
+            for_each(
+                stage,
+                missing,
+                load=self._look,
+                compute=lambda sample, note: note,
+                finish=self.add,
+                workers=workers,
+            )
 
     def say(self, folder: Path) -> list[str]:
         """Say in a sentence each what was noted of the files in `folder`."""
+        ignored = Counter(name for note in self._found.values() for name in note.ignored)
         said = [
             f"{count} maps of {name}, a class that the data set lacks, were left out"
-            for name, count in sorted(Counter(self.ignored).items())
+            for name, count in sorted(ignored.items())
         ]
-        if self.turned:
+        if turned := [name for name, note in self._found.items() if note.turned]:
             said.append(
-                f"{len(self.turned)} images are turned by EXIF ({min(self.turned)} first): make "
+                f"{len(turned)} images are turned by EXIF ({min(turned)} first): make "
                 f"sure that the files in {folder} fit the upright images"
             )
         return said
