@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from affinitynet.engine.leading import Watch
@@ -93,7 +95,8 @@ def _help(context: "Context", known: _Known, stage: Stage, work: Work) -> bool:
         if not helped and known.begun(stage):
             helped = True
             try:
-                work(stage)(context)
+                # Another process may lead by now, and make the stage of something else.
+                work(stage)(replace(context, is_current=partial(known.begun, stage)))
             except Helped:
                 continue
         elif not watch.step():

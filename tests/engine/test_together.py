@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +22,16 @@ from affinitynet.command_line.seeds import summarize
 from affinitynet.data import Sample, contents
 from affinitynet.engine.place import Place, placed
 from affinitynet.errors import UserError
+from affinitynet.helping import help_through
 from affinitynet.pipeline import Run
 from affinitynet.run_folder.compare import compare_runs
 from affinitynet.run_folder.folder import atomic_write, remove_tree
 from affinitynet.run_folder.origin import read_origin
+from affinitynet.run_folder.records import Plan
+from affinitynet.run_folder.stages import Stage, find_stage
 from affinitynet.stages.context import Context
 from affinitynet.stages.counting import count_together
+from affinitynet.stages.works import work_of
 
 Begin = Callable[[Run, Path, str], None]
 
@@ -122,6 +128,25 @@ def test_a_split_may_be_named_as_a_folder_in_a_folder(whole: Run, tmp_path: Path
             leader, "site/b-cams", whole.manifest.samples, lambda part: (np.array([len(part)]),)
         )
     assert sums == (np.array([len(whole.manifest.samples)]),)
+
+
+def test_who_helps_writes_nothing_into_a_stage_that_was_begun_anew(
+    whole: Run, begin: Begin, tmp_path: Path
+) -> None:
+    begin(whole, tmp_path / "run", "propagate")
+    run = Run(whole.recipe.model_copy(update={"out": tmp_path / "run"}), whole.manifest)
+    stage, look = find_stage("propagate", run.stages), run._look_up()
+    folder = look().folder(stage)
+    folder.start(look().plan(stage))
+
+    def work(stage: Stage) -> Callable[[Context], dict[str, Any]]:
+        # Meanwhile the one that led is killed, and another begins the stage with other settings.
+        folder.start(Plan(fingerprint="of other settings", settings={}))
+        return work_of(stage)
+
+    helper = replace(run.context, leads=False)
+    assert not help_through(helper, look, [stage], work, anyway=True)
+    assert not list((run.recipe.out / "pseudo").glob("*.png"))
 
 
 def test_a_tree_is_deleted_though_another_takes_files_out_of_it(

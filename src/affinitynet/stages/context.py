@@ -32,7 +32,8 @@ CamFunction = Callable[[Pixels, tuple[str, ...]], Any]
 class Context:
     """A run as its stages see it; `cams` is the caller's own source of CAMs, where there is one.
 
-    Of several processes one `leads`: it does what is done once, and completes a stage.
+    Of several processes one `leads`: it does what is done once, and completes a stage. The others
+    ask `is_current` before they write: whether the stage is still the one that they began with.
     """
 
     recipe: Recipe
@@ -40,6 +41,7 @@ class Context:
     root: Path
     cams: CamFunction | None = None
     leads: bool = True
+    is_current: Callable[[], bool] = lambda: True
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -59,6 +59,7 @@ def count_together(context: Context, name: str, samples: Sequence[Sample], count
         is_there=lambda number: files[number].is_file() or not counts.is_dir(),
         is_recorded=lambda number: True,
         record=lambda number: None,
+        is_current=context.is_current,
     ) as claims:
         for _ in rounds(claims, f"evaluate {name}", leads=context.leads, last=False):
             for number in claims.take():

@@ -108,6 +108,7 @@ def make_each(
         is_recorded=lambda shard: folder.has_shard(shard, shards[shard]),
         record=record,
         recorded=None if context.leads else folder.listed_shards,
+        is_current=context.is_current,
     ) as claims:
         for _ in rounds(claims, name, leads=context.leads):
             for_each(
