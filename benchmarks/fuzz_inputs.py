@@ -352,7 +352,7 @@ def _run_folder(folder: Path) -> Input:
         read_seeds(out)
         failed_classes(out)
         class_lines(class_table(out))
-        changed_images(recipe, manifest, freshness.stages[0])
+        changed_images(recipe, manifest, freshness.stages[0], finished=True)
 
     return Input(files, read)
 

@@ -28,7 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("preflight", "view"),
     ("helping",),
     ("pipeline", "predicting"),
-    ("applying", "reproducing"),
+    ("applying", "evaluating", "reproducing"),
     ("command_line",),
     ("cli",),
 )
@@ -113,6 +113,7 @@ def test_no_torch_at_import_where_none_is_needed() -> None:
         "predicting.py",
         "applying.py",
         "reproducing.py",
+        "evaluating.py",
         "preflight.py",
         "engine/place.py",
         "engine/shards.py",

@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from affinitynet.pipeline import Run, evaluate_run
+from affinitynet.evaluating import evaluate_run
+from affinitynet.pipeline import Run
 from affinitynet.run_folder.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"

@@ -44,7 +44,7 @@ _HOMES = {
     "apply_run": "affinitynet.applying",
     "check_dataset": "affinitynet.data.check",
     "convert_weights": "affinitynet.models.weights",
-    "evaluate_run": "affinitynet.pipeline",
+    "evaluate_run": "affinitynet.evaluating",
     "export_model": "affinitynet.models.export",
     "export_run": "affinitynet.export",
     "import_corrections": "affinitynet.data.drawn",
@@ -67,11 +67,12 @@ if TYPE_CHECKING:
     from affinitynet.data.drawn import import_corrections
     from affinitynet.data.new_recipe import write_recipe
     from affinitynet.errors import UserError
+    from affinitynet.evaluating import evaluate_run
     from affinitynet.export import export_run
     from affinitynet.models.export import export_model
     from affinitynet.models.segmenter import Segmenter
     from affinitynet.models.weights import convert_weights
-    from affinitynet.pipeline import Run, evaluate_run, run
+    from affinitynet.pipeline import Run, run
     from affinitynet.predicting import predict_folder
     from affinitynet.report import write_report
     from affinitynet.reproducing import reproduce_run

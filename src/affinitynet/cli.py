@@ -153,7 +153,8 @@ def report(run: Path, samples: int) -> None:
 
 def evaluate(run: Path, masks: Path | None, split: str | None, json: bool) -> None:
     """Compare masks, a run's or any folder's, with ground truth."""
-    from affinitynet.pipeline import Run, evaluate_run
+    from affinitynet.evaluating import evaluate_run
+    from affinitynet.pipeline import Run
 
     opened = Run.open(run)
     classes = ("background", *opened.manifest.classes)
