@@ -85,3 +85,31 @@ def test_one_class_in_every_image_is_a_problem(table):
 def test_a_first_line_of_separators_alone_is_refused(table, line):
     with pytest.raises(UserError, match=r"it must begin with the columns|is empty"):
         read_dataset(table(f"{line}\nimage,labels\n1.png,a\n2.png,b\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,labels,\n1.png,a,\n2.png,a,b\n3.png,,\n",
+        "image,labels,,\n1.png,a,,\n2.png,a,,b\n3.png,,,\n",
+        "image,labels,,split\n1.png,a,,train\n2.png,a,b,train\n3.png,,,val\n",
+        "labels,image,\na,1.png,\na,2.png,b\n,3.png,\n",
+        "image,a,c,\n1.png,1,0,\n2.png,1,0,b\n3.png,0,1,\n",
+    ],
+)
+def test_a_label_in_a_column_without_a_name_is_not_lost(table, text):
+    with pytest.raises(UserError, match=r"line 3: 'b' stands in a column without a name; separate"):
+        read_dataset(table(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",image,labels\n0,1.png,a\n1,2.png,b\n2,3.png,\n",  # pandas' index
+        ",,image,labels\nx,0,1.png,a\nx,1,2.png,b\ny,0,3.png,\n",
+        "image,labels,,\n1.png,a,,\n2.png,b,,\n3.png,,,\n",
+        "image,labels,\n1.png,a,train\n2.png,b,train\n3.png,,val\n",
+    ],
+)
+def test_columns_without_a_name_that_lose_nothing_are_allowed(table, text):
+    assert len(read_dataset(table(text)).samples) == 3

@@ -70,7 +70,8 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
 
     Raises:
         UserError: missing, mistyped, repeated and ambiguous columns, missing and extra cells, cells
-            that are no list of labels, an image with rows that contradict; the line is named.
+            of no column's name, or that are no list of labels, an image with rows that contradict;
+            the line is named.
     """
     is_json = path.suffix.lower() in (*LINES, ".json")
     grid = read_json_rows(path) if is_json else read_delimited(path)
@@ -79,6 +80,7 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     columns = find_columns(path, grid.header)
     if columns.split is None:
         columns = columns._replace(split=split_by_values(path, grid, columns))
+    _check_unnamed(path, grid, columns)
     # With a column of labels, numbers beside it are measurements or flags of something else.
     flags = [] if columns.labels is not None else indicator_columns(grid, columns.rest)
     if columns.labels is None and not flags:
@@ -159,6 +161,22 @@ def check_labels(path: Path, rows: Iterable[Row], known: Collection[str]) -> tup
                 f"{' and '.join(parts)}; if it is these, write {';'.join(parts)}"
             )
     return tuple(notes)
+
+
+def _check_unnamed(path: Path, grid: Grid, columns: Columns) -> None:
+    """Refuse what stands in a column without a name behind the image or the labels.
+
+    Spreadsheets write such columns where labels fill several cells; an index stands before both.
+    """
+    first = min(place for place in (columns.image, columns.labels) if place is not None)
+    behind = range(first + 1, len(grid.header))
+    unnamed = [n for n in behind if not grid.header[n] and n not in columns.rest]
+    for number, cells in grid.records:
+        if lost := next((text for n in unnamed if (text := _text(cells, n))), None):
+            raise UserError(
+                f"{path}, {grid.unit} {number}: {lost[:40]!r} stands in a column without a name; "
+                "separate labels by ';', or name the column"
+            )
 
 
 def _image(path: Path, grid: Grid, columns: Columns, number: int, cells: Record) -> str:
