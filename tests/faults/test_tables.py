@@ -113,3 +113,45 @@ def test_a_label_in_a_column_without_a_name_is_not_lost(table, text):
 )
 def test_columns_without_a_name_that_lose_nothing_are_allowed(table, text):
     assert len(read_dataset(table(text)).samples) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ("1.png,cat,\n2.png,cat,dog\n3.png,dog,\n", "line 3: the split of 2.png is 'dog', and"),
+        ("1.png,cat,train\n2.png,dog,val\n3.png,dog,cat\n", "line 4: the split of 3.png is"),
+        ("1.png,cat\n2.png,cat,dog;bird\n3.png,dog\n", "line 3: .*'dog;bird', and 'dog' is"),
+        ("1.png,0,\n2.png,1,0\n3.png,1,\n", "line 3: the split of 2.png is '0', and '0' is"),
+    ],
+)
+def test_a_label_in_the_column_of_splits_is_refused(table, rows, place):
+    with pytest.raises(UserError, match=rf"{place}.* a label; separate labels by ';'"):
+        read_dataset(table(f"image,labels,split\n{rows}"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "splits"),
+    [
+        ("1.png,train,train\n2.png,car,train\n3.png,car,val\n", ["train", "val"]),
+        ("1.png,0,0\n2.png,1,1\n3.png,1,2\n", ["0", "1", "2"]),  # folds
+    ],
+)
+def test_splits_that_are_named_as_classes_are_read(table, rows, splits):
+    assert sorted(read_dataset(table(f"image,labels,split\n{rows}")).splits) == splits
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("bird", "1 images are in no split that is used, but in bird (1): correct"),
+        ("valve", "1 images are in no split that is used, but in valve (1): correct"),
+        ("test", ""),
+        ("val_2", ""),
+    ],
+)
+def test_images_in_no_split_that_is_used_are_counted(table, split, said):
+    root = table(f"image,labels,split\n1.png,cat,\n2.png,dog,\n3.png,cat,{split}\n")
+    warnings = check_dataset(read_dataset(root)).warnings
+    assert [w.startswith(said) for w in warnings if "no split that is used" in w] == [True] * bool(
+        said
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from affinitynet.data.copies import identical
+from affinitynet.data.check_splits import shared_images, unused_splits
 from affinitynet.data.images import fits_unturned, load_image, read_orientation, read_size
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.readings import describe, find_reading
@@ -107,7 +107,8 @@ def check_dataset(manifest: Manifest, page: int | None = None) -> CheckReport:
             *_unturned(found),
             *_alike_but_for_case(samples),
             *_unlike_tags(manifest, found),
-            *_shared_images(manifest),
+            *unused_splits(manifest),
+            *shared_images(manifest),
             *_coarse_truth(manifest),
             *_rare_classes(manifest),
         ),
@@ -330,37 +331,6 @@ def _unlike_tags(manifest: Manifest, found: list[Finding]) -> list[str]:
                 f"{len(cases)} images {sentence} ({sample_id}: {manifest.classes[index]})"
             )
     return warnings
-
-
-def _shared_images(manifest: Manifest) -> list[str]:
-    """Images that train and that evaluate: a figure on them says nothing of new images.
-
-    By content, as a copy under another name is the same image.
-    """
-    # VOC's trainval is train and val by definition, so its overlap is no news.
-    splits = manifest.splits
-    training = [name for name in splits if name.startswith("train") and name != "trainval"]
-    held_out = [name for name in splits if name.startswith(("val", "test"))]
-    if not training or not held_out:
-        return []
-    files = {sample.image for sample in manifest.samples if sample.image.is_file()}
-    first_of = {copy: group[0] for group in identical(sorted(files)) for copy in group}
-    images = {
-        name: {first_of.get(s.image, s.image): s.id for s in split}
-        for name, split in splits.items()
-    }
-    sentences = []
-    for first in training:
-        for second in held_out:
-            shared = sorted(images[first].keys() & images[second].keys())
-            if shared:
-                one, other = images[first][shared[0]], images[second][shared[0]]
-                named = one if one == other else f"{one}, as {other},"
-                sentences.append(
-                    f"{len(shared)} images are in both {first} and {second} ({named} first): "
-                    f"figures on {second} are too good"
-                )
-    return sentences
 
 
 def _coarse_truth(manifest: Manifest) -> list[str]:

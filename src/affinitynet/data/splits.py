@@ -1,6 +1,7 @@
 """Splits by the names that people give them."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 
 from affinitynet.data.names import compose
 from affinitynet.errors import UserError
@@ -15,11 +16,32 @@ KNOWN_SPLITS = {
     "test": "test",
     "testing": "test",
 }
+# With VOC's trainval and trainaug, and COCO's train2017.
+_USUAL = re.compile(rf"({'|'.join(KNOWN_SPLITS)}|trainval|trainaug)([\W\d_].*)?")
 
 
 def known_split(name: str) -> str | None:
     """Return train, val or test for a word that means it ("Validation"), None for any other."""
     return KNOWN_SPLITS.get(compose(name).strip().casefold())
+
+
+def is_usual(name: str) -> bool:
+    """Whether a name says train, val or test, alone or with more, as VOC's trainaug and val_2.
+
+    Other splits are used only where a recipe names them.
+    """
+    return _USUAL.fullmatch(compose(name).strip().casefold()) is not None
+
+
+def label_as_split(word: str, labels: Collection[str]) -> str:
+    """Return the label that a split's name holds, as behind a comma without quotes; else "".
+
+    Words for a split are never meant: train is a class of many data sets.
+    """
+    if known_split(word):
+        return ""
+    parts = (compose(part).strip() for part in (word, *re.split(r"[;|,]", word)))
+    return next((part for part in parts if part in labels), "")
 
 
 def name_splits(

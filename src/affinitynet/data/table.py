@@ -15,7 +15,7 @@ from affinitynet.data.manifest import Manifest
 from affinitynet.data.names import Files, compose
 from affinitynet.data.rows import Listing, Row, check_labels
 from affinitynet.data.sample import Sample
-from affinitynet.data.splits import DEFAULT_SPLIT, name_splits
+from affinitynet.data.splits import DEFAULT_SPLIT, label_as_split, name_splits
 from affinitynet.data.tags import (
     NORMAL,
     class_index,
@@ -69,6 +69,7 @@ def read_listings(
     # the order of the rows does not decide the classes' numbers.
     found |= dict.fromkeys(sorted(labels))
     names = class_names(root, classes, [name for name in found if compose(name) not in empty])
+    _check_splits(listings, labels)
     words = [_split(listing, row) for listing in listings for row in listing.rows]
     split_of, split_notes = name_splits(
         words, str(listings[0].path if len(listings) == 1 else root)
@@ -117,6 +118,25 @@ def read_listings(
 
 def _split(listing: Listing, row: Row) -> str:
     return row.split or listing.split or DEFAULT_SPLIT
+
+
+def _check_splits(listings: Sequence[Listing], labels: Collection[str]) -> None:
+    """Refuse a label in the column of splits: its image would leave the training in silence.
+
+    Raises:
+        UserError: a row's split is a label of the table; names the line.
+    """
+    rows = [(listing, row) for listing in listings for row in listing.rows]
+    # Folds have numbers, and so may classes; but then every row has such a split.
+    if all(row.split.isdecimal() for _, row in rows):
+        return
+    composed = {compose(label) for label in labels}
+    for listing, row in rows:
+        if label := label_as_split(row.split, composed):
+            raise UserError(
+                f"{listing.path}, {row.place}: the split of {row.image} is {row.split!r}, and "
+                f"{label!r} is a label; separate labels by ';', or name the split otherwise"
+            )
 
 
 def _same_id(first: tuple[Listing, Row], second: tuple[Listing, Row], sample_id: str) -> str:
