@@ -130,6 +130,20 @@ def test_a_bad_image_is_named_and_the_others_are_segmented(
     assert f"warning: failed: {images / 'b.png'}: this image can't be decoded" in said
 
 
+def test_an_image_deeper_than_the_networks_learned_from_is_named(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = model / "images", model / "masks"
+    picture(images / "a.png")
+    gray = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    for name in ("b.png", "c.tif"):
+        Image.fromarray(gray).save(images / name)
+    with pytest.raises(FailedImagesError, match=r"2 of 3 .*b\.png: has more than 8 bits a channel"):
+        predict_folder(model / "one", images, out)
+    assert [path.name for path in out.rglob("*.png")] == ["a.png"]
+    assert f"warning: failed: {images / 'c.tif'}: has more than 8 bits" in capsys.readouterr().err
+
+
 def test_the_command_ends_with_1_after_a_bad_image(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

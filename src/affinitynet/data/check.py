@@ -119,8 +119,10 @@ def check_dataset(manifest: Manifest, page: int | None = None) -> CheckReport:
 
 def _read_as_run(manifest: Manifest, page: int | None) -> tuple[Manifest, list[str], str]:
     """Let the images be read as a run reads them; say how, or why that can't be found out."""
+    # A run measures the images that it trains on; without that split all are as good.
+    measured = manifest.splits.get(DEFAULT_SPLIT) or manifest.samples
     try:
-        reading = find_reading(manifest.samples, page)
+        reading = find_reading(measured, page)
     except UserError as error:
         return manifest, [], str(error)
     return manifest.with_reading(reading), [describe(reading)] if reading else [], ""

@@ -5,7 +5,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from affinitynet.run_folder.settings_base import InputSettings
 from affinitynet.run_folder.store import source
 
 R = TypeVar("R")
+Reading = InputSettings | Literal["any"] | None
 
 # Pillow opens some forty formats, whatever a file's name says; one of them starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -48,6 +49,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_GRAY16 = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes
 _HIDDEN = ("__macosx", "#recycle", "$recycle.bin", "lost+found", "system volume information")
 
 
@@ -76,7 +78,7 @@ def walk_files(folder: Path, stop: frozenset[str] = frozenset()) -> Iterator[Pat
 
 
 def load_image(
-    path: Path | str, reading: InputSettings | None = None, *, page: int | None = None
+    path: Path | str, reading: Reading = "any", *, page: int | None = None
 ) -> npt.NDArray[np.uint8]:
     """Decode an image file to (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
@@ -84,19 +86,22 @@ def load_image(
     page shows); 16-bit gray is scaled to 8 bits by 255 / 65535, a TIFF's 12-bit gray by 255 / 4095;
     of several frames the first counts, but of a TIFF's pages one must be chosen.
 
-    reading: how a data set's images are read (`Sample.reading`): to (H, W, channels) bytes.
+    reading: how a data set's images are read (`Sample.reading`): to (H, W, channels) bytes; None:
+        all are 8-bit gray or RGB, and 16-bit gray, which would be nearly black, is refused.
 
     Raises:
         UserError: the file is missing, damaged, none of `FORMATS`, of a kind that has no agreed
             conversion (floating point, LAB), or has more pixels than allowed.
     """
     path = Path(path)
-    if reading is not None:
+    if isinstance(reading, InputSettings):
         # Here, as most data sets never need it.
         from affinitynet.data.readings import load_read
 
         return load_read(path, reading)
     with _read(path, lambda image: _decode(_at_page(image, path, page))) as image:
+        if reading is None and _is_deep(image):
+            raise deep_error(path)
         try:
             return np.array(_to_rgb(image, path))
         except ValueError as error:
@@ -105,9 +110,20 @@ def load_image(
             ) from error
 
 
-def load_picture(path: Path | str, reading: InputSettings | None = None) -> npt.NDArray[np.uint8]:
+def load_picture(path: Path | str, reading: Reading = "any") -> npt.NDArray[np.uint8]:
     """Load an image as people, exports and the dense CRF see it: (H, W, 3), by `three_channels`."""
     return three_channels(load_image(path, reading))
+
+
+def deep_error(path: Path) -> UserError:
+    """Make the error for an image of more bits than those that a data set's reading was found in.
+
+    Stretched like nothing that was trained on, it would be nearly black.
+    """
+    return UserError(
+        f"{path}: has more than 8 bits a channel, and the training images have 8; save it with 8 "
+        "bits, or train with dataset.range set"
+    )
 
 
 def read_gray16(path: Path) -> npt.NDArray[np.integer[Any]]:
@@ -317,7 +333,7 @@ def _too_large(path: Path) -> UserError:
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+    if image.mode in _GRAY16:
         gray = np.asarray(image).astype(np.int64)
         if gray.min() < 0 or gray.max() > 65535:
             raise UserError(f"{path}: has gray values beyond 16 bits; convert it to 8 or 16 bits")
@@ -330,6 +346,14 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         white = Image.new("RGBA", upright.size, _WHITE)
         return Image.alpha_composite(white, upright).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image has gray values beyond bytes, of which nobody says what is white.
+
+    PNM says it, and of 12 bits it is known.
+    """
+    return image.mode in _GRAY16 and image.format != "PPM" and _largest_gray(image) > 4095
 
 
 def _largest_gray(image: Image.Image) -> int:

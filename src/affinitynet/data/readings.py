@@ -5,13 +5,14 @@ folder's recipe (`backbone.input`), in its manifest and in each network's `model
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from affinitynet.data.images import load_image, pixel_limit, read_gray16
+from affinitynet.data.images import deep_error, load_image, pixel_limit, read_gray16
 from affinitynet.data.manifest import Manifest
 from affinitynet.data.roles import samples_of
 from affinitynet.data.sample import Sample
@@ -22,10 +23,14 @@ from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings_base import InputSettings
 from affinitynet.run_folder.store import is_there, open_file
+from affinitynet.run_folder.urls import url_of
 
 LOOKED_AT = 200  # training images, evenly over the list, whose values are measured
 _PIXELS = 10_000  # of each, evenly over it
 _LARGEST = 1e30
+_OTHERS = ("val", "figures")  # roles of images that are not measured
+_THREADS = 8  # that read heads: a disk elsewhere takes its time for each
+_AHEAD = 1024  # samples that wait for a thread
 _TAIL = 1e-4  # share of the values beyond either end of the range: a hot pixel is no range
 
 
@@ -55,7 +60,10 @@ def kind_of(path: Path, page: int | None = None) -> Kind:
 
 
 def find_reading(
-    samples: Sequence[Sample], page: int | None = None, given: tuple[float, float] | None = None
+    samples: Sequence[Sample],
+    page: int | None = None,
+    given: tuple[float, float] | None = None,
+    others: Sequence[Sample] = (),
 ) -> InputSettings | None:
     """Find how a data set's images are to be read; None where they are 8-bit gray or RGB.
 
@@ -70,6 +78,7 @@ def find_reading(
     some = samples[:: -(-len(samples) // LOOKED_AT) or 1]
     kinds = {sample: kind_of(sample.image, page) for sample in some if is_there(sample.image)}
     deep = any(kind.deep for kind in kinds.values())
+    deep = deep or (given is not None and first_deep((*samples, *others), page) is not None)
     if not deep and all(kind.colors for kind in kinds.values()):
         return None if page is None else InputSettings(page=page)
     channels = _same_channels(kinds)
@@ -78,7 +87,7 @@ def find_reading(
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     deeper = [v for v in found if v.dtype != np.uint8]
-    if deeper and given is not None:
+    if deep and given is not None:
         low, high = (given[0],), (given[1],)
     elif deeper:
         low, high = _range(np.concatenate(deeper), colors)
@@ -100,7 +109,8 @@ def settle_reading(recipe: Recipe, manifest: Manifest) -> tuple[Recipe, Manifest
     """Give a recipe and its data set the reading that the run folder has, or that the data need.
 
     Raises:
-        UserError: as `find_reading`; or the networks of another run take none but bytes.
+        UserError: as `find_reading`; an image is deeper than those whose values were measured; or
+            the networks of another run take none but bytes.
     """
     reading = _reading_of(recipe, manifest)
     if recipe.networks.run and recipe.backbone.input is None and reading and reading.mean:
@@ -108,6 +118,10 @@ def settle_reading(recipe: Recipe, manifest: Manifest) -> tuple[Recipe, Manifest
             f"{recipe.data}: {describe(reading)}, but the networks of {recipe.networks.run} "
             "learned from 8-bit gray or RGB; save these images so too"
         )
+    if reading is None or reading.low is None:
+        images = samples_of(recipe, manifest, "train", *_OTHERS)
+        if odd := first_deep(images, recipe.dataset.page):
+            raise deep_error(odd.image)
     settled = with_reading(recipe, reading)
     if reading is not None:
         say(describe(reading))
@@ -124,7 +138,31 @@ def _reading_of(recipe: Recipe, manifest: Manifest) -> InputSettings | None:
         before = Recipe.load(file, out=recipe.out)
         if (before.dataset.page, before.dataset.range) == (dataset.page, dataset.range):
             return before.backbone.input
-    return find_reading(samples_of(recipe, manifest, "train"), dataset.page, dataset.range)
+    train, others = (samples_of(recipe, manifest, *roles) for roles in (("train",), _OTHERS))
+    return find_reading(train, dataset.page, dataset.range, others)
+
+
+def first_deep(samples: Sequence[Sample], page: int | None = None) -> Sample | None:
+    """Return the first image of more than bytes, by the heads alone.
+
+    What can't be read is passed over, for whoever decodes it to say; so is what lies behind a URL,
+    as its head can't be had without the whole. `load_image` refuses it.
+    """
+
+    def is_deep(sample: Sample) -> bool:
+        try:
+            return url_of(sample.image) is None and kind_of(sample.image, page).deep
+        except UserError:
+            return False
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # Not all in one map: each that waits takes 2 kB.
+        for start in range(0, len(samples), _AHEAD):
+            some = samples[start : start + _AHEAD]
+            for sample, deep in zip(some, pool.map(is_deep, some), strict=True):
+                if deep:
+                    return sample
+    return None
 
 
 def with_reading(recipe: Recipe, reading: InputSettings | None) -> Recipe:
@@ -166,7 +204,7 @@ def load_read(path: Path, reading: InputSettings) -> npt.NDArray[np.uint8]:
     try:
         return np.ascontiguousarray(to_bytes(values, reading))
     except ValueError as error:
-        raise UserError(f"{path}: has {error}; all need the same") from error
+        raise deep_error(path) from error
 
 
 def to_bytes(values: npt.NDArray[Any], reading: InputSettings) -> npt.NDArray[np.uint8]:
