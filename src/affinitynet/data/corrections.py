@@ -86,7 +86,8 @@ def check_corrections(root: Path, manifest: Manifest) -> None:
     if not folder.is_dir():
         return
     files = {correction_file(root, sample.id): sample for sample in manifest.samples}
-    for file in walk_files(folder):
+    # A run folder may be received, and nothing is read through links that lead out of it.
+    for file in walk_files(folder, links=False):
         if not is_image_name(file):
             continue
         sample = files.get(file)

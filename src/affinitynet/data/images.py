@@ -50,6 +50,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _GRAY16 = ("I;16", "I;16B", "I;16L", "I")  # Pillow's modes
+_MOST_AGAIN = 10_000  # folders that one walk reaches again by links
 _HIDDEN = ("__macosx", "#recycle", "$recycle.bin", "lost+found", "system volume information")
 
 
@@ -63,18 +64,49 @@ def is_hidden(folder: str) -> bool:
     return folder.startswith((".", "@")) or folder.casefold() in _HIDDEN
 
 
-def walk_files(folder: Path, stop: frozenset[str] = frozenset()) -> Iterator[Path]:
+def walk_files(
+    folder: Path, stop: frozenset[str] = frozenset(), *, links: bool = True
+) -> Iterator[Path]:
     """Yield the files below a folder, in the order of their names; hidden folders are passed over.
 
-    stop: folders that hold all files of these names are passed over too.
+    stop: folders that hold all files of these names are passed over too. links: follow links to
+    folders, unless they lead back to a folder on their own path.
+
+    Raises:
+        UserError: links lead to the same folders over and over.
     """
-    for base, folders, files in os.walk(folder):
+    # Of folders still to walk: the real paths of those that lead there, and its own as the last.
+    chains: dict[str, tuple[str, ...]] = {os.fspath(folder): (os.path.realpath(folder),)}
+    seen: set[str] = set()
+    again = 0
+    for base, folders, files in os.walk(folder, followlinks=links):
+        chain = chains.pop(base)
+        again += chain[-1] in seen
+        seen.add(chain[-1])
+        if again > _MOST_AGAIN:
+            raise UserError(f"{base}: links lead here in too many ways; take some of them out")
         if stop and stop <= set(files):
             folders.clear()
             continue
+        inner = {
+            name: _real(os.path.join(base, name), chain[-1])  # noqa: PTH118
+            for name in sorted(folders)
+            if not is_hidden(name)
+        }
         # In place: os.walk then goes into these, in this order.
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        folders[:] = [name for name, real in inner.items() if real not in chain]
+        for name in folders:
+            chains[os.path.join(base, name)] = (*chain, inner[name])  # noqa: PTH118
         yield from (Path(base, name) for name in sorted(files))
+
+
+def _real(path: str, above: str) -> str:
+    """Return a folder's real path; that of the folder above is known, which spares most look-ups.
+
+    Windows has other links as well, which only their real paths tell.
+    """
+    known = os.name != "nt" and not os.path.islink(path)  # noqa: PTH114
+    return os.path.join(above, os.path.basename(path)) if known else os.path.realpath(path)  # noqa: PTH118, PTH119
 
 
 def load_image(
