@@ -155,3 +155,32 @@ def test_images_in_no_split_that_is_used_are_counted(table, split, said):
     assert [w.startswith(said) for w in warnings if "no split that is used" in w] == [True] * bool(
         said
     )
+
+
+@pytest.mark.parametrize("format", ["auto", "table"])
+@pytest.mark.parametrize("beside", ["", "tags.csv"])
+def test_a_faulty_table_is_answered_by_its_own_line_alone(table, format, beside):
+    root = table("image,labels\n1.png,a\n2.png,b\n3.png,a,b\n")
+    if beside:
+        (root / beside).write_text("image,labels\n1.png,a\n")
+    with pytest.raises(UserError) as caught:
+        read_dataset(root, format=format)
+    assert str(caught.value) == (
+        f"{root / 'labels.csv'}, line 4: has more cells than columns; separate labels by ';'"
+    )
+
+
+def test_labels_csv_is_read_whatever_is_beside_it(table):
+    root = table("image,labels\n1.png,a\n2.png,b\n3.png,\n")
+    for number in range(20):
+        (root / f"{number}.csv").write_text("x,y\n1,2\n")
+    assert len(read_dataset(root).samples) == 3
+
+
+def test_a_format_that_is_not_there_is_named_as_given(table):
+    root = table("image,labels\n1.png,a\n2.png,b\n3.png,\n")
+    with pytest.raises(UserError, match=r"no tags of the format cvat; add them, or leave the for"):
+        read_dataset(root, format="cvat")
+    (root / "labels.csv").rename(root / "notes.txt")
+    with pytest.raises(UserError, match=r"no tags of the format table; add them, or leave the for"):
+        read_dataset(root, format="table")

@@ -198,12 +198,22 @@ def _class_names(found: ClassFolders) -> set[str]:
 
 
 def _files_of(root: Path, format: str) -> TagFiles:
+    """Find the tag files of a layout.
+
+    Raises:
+        UserError: there is none, though the layout was given.
+    """
     if format in FILES:
-        found = find_tag_files(root, format)
+        found, table = find_tag_files(root, format), root / TABLE
+        # It is taken whatever is in it and beside it: its reader says what is wrong with it.
+        if format == "table" and table.is_file() and all(f.path != table for f in found.files):
+            others = {file.path: f"{TABLE} is there" for file in found.files}
+            unread = {path: why for path, why in found.unread.items() if path != table}
+            return TagFiles((TagFile(table, "table"),), unread | others)
         if not found.files:
-            unread = (f"; {p.relative_to(root)}: {why}" for p, why in found.unread.items())
+            faults = (f"; {p.relative_to(root)}: {why}" for p, why in found.unread.items())
             raise UserError(
-                f"{root}: has no tags of the format {format}{''.join(list(unread)[:3])}; add them, "
+                f"{root}: has no tags of the format {format}{''.join(list(faults)[:3])}; add them, "
                 "or leave the format out"
             )
         return found
