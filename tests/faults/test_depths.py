@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 import affinitynet as an
+from affinitynet.cli import main
 from affinitynet.data import Manifest, Sample, check_dataset, load_image, load_picture
-from affinitynet.data.readings import describe, settle_reading
+from affinitynet.data.readings import describe, find_reading, settle_reading
 from affinitynet.errors import UserError
 from affinitynet.run_folder.settings_base import InputSettings
 
@@ -91,3 +92,16 @@ def test_deep_images_to_train_on_are_measured(images):
     found = check_dataset(manifest)
     assert not found.problems
     assert describe(settled.backbone.input) in found.warnings
+
+
+@pytest.mark.parametrize("command", ["check", "init"])
+@pytest.mark.parametrize(
+    ("page", "said"), [("-1", "--page -1: must be at least 0"), ("x", "--page: invalid int value")]
+)
+def test_a_page_that_is_none_is_refused(tmp_path, capsys, command, page, said):
+    with pytest.raises(SystemExit) as end:
+        main([command, str(tmp_path), "--page", page])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"affinitynet: {said}")
+    with pytest.raises(UserError, match=r"dataset\.page = -1: must be at least 0"):
+        find_reading((), -1)

@@ -13,7 +13,22 @@ if TYPE_CHECKING:
 Layout = Literal["auto", "voc", "table", "folder", "coco", "labelstudio", "cvat", "mvtec"]
 Tags = Literal["auto", "table", "annotations", "masks"]
 
-PAGE = argument("--page", "which page of TIFFs of several, from 0 (dataset.page)", int)
+
+def _page(word: str) -> int:
+    """Read the value of --page.
+
+    Raises:
+        UserError: a number below 0.
+        ValueError: no number.
+    """
+    if (page := int(word)) < 0:
+        raise UserError(f"--page {word}: must be at least 0")
+    return page
+
+
+# By the name of its kind argparse says what is no number.
+_page.__name__ = "int"
+PAGE = argument("--page", "which page of TIFFs of several, from 0 (dataset.page)", _page)
 IMAGES = argument("--images", "URL below which a table's images lie (dataset.images)", str)
 INIT = (
     argument("data", "folder of the data set, or the file that lists its tags"),

@@ -71,8 +71,11 @@ def find_reading(
     either end lie between them.
 
     Raises:
-        UserError: images of different numbers of channels, or one that can't be read.
+        UserError: images of different numbers of channels, one that can't be read, or a page or
+            range that can't be.
     """
+    if page is not None and page < 0:
+        raise UserError(f"dataset.page = {page}: must be at least 0")
     if given is not None and given[0] >= given[1]:
         raise UserError(f"dataset.range = {given}: its second value must be above its first")
     some = samples[:: -(-len(samples) // LOOKED_AT) or 1]
