@@ -21,6 +21,7 @@ from affinitynet.data.tags import (
     class_index,
     class_names,
     is_background,
+    is_number,
     known_names,
     look_alikes,
     tag_indices,
@@ -128,7 +129,7 @@ def _check_splits(listings: Sequence[Listing], labels: Collection[str]) -> None:
     """
     rows = [(listing, row) for listing in listings for row in listing.rows]
     # Folds have numbers, and so may classes; but then every row has such a split.
-    if all(row.split.isdecimal() for _, row in rows):
+    if all(is_number(row.split) for _, row in rows):
         return
     composed = {compose(label) for label in labels}
     for listing, row in rows:
@@ -162,10 +163,11 @@ def _mask_tags(mask: Path | None, classes: int, where: str) -> tuple[int, ...]:
 def _normal(root: Path, names: Sequence[str]) -> tuple[str, ...]:
     normal = [name for name in names if name.casefold() in NORMAL]
     # Often 0 stands for "none" in such tables, and nothing in the table can tell.
-    if all(name.isdecimal() for name in names):
+    if all(map(is_number, names)):
+        zero = next((name for name in names if not float(name)), "0")
         return (
             f"{root}: the labels are numbers ({', '.join(names[:3])}), and each counts as a class; "
-            'if one says that there is none, set dataset.background to it, as ["0"]',
+            f'if one says that there is none, set dataset.background to it, as ["{zero}"]',
         )
     if not normal:
         return ()

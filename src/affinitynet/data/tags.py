@@ -1,5 +1,6 @@
 """Names of classes to indices, with messages that name the image and the nearest class."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -21,6 +22,11 @@ def is_background(name: str) -> bool:
 def is_void(name: str) -> bool:
     """Whether a name says that pixels are not to be counted, as labelme's "__ignore__" does."""
     return name.startswith("_") and name.strip("_").casefold() == "ignore"
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a number, also as pandas writes it once a cell of it was empty: 1.0."""
+    return re.fullmatch(r"-?\d+(\.\d*)?", name) is not None
 
 
 def class_names(

@@ -205,8 +205,10 @@ def test_background_alone_is_no_class(pictures, tags):
     assert tags(read_dataset(root)) == {"train": {"1": ("weld",), "2": ()}}
 
 
-def test_labels_that_are_numbers_are_named(pictures):
+@pytest.mark.parametrize(("one", "zero"), [("1", "0"), ("1.0", "0.0"), ("-1", "0"), ("2.", "0.")])
+def test_labels_that_are_numbers_are_named(pictures, one, zero):
     root = pictures("1.png", "2.png")
-    (root / "tags.csv").write_text("image,label\n1.png,1\n2.png,0\n")
-    assert any("the labels are numbers (0, 1)" in note for note in read_dataset(root).notes)
-    assert read_dataset(root, background=["0"]).classes == ("1",)
+    (root / "tags.csv").write_text(f"image,label\n1.png,{one}\n2.png,{zero}\n")
+    note = next(note for note in read_dataset(root).notes if "the labels are numbers" in note)
+    assert f'set dataset.background to it, as ["{zero}"]' in note
+    assert read_dataset(root, background=[zero]).classes == (one,)
