@@ -18,7 +18,7 @@ from affinitynet.data.roles import samples_of
 from affinitynet.data.sample import Sample
 from affinitynet.data.tiff import channels_of, is_tiff, pages_error, read_head, read_tiff
 from affinitynet.errors import UserError
-from affinitynet.progress import say
+from affinitynet.progress import say, task
 from affinitynet.run_folder.folder import RECIPE
 from affinitynet.run_folder.recipe import Recipe
 from affinitynet.run_folder.settings_base import InputSettings
@@ -158,13 +158,15 @@ def first_deep(samples: Sequence[Sample], page: int | None = None) -> Sample | N
         except UserError:
             return False
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    name = "look at the kinds of images"
+    with ThreadPoolExecutor(_THREADS) as pool, task(name, len(samples)) as progress:
         # Not all in one map: each that waits takes 2 kB.
         for start in range(0, len(samples), _AHEAD):
             some = samples[start : start + _AHEAD]
             for sample, deep in zip(some, pool.map(is_deep, some), strict=True):
                 if deep:
                     return sample
+                progress.advance()
     return None
 
 
