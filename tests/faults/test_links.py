@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from affinitynet.data import read_dataset
-from affinitynet.data.images import walk_files
+from affinitynet.cli import main
+from affinitynet.data import load_image, read_dataset
+from affinitynet.data.images import read_size, walk_files
 from affinitynet.data.photographs import find_photographs
 from affinitynet.errors import UserError
 
@@ -101,3 +102,27 @@ def test_folders_that_all_link_to_each_other_are_refused(linked, tmp_path):
 def test_links_are_not_followed_where_none_are_wanted(linked):
     root = linked({"data/more": "store"}, "data/1.png", *STORE)
     assert [file.name for file in walk_files(root, links=False)] == ["1.png"]
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "data/cat/bad.png"])
+@pytest.mark.parametrize("layout", ["folders", "table"])
+def test_a_link_that_leads_to_no_image_is_a_problem_of_its_own(
+    linked, tmp_path, capsys, target, layout
+):
+    images = [f"data/{name}/{n}.png" for name in ("cat", "dog") for n in (1, 2)]
+    root = linked({"data/cat/bad.png": target}, *images)
+    if layout == "table":
+        rows = "cat/1.png,cat\ncat/bad.png,cat\ndog/1.png,dog\n"
+        (root / "labels.csv").write_text(f"image,labels\n{rows}")
+    file, words = root / "cat" / "bad.png", ["--format", layout.removesuffix("s")]
+    with pytest.raises(SystemExit) as end:
+        main(["check", str(root), *words])
+    assert end.value.code == 2
+    said = f"{file}: is a link that leads to no file; mend it, or take it out"
+    printed = capsys.readouterr()
+    assert said in " ".join(printed.out.split())
+    assert "1 problem; see the list above" in printed.err
+    for load in (load_image, read_size):
+        with pytest.raises(UserError) as caught:
+            load(file)
+        assert str(caught.value) == said

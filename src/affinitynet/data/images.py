@@ -1,5 +1,6 @@
 """Read images of any kind as bytes: as 8-bit RGB, or in the channels that a data set has."""
 
+import errno
 import os
 import warnings
 import zlib
@@ -276,8 +277,6 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(path) from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such image") from None
     except UnidentifiedImageError as error:
         if said := _say_tiff(path):
             raise UserError(said) from error
@@ -285,11 +284,18 @@ def _read(path: Path, work: Callable[[Image.Image], R], close: bool = False) -> 
             f"{path}: this image can't be decoded (it is damaged, or none of {', '.join(FORMATS)})"
         ) from error
     except Exception as error:  # decoders raise what they like, SyntaxError among it
+        if isinstance(error, FileNotFoundError) or getattr(error, "errno", 0) == errno.ELOOP:
+            raise UserError(f"{path}: {_say_gone(path)}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: this image can't be decoded ({reason})") from error
     if close:
         image.close()
     return result
+
+
+def _say_gone(path: Path) -> str:
+    gone = "is a link that leads to no file; mend it, or take it out"
+    return gone if path.is_symlink() else "there is no such image"
 
 
 def _say_tiff(path: Path) -> str:
