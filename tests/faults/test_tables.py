@@ -184,3 +184,28 @@ def test_a_format_that_is_not_there_is_named_as_given(table):
     (root / "labels.csv").rename(root / "notes.txt")
     with pytest.raises(UserError, match=r"no tags of the format table; add them, or leave the for"):
         read_dataset(root, format="table")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (("1", "", ""), "dog holds nothing in 2 of 3 rows and is no class; if it is one, write"),
+        (("0", "2", "2"), "dog holds '2' in 2 of 3 rows and is no class"),
+        (("1", "-1", "-1"), "dog holds '-1' in 2 of 3 rows and is no class"),
+        (("1", "", "x"), "dog holds nothing and 'x' in 2 of 3 rows and is no class"),
+    ],
+)
+def test_a_class_that_may_be_lost_is_named_with_its_values(table, cells, said):
+    rows = "".join(f"{n}.png,{n % 2},{cell}\n" for n, cell in enumerate(cells, 1))
+    notes = read_dataset(table(f"image,cat,dog\n{rows}")).notes
+    assert [note.startswith(f"labels.csv: {said}") for note in notes if "no class" in note] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("cells", [("", "", ""), ("a", "b", "b"), ("640", "1.5", "")])
+def test_columns_of_other_things_are_no_lost_classes(table, cells):
+    rows = "".join(f"{n}.png,{n % 2},{cell}\n" for n, cell in enumerate(cells, 1))
+    notes = read_dataset(table(f"image,cat,width\n{rows}")).notes
+    assert any("columns that are not read: width" in note for note in notes)
+    assert not any("no class" in note for note in notes)

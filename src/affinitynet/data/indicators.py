@@ -1,5 +1,6 @@
 """One column of 0 and 1 for each class (Roboflow's ``_classes.csv``, scikit-learn)."""
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from affinitynet.errors import UserError
 
 # 0.0 and 1.0: pandas writes a column so once a cell of it was empty.
 VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+_FEW = 2  # values beside 0 and 1 that a class's column may have by mistake
 
 
 def indicator_columns(grid: Grid, taken: Collection[int]) -> list[int]:
@@ -25,6 +28,28 @@ def indicator_columns(grid: Grid, taken: Collection[int]) -> list[int]:
         if values and 2 * flags > len(values):
             found.append(place)
     return found
+
+
+def lost_indicators(grid: Grid, columns: Collection[int], taken: Collection[int]) -> list[str]:
+    """Say which columns beside classes may be classes as well, and what keeps them from it.
+
+    They hold 0 and 1 too, but in most records something else: an empty cell for 0, 2 or -1. A name
+    or a number of many values is none.
+    """
+    said = []
+    for place, name in enumerate(grid.header):
+        if place in (*columns, *taken) or not name or not grid.records:
+            continue
+        values = [_get(cells, place) for _, cells in grid.records]
+        odd = Counter(str(value or "") for value in values if not _is_flag(value))
+        # Empty cells stand for 0 beside a single 1; other values have to be few.
+        if len(odd) <= _FEW and any(_is_flag(value) for value in values):
+            named = " and ".join(repr(value) if value else "nothing" for value in odd)
+            said.append(
+                f"{name} holds {named} in {odd.total()} of {len(values)} rows and is no "
+                "class; if it is one, write 0 or 1 in each"
+            )
+    return said
 
 
 def read_indicators(path: Path, grid: Grid, columns: Collection[int]) -> list[tuple[str, ...]]:

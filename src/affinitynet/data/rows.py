@@ -9,7 +9,7 @@ from affinitynet.data.cells import split_cells
 from affinitynet.data.columns import HOW, Columns, find_columns, split_by_values
 from affinitynet.data.delimited import read_delimited
 from affinitynet.data.grid import Cell, Grid, Record, both
-from affinitynet.data.indicators import indicator_columns, read_indicators
+from affinitynet.data.indicators import indicator_columns, lost_indicators, read_indicators
 from affinitynet.data.json_rows import LINES, read_json_rows
 from affinitynet.data.names import compose
 from affinitynet.errors import UserError
@@ -116,6 +116,8 @@ def read_rows(path: Path, known: Collection[str] = ()) -> Listing:
     # A column without a name is an index, as pandas writes it: not worth a note.
     unread = [n for place, n in enumerate(grid.header) if n and place not in read]
     notes = [f"{path.name} has columns that are not read: {', '.join(unread)}"] if unread else []
+    if flags:
+        notes += [f"{path.name}: {lost}" for lost in lost_indicators(grid, flags, columns.rest)]
     names = [grid.header[place] for place in (columns.image, columns.labels) if place is not None]
     parts = [f"{path.name}: column{'s' * (len(names) > 1)} {' and '.join(names)}", grid.said, said]
     parts += ["a row for each image and label"] if len(united) < len(rows) else []
