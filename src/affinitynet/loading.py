@@ -195,6 +195,11 @@ def _end(batches: Any, tell: End) -> None:
     shut_down = getattr(batches, "_shutdown_workers", None)
     if shut_down is None:  # no processes
         return
+    if not all(process.is_alive() for process in batches._workers):
+        # What died while it looked at torch's event has left that locked: nobody can set it.
+        batches._workers_done_event = threading.Event()
+        with suppress(OSError):
+            tell.send_bytes(b"end")
     # Only afterwards: a process that is ended while it looks at torch's event leaves that locked.
     late = threading.Timer(PATIENCE, partial(tell.send_bytes, b"end"))
     late.daemon = True

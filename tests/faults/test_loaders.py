@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import reduction
 from multiprocessing.resource_sharer import _ResourceSharer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from affinitynet import loading as loading_module
 from affinitynet.errors import UserError
 from affinitynet.loading import Order, loading
 
@@ -50,6 +53,35 @@ def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixt
         go_on_without(getattr(signal, name))
     assert not multiprocessing.active_children()
     capfd.readouterr()  # what torch says of it
+
+
+def test_a_loader_that_died_with_torchs_event_locked_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun, start = [], loading_module._start
+    monkeypatch.setattr(
+        loading_module, "_start", lambda *words: begun.append(start(*words)) or begun[-1]
+    )
+
+    def go_on() -> None:
+        order = Order(4, 2, 0, range(200), lambda epoch: 2)
+        with loading("train", Numbers(), order, 2, torch.device("cpu")) as batches:
+            next(batches)
+            lock.append(begun[0]._workers_done_event._cond)
+            lock[0].acquire()  # as the one that dies has it
+            late.start()
+            os.kill(begun[0]._workers[0].pid, signal.SIGKILL)
+            for _ in batches:
+                pass
+
+    lock: list[Any] = []
+    late = threading.Timer(20, lambda: lock.pop().release())
+    with pytest.raises(UserError, match=r"a process that loads images was ended"):
+        go_on()
+    assert lock  # nobody had to wait for it
+    late.cancel()
+    assert not multiprocessing.active_children()
+    capfd.readouterr()
 
 
 def test_sigterm_is_for_the_one_that_is_handed_batches() -> None:
