@@ -21,11 +21,12 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
@@ -195,7 +196,7 @@ def _end(batches: Any, tell: End) -> None:
     shut_down = getattr(batches, "_shutdown_workers", None)
     if shut_down is None:  # no processes
         return
-    if not all(process.is_alive() for process in batches._workers):
+    if _any_gone(batches._workers):
         # What died while it looked at torch's event has left that locked: nobody can set it.
         batches._workers_done_event = threading.Event()
         with suppress(OSError):
@@ -222,6 +223,15 @@ def _end(batches: Any, tell: End) -> None:
 def _tells_of_an_end(error: BaseException) -> bool:
     """Tell torch's error of a process that was ended; its handler raises it anywhere, but once."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+def _any_gone(processes: Iterable[BaseProcess]) -> bool:
+    try:
+        return not all(process.is_alive() for process in processes)
+    except RuntimeError as error:
+        if not _tells_of_an_end(error):
+            raise
+        return True
 
 
 def _was_ended(batches: Any) -> bool:

@@ -161,8 +161,11 @@ def test_cams_of_another_size_than_their_truth_are_named(tmp_path: Path) -> None
 
 def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     manifest, truths = make_data(tmp_path, 1)
-    with pytest.raises(UserError, match="no mask for image 0"):
+    with pytest.raises(UserError, match="none: no such folder"):
         measure_folder(manifest, "train", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no mask for image 0"):
+        measure_folder(manifest, "train", tmp_path / "empty")
     write_labels(tmp_path / "a" / "0.png", truths[0][:3], voc_palette())
     with pytest.raises(UserError, match="its ground truth"):
         measure_folder(manifest, "train", tmp_path / "a")
