@@ -45,6 +45,8 @@ def go_on_without(number: int) -> None:
             pass
 
 
+# Of a temporary file of torch's, in whose opening its own error may come.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGBUS"])
 def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
@@ -55,6 +57,7 @@ def test_a_loader_that_is_ended_is_one_line(name: str, capfd: pytest.CaptureFixt
     capfd.readouterr()  # what torch says of it
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loader_that_died_with_torchs_event_locked_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

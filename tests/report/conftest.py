@@ -88,12 +88,12 @@ class RunBuilder:
 
     def record(self, folder: str, stage: str, **values: object) -> None:
         """Write plan.json and stage.json, as the recipe here asks for it."""
-        record = {"stage": stage, "fingerprint": "0", "settings": {}, "figures": {}}
-        record |= {"counts": {"done": 8, "total": 8}, "seconds": 4.0, "versions": {}} | values
         freshness = Freshness(Recipe.load(self.run / "recipe.yaml", out=self.run))
-        freshness.folder(find_stage(stage, freshness.stages)).start(
-            freshness.plan(find_stage(stage, freshness.stages))
-        )
+        found = find_stage(stage, freshness.stages)
+        plan = freshness.plan(found)
+        freshness.folder(found).start(plan)
+        record = {"stage": stage, "fingerprint": plan.fingerprint, "settings": {}, "figures": {}}
+        record |= {"counts": {"done": 8, "total": 8}, "seconds": 4.0, "versions": {}} | values
         self.write(f"{folder}/stage.json", record)
 
     def write(self, name: str, value: object) -> None:
