@@ -14,7 +14,7 @@ from affinitynet.data.facts import facts_of
 from affinitynet.data.lookup import Lookup
 from affinitynet.data.manifest import check_run_folder
 from affinitynet.data.of_run import manifest_of, read_recipe_data
-from affinitynet.data.readings import settle_reading
+from affinitynet.data.readings import check_depths, settle_reading
 from affinitynet.data.roles import count_files
 from affinitynet.data.trust import rank_masks, read_trust
 from affinitynet.data.verified import verified
@@ -232,6 +232,8 @@ class Run:
             check_fresh(self.recipe, stages, states)
             # Of stages behind `until` as well: what is recorded of an image is its state of now.
             check_contents(self.recipe, self.manifest, kept, states)
+            if todo:
+                check_depths(self.recipe, self.manifest)
             check_classes(self.manifest, names)
             check_truth(self.recipe, self.manifest, names)
             check_corrected(self.recipe, self.manifest, names)

@@ -291,8 +291,9 @@ def check_contents(
         UserError: which, and what to do.
     """
     for stage, state in zip(kept, states, strict=True):
-        images = changed_images(recipe, manifest, stage, finished=state.finished)
-        if state.state != "to do" and images:
+        if state.state != "to do" and (
+            images := changed_images(recipe, manifest, stage, finished=state.finished)
+        ):
             raise UserError(
                 f"{recipe.out}: these images were replaced since {stage.name} began: "
                 f"{say_some(images)}; put the old ones back, or make all that saw them again with "

@@ -10,7 +10,7 @@ from PIL import Image
 import affinitynet as an
 from affinitynet.cli import main
 from affinitynet.data import Manifest, Sample, check_dataset, load_image, load_picture
-from affinitynet.data.readings import describe, find_reading, settle_reading
+from affinitynet.data.readings import check_depths, describe, find_reading, settle_reading
 from affinitynet.errors import UserError
 from affinitynet.run_folder.settings_base import InputSettings
 
@@ -50,8 +50,9 @@ def recipe(manifest: Manifest, **settings: object) -> an.Recipe:
 def test_a_deep_image_that_is_not_measured_is_refused(images, kind, name):
     manifest = images({name}, kind)
     named = REFUSED.format(rf"{name}\{kind}")
+    settled = settle_reading(recipe(manifest), manifest)
     with pytest.raises(UserError, match=named):
-        settle_reading(recipe(manifest), manifest)
+        check_depths(*settled)
     found = check_dataset(manifest)
     assert [problem.id for problem in found.problems] == [name]
     with pytest.raises(UserError, match=named):

@@ -43,12 +43,8 @@ class Lookup:
 
     def groups(self, stage: Stage) -> str | None:
         """Fingerprint which images show the same thing, where that chooses who is held out."""
-        train, val = (samples_of(self._recipe, self._manifest, role) for role in ("train", "val"))
-        if judges(train, val):
-            return None
-        if not self._manifest.root.is_dir():
-            return self._recorded(stage, GROUPS)
-        return self._once("groups", "train", lambda: name_groups(self._manifest.root, train))
+        found: str | None = self._once("groups", "train", lambda: self._groups(stage))
+        return found
 
     def weights(self, stage: Stage, key: str, weights: str) -> str:
         """Fingerprint weights by their content: a moved file changes nothing, a new one does."""
@@ -81,6 +77,14 @@ class Lookup:
             return self._recorded(stage, key) or "files missing"
         content = self._once("folder", str(folder), lambda: folder_name(folder, IMPORTED_SUFFIXES))
         return f"files {content}"
+
+    def _groups(self, stage: Stage) -> str | None:
+        train, val = (samples_of(self._recipe, self._manifest, role) for role in ("train", "val"))
+        if judges(train, val):
+            return None
+        if not self._manifest.root.is_dir():
+            return self._recorded(stage, GROUPS)
+        return name_groups(self._manifest.root, train)
 
     def _split(self, role: str) -> str | None:
         split: str | None = getattr(self._recipe.dataset, role)

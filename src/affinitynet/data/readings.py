@@ -112,8 +112,7 @@ def settle_reading(recipe: Recipe, manifest: Manifest) -> tuple[Recipe, Manifest
     """Give a recipe and its data set the reading that the run folder has, or that the data need.
 
     Raises:
-        UserError: as `find_reading`; an image is deeper than those whose values were measured; or
-            the networks of another run take none but bytes.
+        UserError: as `find_reading`; or the networks of another run take none but bytes.
     """
     reading = _reading_of(recipe, manifest)
     if recipe.networks.run and recipe.backbone.input is None and reading and reading.mean:
@@ -121,10 +120,6 @@ def settle_reading(recipe: Recipe, manifest: Manifest) -> tuple[Recipe, Manifest
             f"{recipe.data}: {describe(reading)}, but the networks of {recipe.networks.run} "
             "learned from 8-bit gray or RGB; save these images so too"
         )
-    if reading is None or reading.low is None:
-        images = samples_of(recipe, manifest, "train", *_OTHERS)
-        if odd := first_deep(images, recipe.dataset.page):
-            raise deep_error(odd.image)
     settled = with_reading(recipe, reading)
     if reading is not None:
         say(describe(reading))
@@ -143,6 +138,21 @@ def _reading_of(recipe: Recipe, manifest: Manifest) -> InputSettings | None:
             return before.backbone.input
     train, others = (samples_of(recipe, manifest, *roles) for roles in (("train",), _OTHERS))
     return find_reading(train, dataset.page, dataset.range, others)
+
+
+def check_depths(recipe: Recipe, manifest: Manifest) -> None:
+    """Refuse images that are deeper than those whose values were measured.
+
+    It looks at each image's head: one of several processes does so for all, where there is work.
+
+    Raises:
+        UserError: the first of them, and what to do.
+    """
+    reading = recipe.backbone.input
+    if reading is None or reading.low is None:
+        images = samples_of(recipe, manifest, "train", *_OTHERS)
+        if odd := first_deep(images, recipe.dataset.page):
+            raise deep_error(odd.image)
 
 
 def first_deep(samples: Sequence[Sample], page: int | None = None) -> Sample | None:

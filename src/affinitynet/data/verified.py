@@ -15,8 +15,9 @@ def verified(freshness: Freshness, manifest: Manifest, stage: Stage) -> StageSta
     """
     recipe = freshness.recipe
     state = freshness.status(stage, lambda stage: count_files(recipe, manifest, stage))
-    images = contents.changed_images(recipe, manifest, stage, finished=state.finished)
-    if state.state != "to do" and images:
+    if state.state != "to do" and (
+        images := contents.changed_images(recipe, manifest, stage, finished=state.finished)
+    ):
         said = f"(these images were replaced: {contents.say_some(images)})"
         return StageStatus(stage.name, "stale", said)
     if not state.finished:
